@@ -1,0 +1,12 @@
+//! The catalog as both programs see it: manifests (one component each), and the signed bundle that carries them.
+//!
+//! The list of fields is closed (`design/manifest.md`): an unknown field is an error, never ignored.
+
+mod bundle;
+mod manifest;
+
+pub use bundle::{Bundle, BundleError, PublisherKey, SignedBundle, digest_of, generate_publisher_key, sign};
+pub use manifest::{
+    As, Detect, Download, EnvSecret, Manifest, Need, Output, Param, Platform, SecretForm, Slot, Step,
+    StepKind, Tag, VerifySecret, Wrapper, parse_duration,
+};

@@ -1,0 +1,16 @@
+//! What the board and the agent have in common: the words they exchange and the bytes they sign, seal and compare.
+//!
+//! Nothing here talks to a network, a database or a file. A type lands here when both programs need it to mean the
+//! same; everything else belongs to one of them.
+
+pub mod catalog;
+pub mod crypto;
+pub mod ids;
+pub mod problem;
+pub mod protocol;
+pub mod random;
+pub mod secret;
+pub mod time;
+
+#[cfg(test)]
+mod tests;

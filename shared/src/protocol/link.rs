@@ -1,0 +1,176 @@
+//! The link: one WebSocket per device, JSON text frames, opened by the agent at `GET /link`.
+//!
+//! The board pushes, the agent reports. A report carries an id; the agent keeps it until the board acknowledges it,
+//! and acknowledged means committed.
+
+use serde::{Deserialize, Serialize};
+
+use super::inventory::{ComponentReport, SlotReport};
+use super::steps::{AttemptEnded, Offer, OutputChunk};
+use crate::crypto::{ByteString, base64};
+use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, ReportId};
+use crate::time::Timestamp;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromAgent {
+    /// The first frame of every link.
+    Hello(Hello),
+    Report(Report),
+    /// A frame that the agent can't act on, and why.
+    Refused(Refused),
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromBoard {
+    /// The answer to `Hello`.
+    Welcome(Welcome),
+    Offer(Offer),
+    Deliver(Deliver),
+    /// These reports are committed.
+    Ack {
+        reports: Vec<ReportId>,
+    },
+    /// The catalog or the scope changed.
+    Scope(Scope),
+    #[serde(other)]
+    Unknown,
+}
+
+/// A point of the audit log, as agents keep it to notice a rewritten database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub epoch: u64,
+    pub seq: u64,
+    #[serde(with = "base64")]
+    pub hash: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    pub agent_version: String,
+    pub hardware_uuid: String,
+    /// Changes with every boot of the machine.
+    pub boot_session: String,
+    pub clock: Timestamp,
+    #[serde(default)]
+    pub audit_head: Option<Head>,
+    /// The highest bundle serial that the agent has seen; 0 for none.
+    #[serde(default)]
+    pub bundle_serial: u64,
+    #[serde(default)]
+    pub secrets: Vec<HeldSecret>,
+    /// Attempts in the agent's journal that have not ended.
+    #[serde(default)]
+    pub attempts: Vec<AttemptId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSecret {
+    pub component: String,
+    pub slot: String,
+    pub version: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub time: Timestamp,
+    pub client_id: ClientId,
+    pub device_id: DeviceId,
+    pub audit_head: Head,
+    pub scope: Scope,
+}
+
+/// Which components the device is to have, and in which bundle their manifests are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// `None` while no catalog was imported.
+    #[serde(default)]
+    pub bundle_digest: Option<String>,
+    #[serde(default)]
+    pub components: Vec<String>,
+}
+
+/// One version of one of our secrets, sealed to the device's X25519 key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deliver {
+    pub delivery_id: DeliveryId,
+    pub bundle_digest: String,
+    pub component: String,
+    pub slot: String,
+    pub version: u64,
+    pub expires: Timestamp,
+    #[serde(with = "base64")]
+    pub sealed: Vec<u8>,
+}
+
+/// Something that happened on the device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub id: ReportId,
+    pub at: Timestamp,
+    pub body: ReportBody,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ReportBody {
+    AttemptStarted {
+        attempt_id: AttemptId,
+    },
+    Output(OutputChunk),
+    AttemptEnded(AttemptEnded),
+    OfferRefused {
+        attempt_id: AttemptId,
+        reason: String,
+    },
+    Receipt(Receipt),
+    DeliveryRefused {
+        delivery_id: DeliveryId,
+        reason: String,
+    },
+    Inventory {
+        components: Vec<ComponentReport>,
+        slots: Vec<SlotReport>,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
+/// The device has the secret: written and read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub delivery_id: DeliveryId,
+    pub component: String,
+    pub slot: String,
+    pub version: u64,
+    pub time: Timestamp,
+    /// ECDSA P-256 by the device's TLS key over [`Receipt::signed_bytes`], DER.
+    #[serde(with = "base64")]
+    pub signature: Vec<u8>,
+}
+
+impl Receipt {
+    /// What the signature covers: the receipt, the board it is for and the device it comes from.
+    pub fn signed_bytes(&self, board_id: BoardId, device_id: DeviceId) -> Vec<u8> {
+        ByteString::labelled("board/receipt/v1")
+            .fixed(board_id.as_bytes())
+            .fixed(device_id.as_bytes())
+            .fixed(self.delivery_id.as_bytes())
+            .part(self.component.as_bytes())
+            .part(self.slot.as_bytes())
+            .u64(self.version)
+            .fixed(&self.time.to_be_bytes())
+            .finish()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What was refused: `unknown frame`, `bundle`, …
+    pub what: String,
+    pub reason: String,
+}
