@@ -1,0 +1,34 @@
+//! The agent: what runs on the client's Mac.
+//!
+//! | Room | What is in it |
+//! |---|---|
+//! | `config` | where everything lies under the data folder; the saved identity |
+//! | `enroll` | joining: keys, fingerprint, certificate |
+//! | `tls`, `http`, `link` | the ways to the board; all of them pin its CA |
+//! | `engine` | what to do about a frame: pure rules, no I/O |
+//! | `daemon` | performs what the engine decides |
+//! | `journal` | what must survive a kill: reports, attempts, receipts |
+//! | `bundles` | signed bundles, verified before anything in them is believed |
+//! | `steps` | running a script as the managed user; output and masking |
+//! | `vault`, `broker`, `exec`, `wrappers` | secrets, and how programs get them |
+//! | `inventory` | looking at what is really installed |
+//! | `platform` | what differs between macOS and Linux |
+
+pub mod broker;
+pub mod bundles;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod enroll;
+pub mod exec;
+pub mod files;
+pub mod http;
+pub mod inventory;
+pub mod journal;
+pub mod link;
+pub mod platform;
+pub mod status;
+pub mod steps;
+pub mod tls;
+pub mod vault;
+pub mod wrappers;

@@ -1,1 +1,54 @@
-fn main() {}
+//! The board's program.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use control_plane::cli::{Broken, Cli, run};
+use nix::sys::resource::{Resource, setrlimit};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    forbid_core_files();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            EnvFilter::try_from_env("BOARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")),
+        )
+        .init();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) if error.is::<Broken>() => {
+            fail(&error);
+            ExitCode::from(3)
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "a command's error is for the person who ran it")]
+    {
+        eprintln!("board: {error:#}");
+    }
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+/// Keys and opened secrets must not end in a core file, and no other process of the user may read this one's memory.
+fn forbid_core_files() {
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}

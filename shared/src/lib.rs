@@ -10,7 +10,12 @@ pub mod problem;
 pub mod protocol;
 pub mod random;
 pub mod secret;
+pub mod text_enum;
 pub mod time;
+
+#[cfg(feature = "sqlx")]
+#[doc(hidden)]
+pub use sqlx;
 
 #[cfg(test)]
 mod tests;

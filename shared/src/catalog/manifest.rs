@@ -1,33 +1,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-/// Whose secret it is. Decided when a slot is born; it can't change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "sqlx", derive(sqlx::Type), sqlx(type_name = "TEXT", rename_all = "kebab-case"))]
-#[serde(rename_all = "kebab-case")]
-pub enum Tag {
-    /// Encrypted in our database, opened on the device it is for.
-    OurManaged,
-    /// Lives in the client's vault; never in our database.
-    ClientSupplied,
-}
+use crate::text_enum;
 
-impl Tag {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OurManaged => "our-managed",
-            Self::ClientSupplied => "client-supplied",
-        }
+text_enum! {
+    /// Whose secret it is. Decided when a slot is born; it can't change.
+    pub enum Tag {
+        /// Encrypted in our database, opened on the device it is for.
+        OurManaged = "our-managed",
+        /// Lives in the client's vault; never in our database.
+        ClientSupplied = "client-supplied",
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Platform {
-    Macos,
-    Linux,
+text_enum! {
+    pub enum Platform {
+        Macos = "macos",
+        Linux = "linux",
+    }
 }
 
 impl Platform {
@@ -117,14 +109,13 @@ pub struct Param {
     pub required: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "sqlx", derive(sqlx::Type), sqlx(type_name = "TEXT", rename_all = "lowercase"))]
-#[serde(rename_all = "lowercase")]
-pub enum StepKind {
-    /// The agent executes it.
-    Auto,
-    /// A consultant does it.
-    Manual,
+text_enum! {
+    pub enum StepKind {
+        /// The agent executes it.
+        Auto = "auto",
+        /// A consultant does it.
+        Manual = "manual",
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -2,18 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text_enum;
 use crate::time::Timestamp;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "sqlx", derive(sqlx::Type), sqlx(type_name = "TEXT", rename_all = "snake_case"))]
-#[serde(rename_all = "snake_case")]
-pub enum Presence {
-    Present,
-    Absent,
-    Outdated,
-    /// The probe failed, took too long or answered something that can't be understood.
-    #[serde(other)]
-    Unknown,
+text_enum! {
+    pub enum Presence {
+        Present = "present",
+        Absent = "absent",
+        Outdated = "outdated",
+        /// The probe failed, took too long or answered something that can't be understood.
+        Unknown = "unknown",
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,16 +32,14 @@ pub struct Evidence {
     pub saw: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "sqlx", derive(sqlx::Type), sqlx(type_name = "TEXT", rename_all = "snake_case"))]
-#[serde(rename_all = "snake_case")]
-pub enum SlotState {
-    Empty,
-    Present,
-    Verified,
-    Rejected,
-    #[serde(other)]
-    Unverifiable,
+text_enum! {
+    pub enum SlotState {
+        Empty = "empty",
+        Present = "present",
+        Verified = "verified",
+        Rejected = "rejected",
+        Unverifiable = "unverifiable",
+    }
 }
 
 /// One slot on the device; never its value.

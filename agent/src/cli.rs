@@ -1,0 +1,307 @@
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use agent::config::{self, Identity, Paths};
+use agent::daemon;
+use agent::enroll::{self, JoinError, JoinOptions, Progress};
+use agent::exec::{self, ExecError};
+use agent::inventory::{self, Inventory};
+use agent::platform;
+use agent::status::Status;
+use agent::steps::run::Launcher;
+use agent::steps::{Context, environment, run_as};
+use agent::vault;
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use shared::catalog::Platform;
+use shared::random::SystemRandom;
+use shared::time::SystemClock;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+const REJECTED: u8 = 3;
+const EXPIRED: u8 = 4;
+const MISSING_SECRET: u8 = 5;
+/// What a shell says of a program that can't be started.
+const NOT_STARTED: u8 = 126;
+
+/// The agent on a client's machine: joins it to a board, and does what the board's signed catalog says.
+#[derive(Parser)]
+#[command(name = "board-agent", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join a board: the page with the join code shows the whole command
+    #[command(after_help = "Example:\n  board-agent join --board https://board.example.com:8443 \
+        --pin 9f2c… --code ABCD2345 --publisher-key publisher.pem\n\n\
+        Exit codes: 0 enrolled, 1 trouble, 3 rejected, 4 expired")]
+    Join(Join),
+    /// Run the agent: hold the link to the board, run steps, serve secrets
+    #[command(after_help = "Example:\n  board-agent run --data ./board-agent-data")]
+    Run(Data),
+    /// Show which device this is, and the audit log's head that the board told last
+    #[command(after_help = "Example:\n  board-agent status --json")]
+    Status(Show),
+    /// Look at what is really installed, now
+    #[command(after_help = "Example:\n  board-agent inventory --json")]
+    Inventory(Show),
+    /// Run a command with a component's secrets in its environment
+    #[command(
+        after_help = "Example:\n  board-agent exec --for slack -- slack-mcp-server --transport stdio\n\n\
+        Exit codes: 1 trouble, 5 a secret is not on this device yet; else the command's own"
+    )]
+    Exec(Exec),
+    /// Become a user and run a script that stdin describes
+    #[command(hide = true)]
+    RunAs,
+}
+
+#[derive(Args)]
+struct Data {
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Show {
+    #[command(flatten)]
+    data: Data,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Join {
+    /// Address of the board's agents' port
+    #[arg(long, value_name = "URL")]
+    board: String,
+    /// SHA-256 of the board's CA key, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX64")]
+    pin: String,
+    /// The join code from the page
+    #[arg(long)]
+    code: String,
+    #[command(flatten)]
+    data: Data,
+    /// The publisher's public key (PEM): only catalogs signed by it are believed
+    #[arg(long, value_name = "FILE")]
+    publisher_key: Option<PathBuf>,
+    /// For development and tests: secrets in files, everything below the data folder
+    #[arg(long)]
+    dev: bool,
+    /// The account that the software is for [default: whoever runs this]
+    #[arg(long, value_name = "NAME")]
+    managed_user: Option<String>,
+    /// Say that this machine is another one: for tests with several agents on one machine
+    #[arg(long, value_name = "UUID")]
+    hardware_uuid: Option<String>,
+}
+
+#[derive(Args)]
+struct Exec {
+    /// Whose secrets
+    #[arg(long = "for", value_name = "COMPONENT[/WRAPPER]")]
+    target: String,
+    #[command(flatten)]
+    data: Data,
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl Data {
+    /// The folder named, else the one in the working folder if a device joined there, else the system's.
+    fn paths(&self, dev: bool) -> anyhow::Result<Paths> {
+        let local = config::default_data(true);
+        let folder = match &self.data {
+            Some(folder) => folder.clone(),
+            None if dev || local.join("identity.json").is_file() => local,
+            None => config::default_data(false),
+        };
+        Ok(Paths::resolve(&folder)?)
+    }
+}
+
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Join(join) => self::join(&join),
+        Command::Run(data) => daemon(&data),
+        Command::Status(show) => status(&show),
+        Command::Inventory(show) => inventory(&show),
+        Command::Exec(exec) => self::exec(&exec),
+        Command::RunAs => {
+            complain(&run_as::become_spec());
+            return ExitCode::from(NOT_STARTED);
+        }
+    };
+    result.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn join(join: &Join) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    let paths = join.data.paths(join.dev)?;
+    let options = JoinOptions {
+        board: join.board.clone(),
+        pin: join.pin.clone(),
+        code: join.code.clone(),
+        publisher_key: join.publisher_key.clone(),
+        dev: join.dev,
+        managed_user: join.managed_user.clone(),
+        hardware_uuid: join.hardware_uuid.clone(),
+    };
+    let mut progress = |progress: Progress| match progress {
+        Progress::Waiting { client, fingerprint, until } => {
+            say(&format!("Client: {client}"));
+            say(&format!("Fingerprint: {fingerprint}"));
+            say(&format!(
+                "Type this fingerprint into the board's page to approve this device (until {until}). Waiting."
+            ));
+        }
+        Progress::Approved => say("Approved."),
+        Progress::Trouble(error) => complain(&format!("{error}; trying again")),
+    };
+    let joined =
+        runtime(1)?.block_on(enroll::join(&paths, &options, &SystemClock, &SystemRandom, &mut progress));
+    match joined {
+        Ok(device_id) => {
+            say(&format!("Enrolled as device {device_id}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            complain(&error);
+            Ok(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &JoinError) -> ExitCode {
+    if matches!(error, JoinError::Rejected(_)) {
+        ExitCode::from(REJECTED)
+    } else if matches!(error, JoinError::Expired) {
+        ExitCode::from(EXPIRED)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn daemon(data: &Data) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    platform::forbid_inspection()?;
+    let options = daemon::Options {
+        paths: data.paths(false)?,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        launcher: Launcher::this_program()?,
+    };
+    runtime(2)?.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // The daemon may have ended by itself.
+            let _ = stop.send(true);
+            std::future::pending::<()>().await;
+        });
+        daemon::run(options, stopped).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn status(show: &Show) -> anyhow::Result<ExitCode> {
+    let status = Status::load(&show.data.paths(false)?)?;
+    if show.json {
+        say(&serde_json::to_string_pretty(&status)?);
+    } else {
+        say(status.to_string().trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inventory(show: &Show) -> anyhow::Result<ExitCode> {
+    let paths = show.data.paths(false)?;
+    let identity = Identity::load(&paths)?;
+    let scope = config::load_scope(&paths)?;
+    let digest =
+        scope.bundle_digest.context("the agent has no catalog yet: it must reach its board first")?;
+    let shelf = agent::bundles::Shelf::new(&paths, config::load_publisher_keys(&paths)?);
+    let catalog = shelf.stored(&digest)?.context("the catalog of this device's scope is not here yet")?;
+    let vault = Arc::new(vault::open(&paths, identity.dev)?);
+    environment::make_dev_home(&identity, &paths)?;
+    let platform = Platform::current().context("this operating system is not supported")?;
+    let context = Context { launcher: Launcher::this_program()?, paths, identity: Arc::new(identity), vault };
+    let look = inventory::look(&context, &catalog, &scope.components, platform, &SystemClock);
+    let inventory = runtime(1)?.block_on(look)?;
+    if show.json {
+        say(&serde_json::to_string_pretty(&inventory)?);
+    } else {
+        table(&inventory);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(inventory: &Inventory) {
+    let word = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
+    for report in &inventory.components {
+        let presence = word(&serde_json::json!(report.presence));
+        let version = report.version.as_deref().unwrap_or("-");
+        say(&format!("{:<24}{presence:<12}{version}", report.component));
+        for evidence in &report.evidence {
+            let saw = evidence.saw.lines().next().unwrap_or_default();
+            say(&format!("    {}: {saw}", evidence.probe));
+        }
+    }
+    for report in &inventory.slots {
+        let state = word(&serde_json::json!(report.state));
+        let version = report.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
+        say(&format!("{:<48}{state:<14}{version}", format!("{}/{}", report.component, report.slot)));
+    }
+}
+
+fn exec(exec: &Exec) -> anyhow::Result<ExitCode> {
+    let error = exec::exec(&exec.data.paths(false)?, &exec.target, &exec.command);
+    complain(&error);
+    Ok(match error {
+        ExecError::Missing(_) => ExitCode::from(MISSING_SECRET),
+        ExecError::Start { .. } => ExitCode::from(NOT_STARTED),
+        ExecError::NotRunning { .. } | ExecError::Answer | ExecError::Refused(_) | ExecError::NoCommand => {
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn runtime(threads: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BOARD_AGENT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+/// A line for whoever called, at once: other programs read it as it comes.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody reads it any more: there is nobody to tell, either.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn complain(error: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "board-agent: {error}");
+}

@@ -1,0 +1,253 @@
+//! Where everything lies under the data folder, and the identity that joining left there.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use shared::catalog::{BundleError, Platform, PublisherKey};
+use shared::crypto::base64;
+use shared::ids::{BoardId, ClientId, DeviceId, EnrollmentId};
+use shared::protocol::link::Scope;
+use shared::time::Timestamp;
+
+use crate::files;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {error}")]
+    File { path: PathBuf, error: io::Error },
+    #[error("{path} can't be understood: {error}")]
+    Content { path: PathBuf, error: serde_json::Error },
+    #[error("{path} is not a publisher key: {error}")]
+    PublisherKey { path: PathBuf, error: BundleError },
+    #[error("this device has not joined a board: {path} is missing. Use `board-agent join` first")]
+    NotJoined { path: PathBuf },
+    #[error("there is no user {0} on this machine")]
+    NoUser(String),
+}
+
+/// The data folder. Everything that the agent keeps is below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    data: PathBuf,
+}
+
+impl Paths {
+    pub fn new(data: PathBuf) -> Self {
+        Self { data }
+    }
+
+    /// An absolute path: wrappers name it, and they are called from anywhere.
+    pub fn resolve(data: &Path) -> Result<Self, ConfigError> {
+        std::path::absolute(data)
+            .map(Self::new)
+            .map_err(|error| ConfigError::File { path: data.to_owned(), error })
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub fn identity(&self) -> PathBuf {
+        self.data.join("identity.json")
+    }
+
+    /// A join that has not ended yet.
+    pub fn join(&self) -> PathBuf {
+        self.data.join("join.json")
+    }
+
+    pub fn scope(&self) -> PathBuf {
+        self.data.join("scope.json")
+    }
+
+    pub fn status(&self) -> PathBuf {
+        self.data.join("status.json")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.data.join("journal.redb")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.data.join("broker.sock")
+    }
+
+    pub fn publisher_keys(&self) -> PathBuf {
+        self.data.join("publisher-keys")
+    }
+
+    pub fn bundles(&self) -> PathBuf {
+        self.data.join("bundles")
+    }
+
+    pub fn vault(&self) -> PathBuf {
+        self.data.join("vault")
+    }
+
+    pub fn wrappers(&self) -> PathBuf {
+        self.data.join("wrappers")
+    }
+
+    pub fn cache(&self) -> PathBuf {
+        self.data.join("cache")
+    }
+
+    /// One folder for each attempt that needs secrets as files.
+    pub fn attempts(&self) -> PathBuf {
+        self.data.join("attempts")
+    }
+
+    /// The managed user's home in development.
+    pub fn dev_home(&self) -> PathBuf {
+        self.data.join("home")
+    }
+
+    pub fn dev_tmp(&self) -> PathBuf {
+        self.data.join("tmp")
+    }
+
+    /// Makes the folders. The managed user may walk through the data folder, not list it.
+    pub fn create(&self) -> Result<(), ConfigError> {
+        let all = [
+            (self.data.clone(), 0o711),
+            (self.bundles(), 0o700),
+            (self.publisher_keys(), 0o700),
+            (self.attempts(), 0o711),
+            (self.wrappers(), 0o755),
+            (self.cache(), 0o755),
+        ];
+        all.into_iter().try_for_each(|(path, mode)| {
+            files::folder(&path, mode).map_err(|error| ConfigError::File { path, error })
+        })
+    }
+}
+
+/// Where the data folder is when nobody names one.
+pub fn default_data(dev: bool) -> PathBuf {
+    let path = match Platform::current() {
+        _ if dev => "./board-agent-data",
+        Some(Platform::Macos) => "/Library/Application Support/Board Agent",
+        Some(Platform::Linux) | None => "/var/lib/board-agent",
+    };
+    PathBuf::from(path)
+}
+
+/// The account that the software on this device is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagedUser {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+}
+
+impl ManagedUser {
+    /// Looks the account up; without a name it is whoever runs this program.
+    pub fn find(name: Option<&str>) -> Result<Self, ConfigError> {
+        use nix::unistd::{Uid, User};
+        let found = match name {
+            Some(name) => User::from_name(name),
+            None => User::from_uid(Uid::current()),
+        };
+        let user = found
+            .ok()
+            .flatten()
+            .ok_or_else(|| ConfigError::NoUser(name.unwrap_or("with this process's id").to_owned()))?;
+        Ok(Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), home: user.dir })
+    }
+}
+
+/// Who this device is to its board. Nothing in here is secret; the keys are in the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub board: String,
+    /// SHA-256 of the CA's SPKI, in hex.
+    pub pin: String,
+    pub board_id: BoardId,
+    pub client_id: ClientId,
+    pub client_name: String,
+    pub enrollment_id: EnrollmentId,
+    pub device_id: DeviceId,
+    /// DER.
+    #[serde(with = "base64")]
+    pub certificate: Vec<u8>,
+    pub not_after: Timestamp,
+    pub managed_user: ManagedUser,
+    pub dev: bool,
+    /// Given by `--hardware-uuid`; without it the machine is asked each time.
+    pub hardware_uuid: Option<String>,
+    /// Development only: where `node` was found when joining.
+    #[serde(default)]
+    pub extra_path: Vec<PathBuf>,
+}
+
+impl Identity {
+    pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
+        let path = paths.identity();
+        load_json(&path)?.ok_or(ConfigError::NotJoined { path })
+    }
+
+    pub fn save(&self, paths: &Paths) -> Result<(), ConfigError> {
+        save_json(&paths.identity(), self)
+    }
+}
+
+/// The scope that the board told last, for starting without the board.
+pub fn load_scope(paths: &Paths) -> Result<Scope, ConfigError> {
+    let empty = Scope { bundle_digest: None, components: Vec::new() };
+    Ok(load_json(&paths.scope())?.unwrap_or(empty))
+}
+
+pub fn save_scope(paths: &Paths, scope: &Scope) -> Result<(), ConfigError> {
+    save_json(&paths.scope(), scope)
+}
+
+/// The publisher keys that were put here when joining. A board can't add one.
+pub fn load_publisher_keys(paths: &Paths) -> Result<Vec<PublisherKey>, ConfigError> {
+    let folder = paths.publisher_keys();
+    let file_error = |error| ConfigError::File { path: folder.clone(), error };
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(file_error)?,
+    };
+    let mut keys = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(file_error)?.path();
+        if path.extension().is_some_and(|ending| ending == "pem") {
+            keys.push(read_publisher_key(&path)?.1);
+        }
+    }
+    Ok(keys)
+}
+
+/// The key of a PEM file, and its text.
+pub fn read_publisher_key(path: &Path) -> Result<(String, PublisherKey), ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
+    let key = PublisherKey::from_pem(&text)
+        .map_err(|error| ConfigError::PublisherKey { path: path.to_owned(), error })?;
+    Ok((text, key))
+}
+
+pub fn add_publisher_key(paths: &Paths, file: &Path) -> Result<(), ConfigError> {
+    let (text, key) = read_publisher_key(file)?;
+    let path = paths.publisher_keys().join(format!("{}.pem", key.name()));
+    files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|error| ConfigError::File { path, error })
+}
+
+pub fn load_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
+    files::read_if_there(path)
+        .map_err(|error| ConfigError::File { path: path.to_owned(), error })?
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose()
+        .map_err(|error| ConfigError::Content { path: path.to_owned(), error })
+}
+
+pub fn save_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ConfigError> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| ConfigError::Content { path: path.to_owned(), error })?;
+    files::write_atomic(path, &bytes, 0o600)
+        .map_err(|error| ConfigError::File { path: path.to_owned(), error })
+}

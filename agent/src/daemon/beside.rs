@@ -1,0 +1,102 @@
+//! What runs beside the daemon's loop: fetching bundles, running steps, looking.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use shared::protocol::link::ReportBody;
+use shared::time::Clock;
+
+use super::{Daemon, DaemonError, Happened};
+use crate::bundles::{Catalog, Shelf};
+use crate::http;
+use crate::inventory::{self, Inventory};
+use crate::steps::{self, Plan};
+use crate::tls::Board;
+
+const TRIES: u32 = 3;
+
+impl Daemon {
+    pub(super) fn fetch(&self, digest: String) {
+        let (shelf, board) = (self.shelf.clone(), self.board.clone());
+        let (clock, happened) = (Arc::clone(&self.clock), self.happened.clone());
+        let seen = self.engine.serial_seen();
+        tokio::spawn(async move {
+            let result = fetch(&shelf, &board, &digest, seen, &*clock).await.map(Arc::new);
+            // Only a stopping daemon doesn't listen.
+            let _ = happened.send(Happened::Bundle { digest, result }).await;
+        });
+    }
+
+    pub(super) fn start(&mut self, plan: Plan) {
+        self.write_wrappers(&plan.component, &plan.wrappers);
+        self.steps_running += 1;
+        let (context, chunks) = (self.context.clone(), self.chunks.clone());
+        let (stop, happened) = (self.stop_steps.clone(), self.happened.clone());
+        tokio::spawn(async move {
+            let ended = steps::execute(&plan, &context, chunks, stop).await;
+            let _ = happened.send(Happened::Ended(ended)).await;
+        });
+    }
+
+    /// One look at a time; what comes meanwhile makes one more.
+    pub(super) fn look(&mut self) {
+        let catalog = self.current.read().unwrap_or_else(PoisonError::into_inner).catalog.clone();
+        let Some(catalog) = catalog else { return };
+        if self.looking {
+            self.look_again = true;
+            return;
+        }
+        self.looking = true;
+        let (context, clock) = (self.context.clone(), Arc::clone(&self.clock));
+        let (components, platform) = (self.scope.components.clone(), self.platform);
+        let happened = self.happened.clone();
+        tokio::spawn(async move {
+            let looked = inventory::look(&context, &catalog, &components, platform, &*clock).await;
+            let looked = looked.inspect_err(|error| tracing::error!(%error, "looking failed")).ok();
+            let _ = happened.send(Happened::Looked(looked)).await;
+        });
+    }
+
+    pub(super) fn looked(&mut self, inventory: Option<Inventory>) -> Result<(), DaemonError> {
+        self.looking = false;
+        if let Some(inventory) = inventory {
+            let same = self.last_inventory.as_ref().is_some_and(|last| last.says_the_same_as(&inventory));
+            if !same || std::mem::take(&mut self.report_anyway) {
+                self.last_inventory = Some(inventory.clone());
+                let Inventory { components, slots } = inventory;
+                self.report(vec![ReportBody::Inventory { components, slots }])?;
+            }
+        }
+        if std::mem::take(&mut self.look_again) {
+            self.look();
+        }
+        Ok(())
+    }
+}
+
+/// From disk when it was accepted before, else from the board. The reason is for a person.
+async fn fetch(
+    shelf: &Shelf,
+    board: &Board,
+    digest: &str,
+    seen: u64,
+    clock: &dyn Clock,
+) -> Result<Catalog, String> {
+    match shelf.stored(digest) {
+        Ok(Some(catalog)) => return Ok(catalog),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, digest, "the stored bundle is not believed; fetching it again"),
+    }
+    let mut tried = 0;
+    let signed = loop {
+        tried += 1;
+        match http::get_bundle(board, digest).await {
+            Ok(signed) => break signed,
+            Err(error) if error.is_passing() && tried < TRIES => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(format!("the bundle can't be fetched: {error}")),
+        }
+    };
+    shelf.accept(digest, &signed, seen, clock.now()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,449 @@
+//! The rules: what to do about a frame. No I/O, no clock of its own; the daemon performs the effects.
+//!
+//! To add a frame: a variant of [`Event`] or of `FromBoard`, its rule here, its effect in `daemon`, a row in the tests.
+
+mod offers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::catalog::{Platform, Tag};
+use shared::ids::{AttemptId, DeliveryId, ReportId};
+use shared::protocol::link::{Deliver, FromBoard, HeldSecret, Receipt, Refused, ReportBody, Scope, Welcome};
+use shared::protocol::steps::{AttemptEnded, Offer, Outcome};
+use shared::secret::MAX_LEN;
+use shared::time::Timestamp;
+
+use crate::bundles::Catalog;
+use crate::journal::{Attempt, Seen};
+use crate::steps::Plan;
+use offers::Verdict;
+
+/// Catalogs in memory; more are read from disk when they are needed.
+const CATALOGS: usize = 4;
+/// `BSD1`, encapsulated key and tag around a value.
+const SEALED_EXTRA: usize = 4 + 32 + 16;
+
+pub enum Event {
+    Frame(FromBoard),
+    LinkDown,
+    /// The journal has an attempt that never ended.
+    Recover(Attempt),
+    /// A bundle that was asked for by [`Effect::Fetch`].
+    Bundle {
+        digest: String,
+        result: Result<Arc<Catalog>, String>,
+    },
+    AttemptEnded(AttemptEnded),
+    /// What became of [`Effect::Store`].
+    Stored {
+        deliver: Deliver,
+        result: Result<Receipt, String>,
+    },
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    /// The board's answer to our hello.
+    Welcomed(Box<Welcome>),
+    /// From disk, or from the board.
+    Fetch(String),
+    /// Journal the offer and the first report about it, before anything of it happens.
+    Remember {
+        offer: Offer,
+        report: ReportBody,
+    },
+    Start(Box<Plan>),
+    Report(ReportBody),
+    /// The report that ended this attempt, again.
+    RepeatAttempt(AttemptId),
+    RepeatDelivery(DeliveryId),
+    /// Open it, check it, write it, sign a receipt.
+    Store {
+        deliver: Deliver,
+        tag: Tag,
+        pattern: Option<String>,
+    },
+    Acknowledged(Vec<ReportId>),
+    Refuse(Refused),
+    SaveScope(Scope),
+    SaveSeen(Seen),
+    /// The scope's catalog is here: wrappers can be written.
+    ScopeReady(Arc<Catalog>),
+    Probe,
+}
+
+/// What the engine knows of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    pub platform: Platform,
+    pub is_root: bool,
+}
+
+pub struct Engine {
+    machine: Machine,
+    seen: Seen,
+    scope: Scope,
+    catalogs: BTreeMap<String, Arc<Catalog>>,
+    fetching: BTreeSet<String>,
+    /// Ended or refused; their last report is in the journal.
+    ended: BTreeSet<AttemptId>,
+    running: Option<AttemptId>,
+    waiting: Vec<Waiting>,
+    recovering: Vec<Attempt>,
+    answered: BTreeSet<DeliveryId>,
+    waiting_deliveries: Vec<Deliver>,
+    held: BTreeMap<(String, String), u64>,
+    /// The board's time, and when it said so.
+    board_time: Option<(Timestamp, Instant)>,
+}
+
+/// An offer whose bundle isn't here yet.
+struct Waiting {
+    offer: Offer,
+    deadline: Instant,
+}
+
+/// What the journal and the vault know when the daemon starts.
+pub struct Known {
+    pub seen: Seen,
+    pub scope: Scope,
+    pub ended: Vec<AttemptId>,
+    pub answered: Vec<DeliveryId>,
+    pub held: Vec<HeldSecret>,
+}
+
+impl Engine {
+    pub fn new(machine: Machine, known: Known) -> Self {
+        Self {
+            machine,
+            seen: known.seen,
+            scope: known.scope,
+            catalogs: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            ended: known.ended.into_iter().collect(),
+            running: None,
+            waiting: Vec::new(),
+            recovering: Vec::new(),
+            answered: known.answered.into_iter().collect(),
+            waiting_deliveries: Vec::new(),
+            held: known.held.into_iter().map(|h| ((h.component, h.slot), h.version)).collect(),
+            board_time: None,
+        }
+    }
+
+    /// What to do first: the catalog of the scope that we know from before.
+    pub fn start(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(digest) = self.scope.bundle_digest.clone() {
+            self.fetch(&digest, &mut effects);
+        }
+        effects
+    }
+
+    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Frame(frame) => self.frame(frame, now, &mut effects),
+            Event::LinkDown => {
+                // The board offers and delivers again after it has seen our hello.
+                self.waiting.clear();
+                self.waiting_deliveries.clear();
+            }
+            Event::Recover(attempt) => {
+                self.recovering.push(attempt);
+                self.recover(now, &mut effects);
+            }
+            Event::Bundle { digest, result } => self.bundle(&digest, result, now, &mut effects),
+            Event::AttemptEnded(ended) => {
+                self.end(ended, &mut effects);
+                effects.push(Effect::Probe);
+                self.recover(now, &mut effects);
+            }
+            Event::Stored { deliver, result } => self.stored(deliver, result, &mut effects),
+        }
+        effects
+    }
+
+    pub fn held(&self) -> Vec<HeldSecret> {
+        self.held
+            .iter()
+            .map(|((component, slot), version)| HeldSecret {
+                component: component.clone(),
+                slot: slot.clone(),
+                version: *version,
+            })
+            .collect()
+    }
+
+    pub fn serial_seen(&self) -> u64 {
+        self.seen.serial
+    }
+
+    fn frame(&mut self, frame: FromBoard, now: Instant, effects: &mut Vec<Effect>) {
+        match frame {
+            FromBoard::Welcome(welcome) => {
+                self.board_time = Some((welcome.time, now));
+                let scope = welcome.scope.clone();
+                effects.push(Effect::Welcomed(Box::new(welcome)));
+                self.set_scope(scope, effects);
+            }
+            FromBoard::Scope(scope) => self.set_scope(scope, effects),
+            FromBoard::Offer(offer) => {
+                let deadline = now.checked_add(Duration::from_millis(offer.expires_in_ms)).unwrap_or(now);
+                self.offer(Waiting { offer, deadline }, now, effects);
+            }
+            FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
+            FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
+            FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
+                what: "unknown frame".to_owned(),
+                reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
+            })),
+        }
+    }
+
+    fn set_scope(&mut self, scope: Scope, effects: &mut Vec<Effect>) {
+        self.scope = scope.clone();
+        let digest = scope.bundle_digest.clone();
+        effects.push(Effect::SaveScope(scope));
+        let Some(digest) = digest else { return };
+        match self.catalogs.get(&digest) {
+            Some(catalog) => effects.extend([Effect::ScopeReady(Arc::clone(catalog)), Effect::Probe]),
+            None => self.fetch(&digest, effects),
+        }
+    }
+
+    fn fetch(&mut self, digest: &str, effects: &mut Vec<Effect>) {
+        if self.fetching.insert(digest.to_owned()) {
+            effects.push(Effect::Fetch(digest.to_owned()));
+        }
+    }
+
+    fn bundle(
+        &mut self,
+        digest: &str,
+        result: Result<Arc<Catalog>, String>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.fetching.remove(digest);
+        let failed = match result {
+            Ok(catalog) => {
+                self.keep(catalog, effects);
+                None
+            }
+            Err(reason) => Some(reason),
+        };
+        if self.scope.bundle_digest.as_deref() == Some(digest) {
+            match (&failed, self.catalogs.get(digest)) {
+                (None, Some(catalog)) => {
+                    effects.extend([Effect::ScopeReady(Arc::clone(catalog)), Effect::Probe]);
+                }
+                (reason, _) => effects.push(Effect::Refuse(Refused {
+                    what: "bundle".to_owned(),
+                    reason: reason.clone().unwrap_or_default(),
+                })),
+            }
+        }
+        if let Some(reason) = &failed {
+            let (mine, rest) = std::mem::take(&mut self.recovering)
+                .into_iter()
+                .partition::<Vec<_>, _>(|attempt| attempt.offer.bundle_digest == digest);
+            self.recovering = rest;
+            for attempt in mine {
+                self.interrupted(&attempt, reason.clone(), effects);
+            }
+        }
+        self.recover(now, effects);
+        let (ready, rest) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<Vec<_>, _>(|waiting| waiting.offer.bundle_digest == digest);
+        self.waiting = rest;
+        for waiting in ready {
+            match &failed {
+                Some(reason) => self.refuse_offer(waiting.offer, reason.clone(), effects),
+                None => self.offer(waiting, now, effects),
+            }
+        }
+        let (ready, rest) = std::mem::take(&mut self.waiting_deliveries)
+            .into_iter()
+            .partition::<Vec<_>, _>(|deliver| deliver.bundle_digest == digest);
+        self.waiting_deliveries = rest;
+        for deliver in ready {
+            match &failed {
+                Some(reason) => self.refuse_delivery(deliver.delivery_id, reason.clone(), effects),
+                None => self.deliver(deliver, now, effects),
+            }
+        }
+    }
+
+    fn keep(&mut self, catalog: Arc<Catalog>, effects: &mut Vec<Effect>) {
+        if catalog.bundle.serial >= self.seen.serial {
+            let seen = catalog.seen();
+            if seen != self.seen {
+                self.seen = seen.clone();
+                effects.push(Effect::SaveSeen(seen));
+            }
+        }
+        while self.catalogs.len() >= CATALOGS {
+            let scope = self.scope.bundle_digest.as_ref();
+            let Some(digest) = self.catalogs.keys().find(|digest| Some(*digest) != scope).cloned() else {
+                break;
+            };
+            self.catalogs.remove(&digest);
+        }
+        self.catalogs.insert(catalog.digest.clone(), catalog);
+    }
+
+    fn offer(&mut self, waiting: Waiting, now: Instant, effects: &mut Vec<Effect>) {
+        let id = waiting.offer.attempt_id;
+        let same = |offer: &Offer| offer.attempt_id == id;
+        if self.running == Some(id)
+            || self.waiting.iter().any(|w| same(&w.offer))
+            || self.recovering.iter().any(|a| same(&a.offer))
+        {
+            return;
+        }
+        if self.ended.contains(&id) {
+            effects.push(Effect::RepeatAttempt(id));
+            return;
+        }
+        if now >= waiting.deadline {
+            self.refuse_offer(waiting.offer, "the offer has expired".to_owned(), effects);
+            return;
+        }
+        match self.judge(&waiting.offer, now) {
+            Verdict::NeedsBundle => {
+                self.fetch(&waiting.offer.bundle_digest, effects);
+                self.waiting.push(waiting);
+            }
+            Verdict::Refused(reason) => self.refuse_offer(waiting.offer, reason, effects),
+            Verdict::Fits(_) if self.running.is_some() || !self.recovering.is_empty() => {
+                self.refuse_offer(waiting.offer, "another attempt is running".to_owned(), effects);
+            }
+            Verdict::Fits(fit) => {
+                self.running = Some(id);
+                let plan = fit.plan(&waiting.offer, None);
+                effects.extend([
+                    Effect::Remember {
+                        offer: waiting.offer,
+                        report: ReportBody::AttemptStarted { attempt_id: id },
+                    },
+                    Effect::Start(Box::new(plan)),
+                ]);
+            }
+        }
+    }
+
+    fn refuse_offer(&mut self, offer: Offer, reason: String, effects: &mut Vec<Effect>) {
+        let attempt_id = offer.attempt_id;
+        self.ended.insert(attempt_id);
+        let report = ReportBody::OfferRefused { attempt_id, reason };
+        effects.push(Effect::Remember { offer, report });
+    }
+
+    /// Takes up the next attempt that a kill left unfinished.
+    fn recover(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while self.running.is_none() && !self.recovering.is_empty() {
+            let attempt = self.recovering.remove(0);
+            match self.judge(&attempt.offer, now) {
+                Verdict::NeedsBundle => {
+                    self.fetch(&attempt.offer.bundle_digest, effects);
+                    self.recovering.insert(0, attempt);
+                    return;
+                }
+                Verdict::Refused(reason) => self.interrupted(&attempt, reason, effects),
+                Verdict::Fits(fit) => {
+                    self.running = Some(attempt.offer.attempt_id);
+                    let plan = fit.plan(&attempt.offer, Some(attempt.next_chunk));
+                    effects.push(Effect::Start(Box::new(plan)));
+                }
+            }
+        }
+    }
+
+    fn interrupted(&mut self, attempt: &Attempt, reason: String, effects: &mut Vec<Effect>) {
+        self.end(
+            AttemptEnded {
+                attempt_id: attempt.offer.attempt_id,
+                outcome: Outcome::Interrupted,
+                exit_code: None,
+                found: format!("the agent was stopped while this ran, and it can't go on: {reason}"),
+                duration_ms: 0,
+            },
+            effects,
+        );
+    }
+
+    fn end(&mut self, ended: AttemptEnded, effects: &mut Vec<Effect>) {
+        if self.running == Some(ended.attempt_id) {
+            self.running = None;
+        }
+        self.ended.insert(ended.attempt_id);
+        effects.push(Effect::Report(ReportBody::AttemptEnded(ended)));
+    }
+
+    fn deliver(&mut self, deliver: Deliver, now: Instant, effects: &mut Vec<Effect>) {
+        let id = deliver.delivery_id;
+        if self.answered.contains(&id) {
+            effects.push(Effect::RepeatDelivery(id));
+            return;
+        }
+        if self.waiting_deliveries.iter().any(|waiting| waiting.delivery_id == id) {
+            return;
+        }
+        let Some(catalog) = self.catalogs.get(&deliver.bundle_digest) else {
+            self.fetch(&deliver.bundle_digest, effects);
+            self.waiting_deliveries.push(deliver);
+            return;
+        };
+        let slot = catalog.manifests.get(&deliver.component).and_then(|m| m.slot(&deliver.slot));
+        let held = self.held.get(&(deliver.component.clone(), deliver.slot.clone()));
+        let refusal = match slot {
+            None => Some(format!("the manifest has no slot {}/{}", deliver.component, deliver.slot)),
+            Some(slot) if slot.tag == Tag::ClientSupplied => {
+                Some("this slot is client-supplied: the board must not have a value for it".to_owned())
+            }
+            Some(_) if self.board_now(now).is_some_and(|now| now > deliver.expires) => {
+                Some("the delivery has expired".to_owned())
+            }
+            Some(_) if deliver.sealed.len() > MAX_LEN + SEALED_EXTRA => {
+                Some("the value is larger than 16 KiB".to_owned())
+            }
+            Some(_) => held
+                .filter(|held| **held > deliver.version)
+                .map(|held| format!("version {held} is held already; {} is older", deliver.version)),
+        };
+        match (refusal, slot) {
+            (None, Some(slot)) => {
+                effects.push(Effect::Store { tag: slot.tag, pattern: slot.pattern.clone(), deliver });
+            }
+            (reason, _) => self.refuse_delivery(id, reason.unwrap_or_default(), effects),
+        }
+    }
+
+    fn refuse_delivery(&mut self, delivery_id: DeliveryId, reason: String, effects: &mut Vec<Effect>) {
+        self.answered.insert(delivery_id);
+        effects.push(Effect::Report(ReportBody::DeliveryRefused { delivery_id, reason }));
+    }
+
+    fn stored(&mut self, deliver: Deliver, result: Result<Receipt, String>, effects: &mut Vec<Effect>) {
+        match result {
+            Ok(receipt) => {
+                self.answered.insert(deliver.delivery_id);
+                self.held.insert((deliver.component, deliver.slot), deliver.version);
+                effects.extend([Effect::Report(ReportBody::Receipt(receipt)), Effect::Probe]);
+            }
+            Err(reason) => self.refuse_delivery(deliver.delivery_id, reason, effects),
+        }
+    }
+
+    /// The board's time now: a Mac whose clock is wrong still knows what has expired.
+    fn board_now(&self, now: Instant) -> Option<Timestamp> {
+        self.board_time.map(|(time, at)| time.after(now.saturating_duration_since(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

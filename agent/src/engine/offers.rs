@@ -1,0 +1,130 @@
+//! Whether an offer may run at all. Everything that doesn't fit the signed manifest is refused with a reason.
+
+use std::time::Instant;
+
+use regex::Regex;
+use shared::catalog::{As, Manifest, Step, StepKind, Wrapper};
+use shared::protocol::steps::{Offer, OfferKind};
+
+use super::Engine;
+use crate::steps::Plan;
+
+pub enum Verdict {
+    /// Nothing of it is known before its bundle is here.
+    NeedsBundle,
+    Refused(String),
+    Fits(Box<Fit>),
+}
+
+/// What the signed manifest says about an offer that may run.
+pub struct Fit {
+    step: Step,
+    wrappers: Vec<Wrapper>,
+}
+
+impl Fit {
+    /// `next_chunk` is given for an attempt that a kill interrupted.
+    pub fn plan(self, offer: &Offer, next_chunk: Option<u64>) -> Plan {
+        Plan {
+            attempt_id: offer.attempt_id,
+            component: offer.component.clone(),
+            step: self.step,
+            wrappers: self.wrappers,
+            params: offer.params.clone(),
+            resume: next_chunk.is_some(),
+            next_chunk: next_chunk.unwrap_or(0),
+        }
+    }
+}
+
+impl Engine {
+    /// The offer against the bundle that it names, the newest bundle, this machine and what the vault holds.
+    pub(super) fn judge(&self, offer: &Offer, now: Instant) -> Verdict {
+        if offer.kind == OfferKind::Unknown {
+            return Verdict::Refused("this agent does not know this kind of offer".to_owned());
+        }
+        let Some(catalog) = self.catalogs.get(&offer.bundle_digest) else {
+            return Verdict::NeedsBundle;
+        };
+        let bundle = &catalog.bundle;
+        if bundle.serial < self.seen.min_serial {
+            return Verdict::Refused(format!(
+                "bundle {} is too old: the publisher wants at least {}",
+                bundle.serial, self.seen.min_serial
+            ));
+        }
+        if self.board_now(now).is_some_and(|now| now > bundle.not_after) {
+            return Verdict::Refused(format!("the bundle ended on {}", bundle.not_after));
+        }
+        let name = format!("{}/{}", offer.component, offer.step);
+        if bundle.is_revoked(&offer.component, &offer.step) || self.seen.revoked_steps.contains(&name) {
+            return Verdict::Refused(format!("the publisher revoked the step {name}"));
+        }
+        let Some(manifest) = catalog.manifests.get(&offer.component) else {
+            return Verdict::Refused(format!("the bundle has no component {}", offer.component));
+        };
+        let Some(step) = manifest.step(&offer.step) else {
+            return Verdict::Refused(format!("the bundle has no step {name}"));
+        };
+        match self.unfit(manifest, step).or_else(|| bad_params(manifest, offer)) {
+            Some(reason) => Verdict::Refused(reason),
+            None => Verdict::Fits(Box::new(Fit { step: step.clone(), wrappers: manifest.wrappers.clone() })),
+        }
+    }
+
+    fn unfit(&self, manifest: &Manifest, step: &Step) -> Option<String> {
+        if step.kind != StepKind::Auto {
+            return Some("this step is done by a person".to_owned());
+        }
+        if !step.runs_on(self.machine.platform, manifest) {
+            return Some("this step is not for this platform".to_owned());
+        }
+        match step.run_as {
+            Some(As::Board) => return Some("this step is the board's own".to_owned()),
+            Some(As::Root) if !self.machine.is_root => {
+                return Some("this step must run as root, and this agent does not".to_owned());
+            }
+            Some(As::Root | As::User) | None => {}
+        }
+        if !step.needs.is_empty() {
+            return Some("this agent can't find out yet whether the step's needs are met".to_owned());
+        }
+        let scripts = [&step.check, &step.run, &step.verify];
+        let downloads = manifest.downloads.iter().any(|download| {
+            (download.platforms.is_empty() || download.platforms.contains(&self.machine.platform))
+                && scripts.iter().any(|script| script.as_ref().is_some_and(|s| s.contains(&download.name)))
+        });
+        if downloads {
+            return Some("this agent does not fetch downloads yet".to_owned());
+        }
+        step.secrets.iter().find_map(|secret| match manifest.slot(&secret.slot) {
+            None => Some(format!("the manifest has no slot {}", secret.slot)),
+            Some(slot) => {
+                let held = self.held.contains_key(&(manifest.key.clone(), slot.key.clone()));
+                (slot.required && slot.one_of.is_none() && !held)
+                    .then(|| format!("this device does not have {} yet", slot.key))
+            }
+        })
+    }
+}
+
+/// The first parameter that the manifest doesn't accept. The reason never repeats the value.
+fn bad_params(manifest: &Manifest, offer: &Offer) -> Option<String> {
+    for (key, value) in &offer.params {
+        let Some(param) = manifest.params.iter().find(|param| param.key == *key) else {
+            return Some(format!("the manifest has no parameter {key}"));
+        };
+        // Anchored once more here: a pattern that forgot it must not let anything through.
+        let Ok(pattern) = Regex::new(&format!("^(?:{})$", param.pattern)) else {
+            return Some(format!("the manifest's pattern for {key} can't be understood"));
+        };
+        if !pattern.is_match(value) || value.contains('\0') {
+            return Some(format!("the value of the parameter {key} does not fit its pattern"));
+        }
+    }
+    manifest
+        .params
+        .iter()
+        .find(|param| param.required && !offer.params.contains_key(&param.key))
+        .map(|param| format!("the parameter {} is missing", param.key))
+}

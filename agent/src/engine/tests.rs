@@ -1,0 +1,486 @@
+//! The rules as tables: a frame, what is known, what must come of it.
+
+use shared::catalog::Bundle;
+use shared::protocol::link::Head;
+use shared::protocol::steps::OfferKind;
+use shared::random::SystemRandom;
+use shared::time::{Clock as _, SystemClock};
+
+use super::*;
+
+const MANIFEST: &str = r#"
+key = "slack"
+name = "Slack"
+category = "integration"
+summary = "x"
+platforms = ["linux"]
+[[slot]]
+key = "OURS"
+name = "x"
+tag = "our-managed"
+pattern = "^x.*$"
+[[slot]]
+key = "THEIRS"
+name = "x"
+tag = "client-supplied"
+[[param]]
+key = "TEAM"
+name = "x"
+pattern = "^T[A-Z]+$|^none$"
+[[step]]
+id = "install"
+kind = "auto"
+title = "x"
+check = "true"
+run = "true"
+[[step]]
+id = "person"
+kind = "manual"
+title = "x"
+[[step]]
+id = "mac"
+kind = "auto"
+title = "x"
+platforms = ["macos"]
+run = "true"
+[[step]]
+id = "root"
+kind = "auto"
+title = "x"
+as = "root"
+run = "true"
+[[step]]
+id = "board"
+kind = "auto"
+title = "x"
+as = "board"
+[[step]]
+id = "needy"
+kind = "auto"
+title = "x"
+needs = ["gui"]
+run = "true"
+[[step]]
+id = "secret"
+kind = "auto"
+title = "x"
+run = "true"
+secrets = [{ slot = "OURS", as = "env" }]
+[[step]]
+id = "gone"
+kind = "auto"
+title = "x"
+run = "true"
+"#;
+
+fn digest(n: u8) -> String {
+    format!("{n:02x}").repeat(32)
+}
+
+fn catalog(n: u8, serial: u64, revoked: &[&str]) -> Arc<Catalog> {
+    let bundle = Bundle {
+        serial,
+        min_serial: 0,
+        not_after: SystemClock.now().after(Duration::from_secs(3600)),
+        revoked_steps: revoked.iter().map(|&s| s.to_owned()).collect(),
+        tiers: String::new(),
+        manifests: BTreeMap::from([("slack".to_owned(), MANIFEST.to_owned())]),
+    };
+    let manifests = bundle.parse_manifests().unwrap();
+    Arc::new(Catalog { digest: digest(n), bundle, manifests })
+}
+
+fn known() -> Known {
+    Known {
+        seen: Seen::default(),
+        scope: Scope { bundle_digest: None, components: Vec::new() },
+        ended: Vec::new(),
+        answered: Vec::new(),
+        held: Vec::new(),
+    }
+}
+
+/// An engine on Linux without root, that has bundle 1.
+fn engine() -> Engine {
+    let mut engine = Engine::new(Machine { platform: Platform::Linux, is_root: false }, known());
+    let effects = engine
+        .on(Event::Bundle { digest: digest(1), result: Ok(catalog(1, 10, &["slack/gone"])) }, Instant::now());
+    assert!(matches!(effects.as_slice(), [Effect::SaveSeen(seen)] if seen.serial == 10));
+    engine
+}
+
+fn offer(step: &str) -> Offer {
+    Offer {
+        attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
+        bundle_digest: digest(1),
+        component: "slack".to_owned(),
+        step: step.to_owned(),
+        kind: OfferKind::Run,
+        params: BTreeMap::new(),
+        expires_in_ms: 60_000,
+    }
+}
+
+fn deliver(slot: &str, version: u64) -> Deliver {
+    Deliver {
+        delivery_id: DeliveryId::new(&SystemClock, &SystemRandom),
+        bundle_digest: digest(1),
+        component: "slack".to_owned(),
+        slot: slot.to_owned(),
+        version,
+        expires: SystemClock.now().after(Duration::from_secs(60)),
+        sealed: vec![0; 100],
+    }
+}
+
+fn ended(attempt_id: AttemptId) -> AttemptEnded {
+    AttemptEnded {
+        attempt_id,
+        outcome: Outcome::Succeeded,
+        exit_code: Some(0),
+        found: String::new(),
+        duration_ms: 1,
+    }
+}
+
+fn frame(engine: &mut Engine, frame: FromBoard) -> Vec<Effect> {
+    engine.on(Event::Frame(frame), Instant::now())
+}
+
+fn refusal(effects: &[Effect]) -> Option<&str> {
+    effects.iter().find_map(|effect| {
+        if let Effect::Report(
+            ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. },
+        ) = effect
+        {
+            Some(reason.as_str())
+        } else {
+            None
+        }
+    })
+}
+
+fn plan(effects: &[Effect]) -> Option<&Plan> {
+    effects.iter().find_map(|effect| if let Effect::Start(plan) = effect { Some(&**plan) } else { None })
+}
+
+#[test]
+fn an_offer_that_fits_is_journalled_reported_and_started_in_this_order() {
+    let mut engine = engine();
+    let offer = offer("install");
+    let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
+    let [
+        Effect::Remember(remembered),
+        Effect::Report(ReportBody::AttemptStarted { attempt_id }),
+        Effect::Start(plan),
+    ] = effects.as_slice()
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((remembered, attempt_id), (&offer, &offer.attempt_id));
+    assert!(!plan.resume && plan.step.id == "install");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_a_reason() {
+    type Change = fn(&mut Offer);
+    let table: &[(&str, Change, &str)] = &[
+        ("install", |o| o.kind = OfferKind::Unknown, "kind of offer"),
+        ("install", |o| o.component = "teams".to_owned(), "no component teams"),
+        ("nothing", |_| (), "no step slack/nothing"),
+        ("gone", |_| (), "revoked"),
+        ("person", |_| (), "a person"),
+        ("mac", |_| (), "not for this platform"),
+        ("root", |_| (), "as root"),
+        ("board", |_| (), "board's own"),
+        ("needy", |_| (), "needs"),
+        ("secret", |_| (), "does not have OURS"),
+        ("install", |o| o.expires_in_ms = 0, "expired"),
+        ("install", |o| drop(o.params.insert("OTHER".to_owned(), "x".to_owned())), "no parameter OTHER"),
+        ("install", |o| drop(o.params.insert("TEAM".to_owned(), "T; rm -rf /".to_owned())), "parameter TEAM"),
+        ("install", |o| drop(o.params.insert("TEAM".to_owned(), "TA\nnone".to_owned())), "parameter TEAM"),
+    ];
+    for (step, change, expected) in table {
+        let mut engine = engine();
+        let mut offer = offer(step);
+        change(&mut offer);
+        let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
+        let reason = refusal(&effects).unwrap_or_else(|| panic!("{step} was not refused: {effects:?}"));
+        assert!(reason.contains(expected), "{step}: {reason}");
+        assert!(!reason.contains("rm -rf"), "the value is not repeated");
+        assert!(plan(&effects).is_none());
+        let again = frame(&mut engine, FromBoard::Offer(offer.clone()));
+        assert!(matches!(again.as_slice(), [Effect::RepeatAttempt(id)] if *id == offer.attempt_id));
+    }
+}
+
+#[test]
+fn root_steps_run_for_root_and_secrets_that_are_held_are_enough() {
+    let mut engine = engine();
+    engine.machine.is_root = true;
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer("root")))).is_some());
+
+    let mut engine = super::tests::engine();
+    let delivery = deliver("OURS", 1);
+    let receipt = receipt(&delivery);
+    engine.on(Event::Stored { deliver: delivery, result: Ok(receipt) }, Instant::now());
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer("secret")))).is_some());
+}
+
+#[test]
+fn the_same_attempt_is_never_run_twice() {
+    let mut engine = engine();
+    let offer = offer("install");
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer.clone()))).is_some());
+    assert!(frame(&mut engine, FromBoard::Offer(offer.clone())).is_empty(), "it runs already");
+    let effects = engine.on(Event::AttemptEnded(ended(offer.attempt_id)), Instant::now());
+    assert!(matches!(effects.as_slice(), [Effect::Report(ReportBody::AttemptEnded(_)), Effect::Probe]));
+    for _ in 0..2 {
+        let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
+        assert!(matches!(effects.as_slice(), [Effect::RepeatAttempt(id)] if *id == offer.attempt_id));
+    }
+    let mut known = known();
+    known.ended.push(offer.attempt_id);
+    let mut restarted = Engine::new(engine.machine, known);
+    let effects = frame(&mut restarted, FromBoard::Offer(offer.clone()));
+    assert!(matches!(effects.as_slice(), [Effect::RepeatAttempt(_)]), "also after a restart");
+}
+
+#[test]
+fn one_attempt_at_a_time() {
+    let mut engine = engine();
+    let first = offer("install");
+    frame(&mut engine, FromBoard::Offer(first.clone()));
+    let effects = frame(&mut engine, FromBoard::Offer(offer("install")));
+    assert_eq!(refusal(&effects), Some("another attempt is running"));
+    engine.on(Event::AttemptEnded(ended(first.attempt_id)), Instant::now());
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer("install")))).is_some());
+}
+
+#[test]
+fn an_offer_waits_for_its_bundle_but_not_longer_than_it_is_good() {
+    for (wait, runs) in [(Duration::from_secs(59), true), (Duration::from_secs(61), false)] {
+        let mut engine = engine();
+        let mut offer = offer("install");
+        offer.bundle_digest = digest(2);
+        let now = Instant::now();
+        let effects = engine.on(Event::Frame(FromBoard::Offer(offer.clone())), now);
+        assert!(matches!(effects.as_slice(), [Effect::Fetch(d)] if *d == digest(2)));
+        let again = engine.on(Event::Frame(FromBoard::Offer(offer.clone())), now);
+        assert!(again.is_empty(), "it waits already");
+        let bundle = Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) };
+        let effects = engine.on(bundle, now + wait);
+        assert_eq!(plan(&effects).is_some(), runs);
+        assert_eq!(refusal(&effects).is_some(), !runs);
+    }
+}
+
+#[test]
+fn a_bundle_that_can_not_be_had_refuses_what_waits_for_it() {
+    let mut engine = engine();
+    let (mut offer, mut delivery) = (offer("install"), deliver("OURS", 1));
+    offer.bundle_digest = digest(2);
+    delivery.bundle_digest = digest(2);
+    frame(&mut engine, FromBoard::Offer(offer));
+    frame(&mut engine, FromBoard::Deliver(delivery));
+    let failed = Event::Bundle { digest: digest(2), result: Err("signed by somebody else".to_owned()) };
+    let effects = engine.on(failed, Instant::now());
+    let refused =
+        effects.iter().filter(|e| refusal(std::slice::from_ref(*e)) == Some("signed by somebody else"));
+    assert_eq!(refused.count(), 2);
+}
+
+#[test]
+fn a_lost_link_forgets_what_waited_and_the_board_offers_again() {
+    let mut engine = engine();
+    let mut offer = offer("install");
+    offer.bundle_digest = digest(2);
+    frame(&mut engine, FromBoard::Offer(offer.clone()));
+    engine.on(Event::LinkDown, Instant::now());
+    let bundle = Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) };
+    assert!(plan(&engine.on(bundle, Instant::now())).is_none());
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer))).is_some());
+}
+
+#[test]
+fn an_older_bundle_still_runs_unless_the_newest_says_no() {
+    let mut engine = engine();
+    engine.on(
+        Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &["slack/install"])) },
+        Instant::now(),
+    );
+    assert!(refusal(&frame(&mut engine, FromBoard::Offer(offer("install")))).unwrap().contains("revoked"));
+    assert_eq!(engine.serial_seen(), 11);
+
+    let mut engine = super::tests::engine();
+    let mut newest = catalog(2, 20, &[]);
+    Arc::get_mut(&mut newest).unwrap().bundle.min_serial = 11;
+    engine.on(Event::Bundle { digest: digest(2), result: Ok(newest) }, Instant::now());
+    assert!(refusal(&frame(&mut engine, FromBoard::Offer(offer("install")))).unwrap().contains("too old"));
+}
+
+#[test]
+fn an_interrupted_attempt_is_taken_up_again_once_and_before_anything_else() {
+    let mut engine = Engine::new(Machine { platform: Platform::Linux, is_root: false }, known());
+    let attempt = Attempt { offer: offer("install"), at: SystemClock.now(), next_chunk: 4, last: None };
+    let effects = engine.on(Event::Recover(attempt.clone()), Instant::now());
+    assert!(matches!(effects.as_slice(), [Effect::Fetch(_)]));
+    assert!(frame(&mut engine, FromBoard::Offer(attempt.offer.clone())).is_empty(), "it is being recovered");
+    let bundle = Event::Bundle { digest: digest(1), result: Ok(catalog(1, 10, &[])) };
+    let effects = engine.on(bundle, Instant::now());
+    let plan = plan(&effects).unwrap();
+    assert!(plan.resume && plan.next_chunk == 4 && plan.attempt_id == attempt.offer.attempt_id);
+    assert!(refusal(&frame(&mut engine, FromBoard::Offer(offer("install")))).is_some());
+}
+
+#[test]
+fn an_interrupted_attempt_that_may_not_run_any_more_is_reported_as_interrupted() {
+    let mut engine = engine();
+    let attempt = Attempt { offer: offer("gone"), at: SystemClock.now(), next_chunk: 0, last: None };
+    let effects = engine.on(Event::Recover(attempt), Instant::now());
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Report(ReportBody::AttemptEnded(AttemptEnded { outcome: Outcome::Interrupted, .. }))]
+    ));
+}
+
+fn receipt(deliver: &Deliver) -> Receipt {
+    Receipt {
+        delivery_id: deliver.delivery_id,
+        component: deliver.component.clone(),
+        slot: deliver.slot.clone(),
+        version: deliver.version,
+        time: SystemClock.now(),
+        signature: Vec::new(),
+    }
+}
+
+#[test]
+fn a_delivery_takes_its_tag_from_the_manifest_and_never_goes_back() {
+    let mut engine = engine();
+    let second = deliver("OURS", 2);
+    let effects = frame(&mut engine, FromBoard::Deliver(second.clone()));
+    let [Effect::Store { tag: Tag::OurManaged, pattern: Some(pattern), .. }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(pattern, "^x.*$");
+    let stored = Event::Stored { deliver: second.clone(), result: Ok(receipt(&second)) };
+    let effects = engine.on(stored, Instant::now());
+    assert!(matches!(effects.as_slice(), [Effect::Report(ReportBody::Receipt(_)), Effect::Probe]));
+    let again = frame(&mut engine, FromBoard::Deliver(second.clone()));
+    assert!(matches!(again.as_slice(), [Effect::RepeatDelivery(id)] if *id == second.delivery_id));
+
+    let mut expired = deliver("OURS", 3);
+    expired.expires = SystemClock.now().before(Duration::from_secs(60));
+    let mut large = deliver("OURS", 3);
+    large.sealed = vec![0; MAX_LEN + SEALED_EXTRA + 1];
+    welcome(&mut engine);
+    for (delivery, expected) in [
+        (deliver("OURS", 1), "older"),
+        (deliver("THEIRS", 1), "client-supplied"),
+        (deliver("NOBODYS", 1), "no slot"),
+        (expired, "expired"),
+        (large, "16 KiB"),
+    ] {
+        let id = delivery.delivery_id;
+        let effects = frame(&mut engine, FromBoard::Deliver(delivery.clone()));
+        let reason = refusal(&effects).unwrap_or_else(|| panic!("{expected}: {effects:?}"));
+        assert!(reason.contains(expected), "{reason}");
+        let again = frame(&mut engine, FromBoard::Deliver(delivery));
+        assert!(matches!(again.as_slice(), [Effect::RepeatDelivery(repeated)] if *repeated == id));
+    }
+    assert_eq!(engine.held()[0].version, 2);
+}
+
+fn welcome(engine: &mut Engine) -> Vec<Effect> {
+    let welcome = Welcome {
+        time: SystemClock.now(),
+        client_id: shared::ids::ClientId::new(&SystemClock, &SystemRandom),
+        device_id: shared::ids::DeviceId::new(&SystemClock, &SystemRandom),
+        audit_head: Head { epoch: 1, seq: 1, hash: vec![0; 32] },
+        scope: Scope { bundle_digest: Some(digest(1)), components: vec!["slack".to_owned()] },
+    };
+    frame(engine, FromBoard::Welcome(welcome))
+}
+
+#[test]
+fn a_scope_whose_catalog_is_here_is_ready_and_another_one_is_fetched_once() {
+    let mut engine = engine();
+    let effects = welcome(&mut engine);
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Welcomed(_), Effect::SaveScope(_), Effect::ScopeReady(_), Effect::Probe]
+    ));
+    let scope = Scope { bundle_digest: Some(digest(2)), components: Vec::new() };
+    let effects = frame(&mut engine, FromBoard::Scope(scope.clone()));
+    assert!(matches!(effects.as_slice(), [Effect::SaveScope(_), Effect::Fetch(_)]));
+    assert!(matches!(frame(&mut engine, FromBoard::Scope(scope)).as_slice(), [Effect::SaveScope(_)]));
+    let bundle = Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) };
+    let effects = engine.on(bundle, Instant::now());
+    assert!(matches!(effects.as_slice(), [Effect::SaveSeen(_), Effect::ScopeReady(_), Effect::Probe]));
+}
+
+#[test]
+fn a_frame_from_the_future_is_refused_by_name_and_an_ack_is_passed_on() {
+    let mut engine = engine();
+    let effects = frame(&mut engine, FromBoard::Unknown);
+    assert!(matches!(effects.as_slice(), [Effect::Refuse(refused)] if refused.what == "unknown frame"));
+    let id = ReportId::new(&SystemClock, &SystemRandom);
+    let effects = frame(&mut engine, FromBoard::Ack { reports: vec![id] });
+    assert!(matches!(effects.as_slice(), [Effect::Acknowledged(ids)] if *ids == [id]));
+}
+
+#[test]
+fn catalogs_in_memory_are_bounded_and_the_scopes_one_stays() {
+    let mut engine = engine();
+    welcome(&mut engine);
+    for n in 2..20 {
+        engine.on(
+            Event::Bundle { digest: digest(n), result: Ok(catalog(n, u64::from(n) + 10, &[])) },
+            Instant::now(),
+        );
+    }
+    assert!(engine.catalogs.len() <= CATALOGS);
+    assert!(engine.catalogs.contains_key(&digest(1)) && engine.catalogs.contains_key(&digest(19)));
+}
+
+/// A board that says anything in any order, with repeats: never two attempts at once, never one twice.
+#[test]
+fn whatever_the_board_says_an_attempt_runs_once_and_alone() {
+    let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
+    for _ in 0..300 {
+        let mut engine = engine();
+        let offers: Vec<Offer> = (0..6)
+            .map(|n| {
+                let mut offer = offer(if n % 3 == 2 { "gone" } else { "install" });
+                offer.bundle_digest = digest(1 + n % 2);
+                offer
+            })
+            .collect();
+        let mut running: Option<AttemptId> = None;
+        let mut started = BTreeSet::new();
+        for _ in 0..60 {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            let event = match (dice % 10, running) {
+                (0, Some(id)) => {
+                    running = None;
+                    Event::AttemptEnded(ended(id))
+                }
+                (1, _) => Event::LinkDown,
+                (2, _) => Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) },
+                (3, _) => Event::Bundle { digest: digest(2), result: Err("no".to_owned()) },
+                _ => Event::Frame(FromBoard::Offer(offers[(dice / 10 % 6) as usize].clone())),
+            };
+            for effect in engine.on(event, Instant::now()) {
+                if let Effect::Start(plan) = effect {
+                    assert_eq!(running, None, "two at once");
+                    assert!(started.insert(plan.attempt_id), "twice");
+                    running = Some(plan.attempt_id);
+                }
+            }
+        }
+        assert!(!started.is_empty());
+    }
+}

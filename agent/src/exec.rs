@@ -1,0 +1,106 @@
+//! `board-agent exec`: asks the broker, sets the environment, becomes the command.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::broker::{Answer, Ask};
+use crate::config::Paths;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    #[error("the agent does not answer at {path}: {error}. Is `board-agent run` running?")]
+    NotRunning { path: PathBuf, error: io::Error },
+    #[error("the agent's answer can't be understood")]
+    Answer,
+    #[error("{0}")]
+    Missing(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("there is no command to run")]
+    NoCommand,
+    #[error("{command} can't be started: {error}")]
+    Start { command: String, error: io::Error },
+}
+
+/// Comes back only when it fails. `target` is `COMPONENT` or `COMPONENT/WRAPPER`.
+pub fn exec(paths: &Paths, target: &str, command: &[OsString]) -> ExecError {
+    match prepare(paths, target, command) {
+        Ok(mut prepared) => ExecError::Start {
+            command: prepared.get_program().to_string_lossy().into_owned(),
+            error: prepared.exec(),
+        },
+        Err(error) => error,
+    }
+}
+
+fn prepare(paths: &Paths, target: &str, command: &[OsString]) -> Result<Command, ExecError> {
+    let (program, arguments) = command.split_first().ok_or(ExecError::NoCommand)?;
+    let (component, wrapper) = match target.split_once('/') {
+        Some((component, wrapper)) => (component, Some(wrapper.to_owned())),
+        None => (target, None),
+    };
+    let (user, values) = match ask(paths, &Ask { component: component.to_owned(), wrapper })? {
+        Answer::Environment { user, values } => (user, values),
+        Answer::Missing { reason } => return Err(ExecError::Missing(reason)),
+        Answer::Refused { reason } => return Err(ExecError::Refused(reason)),
+    };
+    let mut prepared = Command::new(program);
+    prepared.args(arguments).envs(&user).envs(&values);
+    if let Some(path) = merged_path(&user, std::env::var_os("PATH")) {
+        prepared.env("PATH", path);
+    }
+    Ok(prepared)
+}
+
+fn ask(paths: &Paths, ask: &Ask) -> Result<Answer, ExecError> {
+    let path = paths.socket();
+    let not_running = |error| ExecError::NotRunning { path: path.clone(), error };
+    let mut stream = UnixStream::connect(&path).map_err(not_running)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(not_running)?;
+    let mut request = serde_json::to_vec(ask).map_err(|_| ExecError::Answer)?;
+    request.push(b'\n');
+    stream.write_all(&request).map_err(not_running)?;
+    let mut line = Zeroizing::new(String::with_capacity(128 * 1024));
+    BufReader::new(stream).read_line(&mut line).map_err(not_running)?;
+    serde_json::from_str(&line).map_err(|_| ExecError::Answer)
+}
+
+/// The managed user's own search path first, then what the caller has besides: Claude Code is often started with little.
+fn merged_path(user: &BTreeMap<String, String>, caller: Option<OsString>) -> Option<OsString> {
+    let mut folders: Vec<PathBuf> = std::env::split_paths(user.get("PATH")?).collect();
+    if let Some(caller) = caller {
+        for folder in std::env::split_paths(&caller) {
+            if folder.is_absolute() && !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+    }
+    std::env::join_paths(folders).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_managed_users_path_comes_first_and_nothing_is_lost() {
+        let user = BTreeMap::from([("PATH".to_owned(), "/a:/b".to_owned())]);
+        assert_eq!(merged_path(&user, None), Some("/a:/b".into()));
+        assert_eq!(merged_path(&user, Some("/b:/c:relative".into())), Some("/a:/b:/c".into()));
+    }
+
+    #[test]
+    fn without_a_daemon_it_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = exec(&Paths::new(folder.path().to_owned()), "slack", &["true".into()]);
+        assert!(matches!(error, ExecError::NotRunning { .. }));
+    }
+}

@@ -1,0 +1,76 @@
+//! What differs between the operating systems, behind one face. What a system can't do is an error, never a guess.
+
+use shared::catalog::Platform;
+
+#[cfg(target_os = "linux")]
+#[path = "platform/linux.rs"]
+mod system;
+#[cfg(target_os = "macos")]
+#[path = "platform/macos.rs"]
+mod system;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    #[error("{0} is not supported on this system yet")]
+    Unsupported(&'static str),
+    #[error("{what} can't be found out: {error}")]
+    Unknown { what: &'static str, error: std::io::Error },
+}
+
+/// What the machine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub hardware_uuid: String,
+    pub serial: String,
+    pub model: String,
+    pub os_version: String,
+    pub host_name: String,
+}
+
+pub fn machine() -> Result<Machine, PlatformError> {
+    system::machine()
+}
+
+/// A text that changes with every boot.
+pub fn boot_session() -> Result<String, PlatformError> {
+    system::boot_session()
+}
+
+/// Gives up this process's groups and user for the named ones, for good.
+pub fn become_user(name: &str, uid: u32, gid: u32) -> Result<(), PlatformError> {
+    system::become_user(name, uid, gid)
+}
+
+/// No core files and no tracing of a process that holds secrets.
+pub fn forbid_inspection() -> Result<(), PlatformError> {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)
+        .map_err(|errno| PlatformError::Unknown { what: "the limit for core files", error: errno.into() })?;
+    system::forbid_tracing()
+}
+
+/// Process ids of what an earlier run of the agent left behind of this attempt.
+pub fn processes_of_attempt(attempt: &str) -> Result<Vec<i32>, PlatformError> {
+    system::processes_of_attempt(attempt)
+}
+
+/// The fixed search path of scripts, and the folders of `extra` behind it.
+pub fn search_path(platform: Platform, home: &std::path::Path, extra: &[std::path::PathBuf]) -> String {
+    let mut path = match platform {
+        Platform::Linux => format!(
+            "{}/.npm-global/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            home.display()
+        ),
+        Platform::Macos => {
+            "/opt/homebrew/opt/node@24/bin:/opt/homebrew/bin:/usr/bin:/bin:/usr/sbin:/sbin".to_owned()
+        }
+    };
+    for folder in extra {
+        let folder = folder.display().to_string();
+        if !path.split(':').any(|known| known == folder) {
+            path.push(':');
+            path.push_str(&folder);
+        }
+    }
+    path
+}

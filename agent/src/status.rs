@@ -1,0 +1,89 @@
+//! What `board-agent status` shows. The daemon writes it to a file, because the journal is locked while it runs.
+
+use serde::{Deserialize, Serialize};
+use shared::crypto::hex;
+use shared::ids::{ClientId, DeviceId};
+use shared::protocol::link::Head;
+use shared::time::Timestamp;
+
+use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+
+/// The part that the daemon finds out while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    pub audit_head: Option<Head>,
+    #[serde(default)]
+    pub bundle_serial: u64,
+    pub bundle_digest: Option<String>,
+    /// When the link last was up.
+    pub last_link: Option<Timestamp>,
+}
+
+impl Live {
+    pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
+        Ok(load_json(&paths.status())?.unwrap_or_default())
+    }
+
+    pub fn save(&self, paths: &Paths) -> Result<(), ConfigError> {
+        save_json(&paths.status(), self)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub device_id: DeviceId,
+    pub board: String,
+    pub client_id: ClientId,
+    pub client: String,
+    pub certificate_not_after: Timestamp,
+    pub dev: bool,
+    #[serde(flatten)]
+    pub live: Live,
+}
+
+impl Status {
+    pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
+        let identity = Identity::load(paths)?;
+        Ok(Self {
+            device_id: identity.device_id,
+            board: identity.board,
+            client_id: identity.client_id,
+            client: identity.client_name,
+            certificate_not_after: identity.not_after,
+            dev: identity.dev,
+            live: Live::load(paths)?,
+        })
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let line = |f: &mut std::fmt::Formatter<'_>, name: &str, value: &dyn std::fmt::Display| {
+            writeln!(f, "{name:<14}{value}")
+        };
+        line(f, "Device", &self.device_id)?;
+        line(f, "Board", &self.board)?;
+        line(f, "Client", &self.client)?;
+        line(f, "Certificate", &format!("until {}", self.certificate_not_after))?;
+        match &self.live.audit_head {
+            Some(head) => line(
+                f,
+                "Audit head",
+                &format!("epoch {}, entry {}, {}", head.epoch, head.seq, hex(&head.hash)),
+            )?,
+            None => line(f, "Audit head", &"none yet")?,
+        }
+        match &self.live.bundle_digest {
+            Some(digest) => line(f, "Bundle", &format!("serial {}, {digest}", self.live.bundle_serial))?,
+            None => line(f, "Bundle", &"none yet")?,
+        }
+        match self.live.last_link {
+            Some(at) => line(f, "Link", &format!("last up {at}")),
+            None => line(f, "Link", &"not up yet"),
+        }?;
+        if self.dev {
+            line(f, "Store", &"files, for development only")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! The environment that every script and every probe of ours has: fixed, nothing inherited.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid};
+use shared::catalog::Platform;
+
+use crate::config::{Identity, ManagedUser, Paths};
+use crate::{files, platform};
+
+/// Without secrets and parameters: those belong to one step.
+pub fn base(identity: &Identity, paths: &Paths) -> BTreeMap<String, String> {
+    let mut environment = of_user(identity, paths);
+    environment.insert("BOARD_WRAPPERS".to_owned(), text(&paths.wrappers()));
+    environment.insert("BOARD_CACHE".to_owned(), text(&paths.cache()));
+    environment
+}
+
+/// Root runs nothing from a folder that others can write to.
+pub fn of_root(paths: &Paths) -> BTreeMap<String, String> {
+    let root = root();
+    BTreeMap::from(
+        [
+            ("PATH", "/usr/bin:/bin:/usr/sbin:/sbin".to_owned()),
+            ("HOME", text(&root.home)),
+            ("USER", root.name.clone()),
+            ("LOGNAME", root.name.clone()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("TMPDIR", "/tmp".to_owned()),
+            ("BOARD_WRAPPERS", text(&paths.wrappers())),
+            ("BOARD_CACHE", text(&paths.cache())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    )
+}
+
+pub fn root() -> ManagedUser {
+    let home = match Platform::current() {
+        Some(Platform::Macos) => "/var/root",
+        Some(Platform::Linux) | None => "/root",
+    };
+    ManagedUser { name: "root".to_owned(), uid: 0, gid: 0, home: home.into() }
+}
+
+/// What programs of the managed user need to find each other; `exec` sets it, too.
+pub fn of_user(identity: &Identity, paths: &Paths) -> BTreeMap<String, String> {
+    let user = &identity.managed_user;
+    let platform = Platform::current().unwrap_or(Platform::Linux);
+    let mut environment = BTreeMap::from(
+        [
+            ("PATH", platform::search_path(platform, &user.home, &identity.extra_path)),
+            ("HOME", text(&user.home)),
+            ("USER", user.name.clone()),
+            ("LOGNAME", user.name.clone()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("TMPDIR", if identity.dev { text(&paths.dev_tmp()) } else { "/tmp".to_owned() }),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    if identity.dev {
+        let npm = [
+            ("NPM_CONFIG_PREFIX", text(&user.home.join(".npm-global"))),
+            ("NPM_CONFIG_CACHE", text(&user.home.join(".npm"))),
+            ("NPM_CONFIG_USERCONFIG", text(&user.home.join(".npmrc"))),
+            ("NPM_CONFIG_UPDATE_NOTIFIER", "false".to_owned()),
+            ("NPM_CONFIG_FUND", "false".to_owned()),
+        ];
+        environment.extend(npm.map(|(name, value)| (name.to_owned(), value)));
+    }
+    environment
+}
+
+/// In development the managed user's home is ours to make.
+pub fn make_dev_home(identity: &Identity, paths: &Paths) -> io::Result<()> {
+    if !identity.dev {
+        return Ok(());
+    }
+    let home = &identity.managed_user.home;
+    // npm refuses a prefix whose `lib` is missing.
+    for folder in [home.clone(), home.join(".npm-global"), home.join(".npm-global/lib"), paths.dev_tmp()] {
+        files::folder(&folder, 0o700)?;
+        give_to(&folder, &identity.managed_user)?;
+    }
+    Ok(())
+}
+
+/// Makes the managed user the owner, if that isn't whoever runs the agent anyway.
+pub fn give_to(path: &Path, user: &ManagedUser) -> io::Result<()> {
+    if Uid::effective().as_raw() == user.uid {
+        return Ok(());
+    }
+    nix::unistd::chown(path, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))
+        .map_err(io::Error::from)
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

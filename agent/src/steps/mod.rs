@@ -1,0 +1,261 @@
+//! One attempt of one step: `check`, `run`, `verify`, as the managed user.
+//!
+//! The exit code of `run` proves nothing; `verify` decides. What may run at all was decided by the engine before.
+
+pub mod environment;
+mod leftovers;
+pub mod mask;
+pub mod output;
+pub mod run;
+pub mod run_as;
+mod secret_files;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::catalog::{As, Output, SecretForm, Step, Wrapper};
+use shared::ids::AttemptId;
+use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Identity, ManagedUser, Paths};
+use crate::vault::{StoreError, Vault};
+use mask::Masks;
+use output::{ChunkSink, Sink, Tail};
+use run::{Ended, Launcher, RunError};
+use run_as::RunSpec;
+
+pub use secret_files::sweep;
+
+/// How long a `check` or `verify` may take: they only look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What an attempt is to do. Nothing in it comes from the board but the parameters, and those fit the manifest.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub attempt_id: AttemptId,
+    pub component: String,
+    pub step: Step,
+    /// The component's wrappers: they are written before it starts.
+    pub wrappers: Vec<Wrapper>,
+    pub params: BTreeMap<String, String>,
+    /// The agent was killed while it ran: find out what is so first.
+    pub resume: bool,
+    pub next_chunk: u64,
+}
+
+/// Everything that running needs and that doesn't change between attempts.
+#[derive(Clone)]
+pub struct Context {
+    pub launcher: Launcher,
+    pub paths: Paths,
+    pub identity: Arc<Identity>,
+    pub vault: Arc<Vault>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("{0}")]
+    Run(#[from] RunError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("the secrets can't be put into files: {0}")]
+    Files(#[from] std::io::Error),
+    #[error("the value of {0} can't be given to a program as an environment variable; it is not text")]
+    NotText(String),
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+/// Runs it to its end. Dropping `chunks`' receiver loses output, not the attempt.
+pub async fn execute(
+    plan: &Plan,
+    context: &Context,
+    chunks: mpsc::Sender<OutputChunk>,
+    stop: watch::Receiver<bool>,
+) -> AttemptEnded {
+    let started = Instant::now();
+    let mut attempt = Attempt { plan, context, stop, exit_code: None };
+    let (outcome, found) = match attempt.go(chunks).await {
+        Ok(end) => end,
+        Err(StepError::Stopping) => (Outcome::Interrupted, "the agent was stopped".to_owned()),
+        Err(error) => (Outcome::Failed, error.to_string()),
+    };
+    AttemptEnded {
+        attempt_id: plan.attempt_id,
+        outcome,
+        exit_code: attempt.exit_code,
+        found,
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+struct Attempt<'a> {
+    plan: &'a Plan,
+    context: &'a Context,
+    stop: watch::Receiver<bool>,
+    exit_code: Option<i32>,
+}
+
+/// What a `check` or `verify` said.
+struct Look {
+    so: bool,
+    found: String,
+}
+
+impl Attempt<'_> {
+    async fn go(&mut self, chunks: mpsc::Sender<OutputChunk>) -> Result<(Outcome, String), StepError> {
+        let step = &self.plan.step;
+        let (environment, _files) = self.environment()?;
+        let masks = Masks::new(&self.context.vault.values()?);
+
+        if self.plan.resume {
+            leftovers::settle(self.plan.attempt_id, step.cancellable, step.timeout()).await;
+            if let Some((name, script)) = look_of(step) {
+                let look = self.look(name, script, &environment, &masks).await?;
+                if look.so {
+                    return Ok((Outcome::Succeeded, look.found));
+                }
+            }
+            if !step.repeatable {
+                return Ok((
+                    Outcome::Interrupted,
+                    "the agent was stopped while this ran, and the effect is not there".to_owned(),
+                ));
+            }
+        } else if let Some(check) = &step.check {
+            let look = self.look("check", check, &environment, &masks).await?;
+            if look.so {
+                return Ok((Outcome::AlreadySo, look.found));
+            }
+        }
+
+        let mut ran = String::new();
+        if let Some(script) = &step.run {
+            let mut sink = ChunkSink::new(self.plan.attempt_id, self.plan.next_chunk, chunks);
+            let sink: Option<&mut dyn Sink> = match step.output {
+                Output::Shown => Some(&mut sink),
+                Output::None => None,
+            };
+            let timeout = step.cancellable.then(|| step.timeout());
+            let ended = self.run(script, &environment, timeout, &masks, sink).await?;
+            ran = self.judge_run(ended)?;
+            if let Ended::TimedOut = ended {
+                return Ok((Outcome::Failed, ran));
+            }
+        }
+
+        let Some((name, script)) = look_of(step) else {
+            return Ok((Outcome::Failed, "the manifest has no way to verify it".to_owned()));
+        };
+        let look = self.look(name, script, &environment, &masks).await?;
+        if look.so {
+            Ok((Outcome::Succeeded, look.found))
+        } else {
+            let found = if ran.is_empty() { look.found } else { format!("{}; {ran}", look.found) };
+            Ok((Outcome::Failed, found))
+        }
+    }
+
+    /// What `run` came to, in words, unless it came to nothing worth saying.
+    fn judge_run(&mut self, ended: Ended) -> Result<String, StepError> {
+        match ended {
+            Ended::Exited(code) => {
+                self.exit_code = Some(code);
+                Ok(if code == 0 { String::new() } else { format!("run ended with exit code {code}") })
+            }
+            Ended::Signalled(signal) => Ok(format!("run was ended by signal {signal}")),
+            Ended::TimedOut => Ok(format!(
+                "run was not done after {} seconds and was ended",
+                self.plan.step.timeout().as_secs()
+            )),
+            Ended::Stopped => Err(StepError::Stopping),
+        }
+    }
+
+    async fn look(
+        &self,
+        name: &str,
+        script: &str,
+        environment: &BTreeMap<String, String>,
+        masks: &Masks,
+    ) -> Result<Look, StepError> {
+        let mut tail = Tail::new();
+        let ended = self.run(script, environment, Some(LOOK_TIMEOUT), masks, Some(&mut tail)).await?;
+        let how = match ended {
+            Ended::Exited(0) => format!("{name} says that it is so"),
+            Ended::Exited(code) => format!("{name} says that it is not so (exit code {code})"),
+            Ended::Signalled(signal) => format!("{name} was ended by signal {signal}"),
+            Ended::TimedOut => format!("{name} was not done after {} seconds", LOOK_TIMEOUT.as_secs()),
+            Ended::Stopped => return Err(StepError::Stopping),
+        };
+        let saw = match self.plan.step.output {
+            Output::Shown => tail.finish(),
+            Output::None => String::new(),
+        };
+        let found = if saw.is_empty() { how } else { format!("{how}: {saw}") };
+        Ok(Look { so: matches!(ended, Ended::Exited(0)), found })
+    }
+
+    async fn run(
+        &self,
+        script: &str,
+        environment: &BTreeMap<String, String>,
+        timeout: Option<Duration>,
+        masks: &Masks,
+        sink: Option<&mut dyn Sink>,
+    ) -> Result<Ended, StepError> {
+        let spec = RunSpec::for_user(&self.user(), environment.clone(), script);
+        // A step that must not be killed is let finish, also when the agent stops.
+        let stop = timeout.is_some().then(|| self.stop.clone());
+        Ok(run::run(&self.context.launcher, spec, timeout, masks, sink, stop).await?)
+    }
+
+    fn user(&self) -> ManagedUser {
+        match self.plan.step.run_as {
+            Some(As::Root) => environment::root(),
+            Some(As::User | As::Board) | None => self.context.identity.managed_user.clone(),
+        }
+    }
+
+    fn environment(&self) -> Result<(BTreeMap<String, String>, secret_files::Folder), StepError> {
+        let Context { identity, paths, vault, .. } = self.context;
+        let mut environment = match self.plan.step.run_as {
+            Some(As::Root) => environment::of_root(paths),
+            Some(As::User | As::Board) | None => environment::base(identity, paths),
+        };
+        environment.insert("BOARD_ATTEMPT".to_owned(), self.plan.attempt_id.to_string());
+        for (key, value) in &self.plan.params {
+            environment.insert(format!("BOARD_PARAM_{key}"), value.clone());
+        }
+        let mut folder = secret_files::Folder::new(paths, self.plan.attempt_id, &self.user());
+        for secret in &self.plan.step.secrets {
+            let Some(held) = vault.read(&self.plan.component, &secret.slot)? else { continue };
+            match secret.form {
+                SecretForm::Env => {
+                    let text = std::str::from_utf8(held.value.expose())
+                        .ok()
+                        .filter(|text| !text.contains('\0'))
+                        .ok_or_else(|| StepError::NotText(secret.slot.clone()))?;
+                    environment.insert(secret.slot.clone(), text.to_owned());
+                }
+                SecretForm::File => {
+                    let path = folder.add(&secret.slot, &held.value)?;
+                    environment
+                        .insert(format!("BOARD_SECRET_FILE_{}", secret.slot), path.display().to_string());
+                }
+            }
+        }
+        Ok((environment, folder))
+    }
+}
+
+/// What decides whether the step's effect is there: `verify`, else `check`.
+fn look_of(step: &Step) -> Option<(&'static str, &str)> {
+    match (&step.verify, &step.check) {
+        (Some(verify), _) => Some(("verify", verify)),
+        (None, Some(check)) => Some(("check", check)),
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,170 @@
+//! The secrets that this device holds. Only the daemon (and `join`) opens it; programs ask the broker.
+//!
+//! A store is a place for named byte strings. To add one, implement [`Store`] and choose it in [`open`]; a store that
+//! isn't there yet is an error, never a success.
+
+mod file;
+
+use std::io;
+
+use rcgen::KeyPair;
+use shared::crypto::SealingKey;
+use shared::protocol::link::HeldSecret;
+use shared::secret::Secret;
+
+use crate::config::Paths;
+
+pub use file::FileStore;
+
+const TLS_KEY: &str = "key.tls";
+const SEALING_KEY: &str = "key.sealing";
+const SLOT_PREFIX: &str = "slot.";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is no store for secrets on this system yet; on Linux use --dev")]
+    Unsupported,
+    #[error("the store of secrets failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("the store gave back something else than what was written into it")]
+    ReadBack,
+    #[error("{0} can't be the name of a secret")]
+    Name(String),
+    #[error("the entry {0} of the store is damaged")]
+    Damaged(String),
+    #[error("version {held} is held already; version {got} is older")]
+    Older { held: u64, got: u64 },
+}
+
+/// A place for named byte strings that nobody else can read.
+pub trait Store: Send + Sync {
+    fn get(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, StoreError>;
+    /// Durable when it returns.
+    fn put(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<(), StoreError>;
+    fn names(&self) -> Result<Vec<String>, StoreError>;
+}
+
+/// The store of this system.
+pub fn open(paths: &Paths, dev: bool) -> Result<Vault, StoreError> {
+    if cfg!(target_os = "linux") && dev {
+        return Ok(Vault::new(Box::new(FileStore::open(paths.vault())?)));
+    }
+    Err(StoreError::Unsupported)
+}
+
+pub struct Vault {
+    store: Box<dyn Store>,
+}
+
+/// Both of the device's keys.
+pub struct DeviceKeys {
+    pub tls: KeyPair,
+    pub sealing: SealingKey,
+}
+
+/// One version of one slot's value.
+pub struct Held {
+    pub version: u64,
+    pub value: Secret<Vec<u8>>,
+}
+
+impl Vault {
+    pub fn new(store: Box<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// The keys of this device, if it has both.
+    pub fn keys(&self) -> Result<Option<DeviceKeys>, StoreError> {
+        let (Some(tls), Some(sealing)) = (self.store.get(TLS_KEY)?, self.store.get(SEALING_KEY)?) else {
+            return Ok(None);
+        };
+        let tls = KeyPair::try_from(tls.expose().as_slice())
+            .map_err(|_| StoreError::Damaged(TLS_KEY.to_owned()))?;
+        let sealing = Secret::new(
+            <[u8; 32]>::try_from(sealing.expose().as_slice())
+                .map_err(|_| StoreError::Damaged(SEALING_KEY.to_owned()))?,
+        );
+        Ok(Some(DeviceKeys { tls, sealing: SealingKey::from_bytes(*sealing.expose()) }))
+    }
+
+    pub fn set_keys(&self, keys: &DeviceKeys) -> Result<(), StoreError> {
+        self.put(TLS_KEY, &Secret::new(keys.tls.serialize_der()))?;
+        self.put(SEALING_KEY, &Secret::new(keys.sealing.to_bytes().expose().to_vec()))
+    }
+
+    pub fn read(&self, component: &str, slot: &str) -> Result<Option<Held>, StoreError> {
+        let name = entry_name(component, slot)?;
+        let Some(entry) = self.store.get(&name)? else { return Ok(None) };
+        let (version, value) = entry.expose().split_first_chunk::<8>().ok_or(StoreError::Damaged(name))?;
+        Ok(Some(Held { version: u64::from_be_bytes(*version), value: Secret::new(value.to_vec()) }))
+    }
+
+    /// Writes and reads back. Never goes back to an older version.
+    pub fn write(
+        &self,
+        component: &str,
+        slot: &str,
+        version: u64,
+        value: &Secret<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        if let Some(held) = self.read(component, slot)?
+            && version < held.version
+        {
+            return Err(StoreError::Older { held: held.version, got: version });
+        }
+        let mut entry = Vec::with_capacity(8 + value.expose().len());
+        entry.extend_from_slice(&version.to_be_bytes());
+        entry.extend_from_slice(value.expose());
+        self.put(&entry_name(component, slot)?, &Secret::new(entry))
+    }
+
+    pub fn held(&self) -> Result<Vec<HeldSecret>, StoreError> {
+        let mut held = Vec::new();
+        for name in self.store.names()? {
+            let Some((component, slot)) = name.strip_prefix(SLOT_PREFIX).and_then(|n| n.split_once('.'))
+            else {
+                continue;
+            };
+            if let Some(found) = self.read(component, slot)? {
+                held.push(HeldSecret {
+                    component: component.to_owned(),
+                    slot: slot.to_owned(),
+                    version: found.version,
+                });
+            }
+        }
+        Ok(held)
+    }
+
+    /// Every value of every slot, for masking.
+    pub fn values(&self) -> Result<Vec<Secret<Vec<u8>>>, StoreError> {
+        let mut values = Vec::new();
+        for held in self.held()? {
+            values.extend(self.read(&held.component, &held.slot)?.map(|found| found.value));
+        }
+        Ok(values)
+    }
+
+    fn put(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<(), StoreError> {
+        self.store.put(name, value)?;
+        match self.store.get(name)? {
+            Some(read) if read.expose() == value.expose() => Ok(()),
+            Some(_) | None => Err(StoreError::ReadBack),
+        }
+    }
+}
+
+/// Component and slot keys are made of letters, digits and `_` (`design/manifest.md`); anything else could be a path.
+fn entry_name(component: &str, slot: &str) -> Result<String, StoreError> {
+    let plain = |text: &str| {
+        !text.is_empty() && text.len() <= 80 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    if plain(component) && plain(slot) {
+        Ok(format!("{SLOT_PREFIX}{component}.{slot}"))
+    } else {
+        Err(StoreError::Name(format!("{component}/{slot}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

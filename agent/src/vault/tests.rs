@@ -1,0 +1,78 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use rcgen::PublicKeyData as _;
+use shared::random::SystemRandom;
+
+use super::*;
+
+fn vault(folder: &std::path::Path) -> Vault {
+    Vault::new(Box::new(FileStore::open(folder.join("vault")).unwrap()))
+}
+
+fn secret(text: &str) -> Secret<Vec<u8>> {
+    Secret::new(text.as_bytes().to_vec())
+}
+
+#[test]
+fn what_is_written_can_be_read_and_nobody_else_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    vault.write("slack", "SLACK_BOT_TOKEN", 3, &secret("xoxb-one")).unwrap();
+    let held = vault.read("slack", "SLACK_BOT_TOKEN").unwrap().unwrap();
+    assert_eq!((held.version, held.value.expose().as_slice()), (3, b"xoxb-one".as_slice()));
+
+    let mode = |path: &str| std::fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("vault"), 0o700);
+    assert_eq!(mode("vault/slot.slack.SLACK_BOT_TOKEN"), 0o600);
+    assert_eq!(std::fs::read_dir(folder.path().join("vault")).unwrap().count(), 1, "no file is left over");
+}
+
+#[test]
+fn an_older_version_is_refused_and_the_same_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    vault.write("slack", "T", 3, &secret("three")).unwrap();
+    assert!(matches!(
+        vault.write("slack", "T", 2, &secret("two")),
+        Err(StoreError::Older { held: 3, got: 2 })
+    ));
+    assert_eq!(vault.read("slack", "T").unwrap().unwrap().value.expose(), b"three");
+    vault.write("slack", "T", 3, &secret("three")).unwrap();
+    vault.write("slack", "T", 4, &secret("four")).unwrap();
+    assert_eq!(vault.held().unwrap()[0].version, 4);
+}
+
+#[test]
+fn a_name_can_not_leave_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    for (component, slot) in [("../x", "T"), ("slack", "../../T"), ("slack", ""), ("a.b", "T")] {
+        assert!(matches!(vault.write(component, slot, 1, &secret("v")), Err(StoreError::Name(_))));
+    }
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    vault.write("slack", "T", 1, &secret("value")).unwrap();
+    let path = folder.path().join("vault/slot.slack.T");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(vault.read("slack", "T"), Err(StoreError::Io(_))));
+}
+
+#[test]
+fn the_keys_come_back_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    assert!(vault.keys().unwrap().is_none());
+    let keys = DeviceKeys {
+        tls: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap(),
+        sealing: SealingKey::generate(&SystemRandom),
+    };
+    vault.set_keys(&keys).unwrap();
+    let read = vault.keys().unwrap().unwrap();
+    assert_eq!(read.tls.subject_public_key_info(), keys.tls.subject_public_key_info());
+    assert_eq!(read.sealing.public_key(), keys.sealing.public_key());
+    assert!(vault.held().unwrap().is_empty(), "keys are no slots");
+}

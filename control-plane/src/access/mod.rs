@@ -1,0 +1,217 @@
+//! Who may use the console: users and roles, one-time links, passwords, sessions. Tokens are stored hashed.
+
+mod password;
+mod session;
+mod store;
+#[cfg(test)]
+mod tests;
+mod throttle;
+pub mod views;
+pub mod visitor;
+pub mod web;
+
+use std::time::Duration;
+
+use shared::ids::{LinkId, UserId};
+use shared::random::{self, Random};
+use shared::secret::Secret;
+use shared::text_enum;
+use shared::time::Clock;
+
+pub use password::MIN_LEN as MIN_PASSWORD_LEN;
+pub use session::{SESSION_TTL, sign_out, user_of};
+pub use throttle::Throttle;
+pub use visitor::Visitor;
+
+use crate::app::App;
+use crate::audit::{self, Action, AuditError, Entry, Who};
+use crate::db::Tx;
+use crate::error::Failure;
+use crate::keys::{Purpose, RootKey};
+
+const LINK_TTL: Duration = Duration::from_secs(24 * 3600);
+const SIGN_IN: Throttle =
+    Throttle { bucket: "sign-in", per_source: 10, in_total: 300, window: Duration::from_secs(900) };
+
+text_enum! {
+    /// Roles are a set.
+    pub enum Role {
+        /// Approves, runs, copies.
+        Consultant = "consultant",
+        /// Users, catalog, keys.
+        Operator = "operator",
+        /// Reads.
+        Support = "support",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: String,
+    pub roles: Vec<Role>,
+}
+
+impl User {
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error(
+        "Email or password is wrong. Check both; after ten wrong tries you have to wait a quarter of an hour."
+    )]
+    WrongPassword,
+    #[error(
+        "Too many wrong tries from here. Wait a quarter of an hour, or ask the operator for a one-time link."
+    )]
+    TooMany,
+    #[error(
+        "This link was used already, or its day is over. Ask the operator for another one (`board user link`)."
+    )]
+    LinkOver,
+    #[error("The password is too short: use at least {MIN_PASSWORD_LEN} characters.")]
+    ShortPassword,
+    #[error("There is no user with this email address.")]
+    UnknownUser,
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("a password could not be hashed")]
+    Hash,
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        let text = error.to_string();
+        match error {
+            AccessError::WrongPassword => Self::new(401, "wrong-password", "Not signed in", text),
+            AccessError::TooMany => Self::new(429, "too-many-tries", "Wait a little", text),
+            AccessError::LinkOver => Self::new(410, "link-over", "This link is over", text),
+            AccessError::ShortPassword => Self::invalid("short-password", "Choose a longer password", text),
+            AccessError::UnknownUser => Self::not_found("user"),
+            AccessError::Audit(error) => error.into(),
+            AccessError::Database(error) => error.into(),
+            AccessError::Hash => Self::internal(error),
+        }
+    }
+}
+
+/// Makes a user without a password, and the token of a one-time link by which they set it.
+pub async fn create_user(
+    tx: &mut Tx,
+    root: &RootKey,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    email: &str,
+    roles: &[Role],
+) -> Result<Secret<String>, AccessError> {
+    let user_id = UserId::new(clock, random);
+    store::insert_user(tx, user_id, email, clock.now()).await?;
+    for role in roles {
+        store::insert_role(tx, user_id, *role).await?;
+    }
+    issue_link(tx, root, clock, random, user_id, email).await
+}
+
+/// Another one-time link for a user who lost theirs or their password.
+pub async fn new_link(
+    tx: &mut Tx,
+    root: &RootKey,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    email: &str,
+) -> Result<Secret<String>, AccessError> {
+    let user = store::user_by_email(tx, email).await?.ok_or(AccessError::UnknownUser)?;
+    issue_link(tx, root, clock, random, user.id, &user.email).await
+}
+
+async fn issue_link(
+    tx: &mut Tx,
+    root: &RootKey,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    user_id: UserId,
+    email: &str,
+) -> Result<Secret<String>, AccessError> {
+    let now = clock.now();
+    let token = new_token(random);
+    let hash = root.hash_token(Purpose::Token, token.expose());
+    store::insert_link(tx, LinkId::new(clock, random), user_id, &hash, now, now.after(LINK_TTL)).await?;
+    let entry = Entry::new(now, Who::cli(), Action::LinkMade).detail("user", email);
+    audit::append(tx, &entry).await?;
+    Ok(token)
+}
+
+/// Whose link this is, while it can be used.
+pub async fn link_owner(app: &App, token: &str) -> Result<String, AccessError> {
+    let mut tx = app.db.read().await?;
+    let hash = app.root.hash_token(Purpose::Token, token);
+    store::open_link(&mut tx, &hash, app.now()).await?.map(|(_, email)| email).ok_or(AccessError::LinkOver)
+}
+
+/// Uses a one-time link: sets the password and signs in. Gives the session's token.
+pub async fn accept_link(
+    app: &App,
+    token: &str,
+    new_password: &Secret<String>,
+    address: &str,
+) -> Result<Secret<String>, AccessError> {
+    if new_password.expose().chars().count() < MIN_PASSWORD_LEN {
+        return Err(AccessError::ShortPassword);
+    }
+    let hashed = password::hash(new_password).await?;
+    let now = app.now();
+    let mut tx = app.db.write().await?;
+    let hash = app.root.hash_token(Purpose::Token, token);
+    let (user_id, email) = store::open_link(&mut tx, &hash, now).await?.ok_or(AccessError::LinkOver)?;
+    if store::use_link(&mut tx, &hash, now).await? != 1 {
+        return Err(AccessError::LinkOver);
+    }
+    store::set_password(&mut tx, user_id, &hashed).await?;
+    let session = session::open(app, &mut tx, user_id).await?;
+    let entry = Entry::new(now, Who::user(&email, address), Action::PasswordSet).reason("one-time link");
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok(session)
+}
+
+/// Signs in by email and password. Gives the session's token.
+pub async fn sign_in(
+    app: &App,
+    email: &str,
+    typed: &Secret<String>,
+    address: &str,
+) -> Result<Secret<String>, AccessError> {
+    let now = app.now();
+    let source = format!("{address} {}", email.to_lowercase());
+    let mut tx = app.db.read().await?;
+    let open = SIGN_IN.allows(&mut tx, &source, now).await?;
+    let user = store::user_by_email(&mut tx, email).await?;
+    drop(tx);
+    if !open {
+        return Err(AccessError::TooMany);
+    }
+    let stored = user.as_ref().and_then(|user| user.password_hash.clone());
+    let right = password::verify(typed, stored).await?;
+    let mut tx = app.db.write().await?;
+    let (Some(user), true) = (user, right) else {
+        SIGN_IN.record(&mut tx, &source, now).await?;
+        let who = Who { kind: audit::Actor::User, id: "unknown".into(), address: address.to_owned() };
+        audit::append(&mut tx, &Entry::new(now, who, Action::SignInRefused)).await?;
+        tx.commit().await?;
+        return Err(AccessError::WrongPassword);
+    };
+    let session = session::open(app, &mut tx, user.id).await?;
+    audit::append(&mut tx, &Entry::new(now, Who::user(&user.email, address), Action::SignedIn)).await?;
+    tx.commit().await?;
+    Ok(session)
+}
+
+/// 32 random bytes in URL-safe base64.
+fn new_token(random: &dyn Random) -> Secret<String> {
+    Secret::new(data_encoding::BASE64URL_NOPAD.encode(&random::bytes::<32>(random)))
+}

@@ -1,0 +1,41 @@
+//! Sessions: an opaque token in a cookie, hashed in the database.
+
+use std::time::Duration;
+
+use shared::ids::{SessionId, UserId};
+use shared::secret::Secret;
+
+use super::{AccessError, User, new_token, store};
+use crate::app::App;
+use crate::audit::{self, Action, Entry, Who};
+use crate::db::Tx;
+use crate::keys::Purpose;
+
+pub const SESSION_TTL: Duration = Duration::from_secs(12 * 3600);
+
+pub(super) async fn open(app: &App, tx: &mut Tx, user_id: UserId) -> Result<Secret<String>, sqlx::Error> {
+    let token = new_token(&*app.random);
+    let hash = app.root.hash_token(Purpose::Token, token.expose());
+    let now = app.now();
+    let id = SessionId::new(&*app.clock, &*app.random);
+    store::insert_session(tx, id, user_id, &hash, now, now.after(SESSION_TTL)).await?;
+    Ok(token)
+}
+
+/// Who holds this session, if it is a living one.
+pub async fn user_of(app: &App, token: &str) -> Result<Option<User>, sqlx::Error> {
+    let hash = app.root.hash_token(Purpose::Token, token);
+    let mut tx = app.db.read().await?;
+    let Some((id, email)) = store::session_user(&mut tx, &hash, app.now()).await? else { return Ok(None) };
+    let roles = store::roles(&mut tx, id).await?;
+    Ok(Some(User { id, email, roles }))
+}
+
+pub async fn sign_out(app: &App, token: &str, who: Who) -> Result<(), AccessError> {
+    let hash = app.root.hash_token(Purpose::Token, token);
+    let mut tx = app.db.write().await?;
+    store::delete_session(&mut tx, &hash).await?;
+    audit::append(&mut tx, &Entry::new(app.now(), who, Action::SignedOut)).await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Whoever asks for a page: put into the request by the router's gate, taken out by handlers.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use shared::time::Timestamp;
+
+use super::{Role, User};
+use crate::audit::Who;
+use crate::error::Failure;
+use crate::web::{Section, Shell, Viewer};
+
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    pub user: Option<User>,
+    /// Address of the peer.
+    pub address: String,
+    /// Enrollments that wait for a decision.
+    pub pending: u32,
+    pub now: Timestamp,
+}
+
+impl Visitor {
+    pub fn who(&self) -> Who {
+        Who::user(self.user.as_ref().map_or("nobody", |user| &user.email), &self.address)
+    }
+
+    pub fn can(&self, role: Role) -> bool {
+        self.user.as_ref().is_some_and(|user| user.has(role))
+    }
+
+    /// The signed-in user; the gate lets nobody else through to routes that need one.
+    pub fn user(&self) -> Result<&User, Failure> {
+        self.user
+            .as_ref()
+            .ok_or_else(|| Failure::new(401, "sign-in", "Sign in first", "Your session is over."))
+    }
+
+    pub fn shell(&self, section: Section) -> Shell {
+        let viewer = self.user.as_ref().map(|user| Viewer {
+            email: user.email.clone(),
+            consultant: user.has(Role::Consultant),
+            operator: user.has(Role::Operator),
+            support: user.has(Role::Support),
+        });
+        Shell { viewer, section, pending: self.pending, now: self.now }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Failure::internal(anyhow::anyhow!("a route without the gate")).into_response())
+    }
+}

@@ -1,0 +1,110 @@
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::CookieJar;
+use axum_extra::extract::cookie::{Cookie, SameSite};
+use serde::Deserialize;
+use shared::secret::Secret;
+
+use super::views::{SetPasswordPage, SignInPage};
+use super::{AccessError, SESSION_TTL, Visitor, accept_link, link_owner, sign_in, sign_out};
+use crate::app::App;
+use crate::error::Failure;
+use crate::pages::{Page, page};
+use crate::web::{FieldError, Section};
+
+pub const COOKIE: &str = "board_session";
+
+pub async fn sign_in_page(visitor: Visitor) -> Page {
+    if visitor.user.is_some() {
+        return Ok(Redirect::to("/clients").into_response());
+    }
+    page(&SignInPage { shell: visitor.shell(Section::None), email: String::new(), error: None })
+}
+
+#[derive(Deserialize)]
+pub struct SignInForm {
+    email: String,
+    password: Secret<String>,
+}
+
+pub async fn sign_in_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    jar: CookieJar,
+    Form(form): Form<SignInForm>,
+) -> Page {
+    match sign_in(&app, form.email.trim(), &form.password, &visitor.address).await {
+        Ok(token) => Ok(signed_in(jar, &token)),
+        Err(error @ (AccessError::WrongPassword | AccessError::TooMany)) => {
+            let shown = SignInPage {
+                shell: visitor.shell(Section::None),
+                email: form.email,
+                error: Some(error.to_string()),
+            };
+            let status = Failure::from(error).public.status;
+            Ok((crate::pages::status(status), page(&shown)?).into_response())
+        }
+        Err(error) => Err(Failure::from(error).into()),
+    }
+}
+
+pub async fn link_page(State(app): State<App>, visitor: Visitor, Path(token): Path<String>) -> Page {
+    let email = link_owner(&app, &token).await.map_err(Failure::from)?;
+    page(&SetPasswordPage {
+        shell: visitor.shell(Section::None),
+        email,
+        action: format!("/welcome/{token}"),
+        errors: Vec::new(),
+    })
+}
+
+#[derive(Deserialize)]
+pub struct PasswordForm {
+    password: Secret<String>,
+    repeat: Secret<String>,
+}
+
+pub async fn link_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(token): Path<String>,
+    jar: CookieJar,
+    Form(form): Form<PasswordForm>,
+) -> Page {
+    let email = link_owner(&app, &token).await.map_err(Failure::from)?;
+    let error = if form.password.expose() == form.repeat.expose() {
+        match accept_link(&app, &token, &form.password, &visitor.address).await {
+            Ok(session) => return Ok(signed_in(jar, &session)),
+            Err(error @ AccessError::ShortPassword) => FieldError::new("password", error.to_string()),
+            Err(error) => return Err(Failure::from(error).into()),
+        }
+    } else {
+        FieldError::new("repeat", "The two passwords differ. Type the same one twice.")
+    };
+    let shown = SetPasswordPage {
+        shell: visitor.shell(Section::None),
+        email,
+        action: format!("/welcome/{token}"),
+        errors: vec![error],
+    };
+    Ok((crate::pages::status(422), page(&shown)?).into_response())
+}
+
+pub async fn sign_out_form(State(app): State<App>, visitor: Visitor, jar: CookieJar) -> Page {
+    if let Some(cookie) = jar.get(COOKIE) {
+        sign_out(&app, cookie.value(), visitor.who()).await.map_err(Failure::from)?;
+    }
+    Ok((jar.remove(Cookie::build(COOKIE).path("/").build()), Redirect::to("/sign-in")).into_response())
+}
+
+fn signed_in(jar: CookieJar, token: &Secret<String>) -> Response {
+    let age = i64::try_from(SESSION_TTL.as_secs()).unwrap_or(0);
+    let cookie = Cookie::build((COOKIE, token.expose().clone()))
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .max_age(time::Duration::seconds(age))
+        .build();
+    (jar.add(cookie), Redirect::to("/clients")).into_response()
+}

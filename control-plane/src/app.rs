@@ -1,0 +1,47 @@
+//! All that a request may touch.
+
+use std::sync::Arc;
+
+use shared::ids::BoardId;
+use shared::random::Random;
+use shared::time::{Clock, Timestamp};
+
+use crate::db::Db;
+use crate::jobs::Jobs;
+use crate::keys::RootKey;
+use crate::links::Links;
+
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+pub struct Parts {
+    pub db: Db,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub root: RootKey,
+    pub board_id: BoardId,
+    /// SHA-256 of the CA's SPKI, and the SPKI in DER.
+    pub ca_pin: [u8; 32],
+    pub ca_spki: Vec<u8>,
+    /// `https://host:port` that agents dial, for the join command.
+    pub agents_url: String,
+    pub jobs: Jobs,
+    pub links: Links,
+}
+
+impl App {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

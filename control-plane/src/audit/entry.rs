@@ -1,0 +1,115 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shared::ids::{ClientId, DeviceId, SlotId};
+use shared::text_enum;
+use shared::time::Timestamp;
+
+text_enum! {
+    pub enum Actor {
+        User = "user",
+        Device = "device",
+        Cli = "cli",
+        Job = "job",
+    }
+}
+
+text_enum! {
+    pub enum Action {
+        BoardInitialized = "board.initialized",
+        LinkMade = "link.made",
+        PasswordSet = "password.set",
+        SignedIn = "signed-in",
+        SignInRefused = "sign-in.refused",
+        SignedOut = "signed-out",
+        ClientCreated = "client.created",
+        CatalogImported = "catalog.imported",
+        SecretStored = "secret.stored",
+        SecretDecrypted = "secret.decrypted",
+        JoinCodeMade = "join-code.made",
+        JoinAsked = "join.asked",
+        EnrollmentApproved = "enrollment.approved",
+        EnrollmentMismatch = "enrollment.mismatch",
+        EnrollmentRejected = "enrollment.rejected",
+        DeviceEnrolled = "device.enrolled",
+        DeviceRefused = "device.refused",
+        RunbookComposed = "runbook.composed",
+        StepOffered = "step.offered",
+        StepEnded = "step.ended",
+        StepRetried = "step.retried",
+        ReportRefused = "report.refused",
+        DeliveryReceipt = "delivery.receipt",
+        DeliveryRefused = "delivery.refused",
+    }
+}
+
+/// Who did it, and from which address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    pub kind: Actor,
+    pub id: String,
+    pub address: String,
+}
+
+impl Who {
+    pub fn user(email: &str, address: &str) -> Self {
+        Self { kind: Actor::User, id: email.to_owned(), address: address.to_owned() }
+    }
+
+    pub fn device(id: impl ToString, address: &str) -> Self {
+        Self { kind: Actor::Device, id: id.to_string(), address: address.to_owned() }
+    }
+
+    pub fn cli() -> Self {
+        Self { kind: Actor::Cli, id: "board".into(), address: String::new() }
+    }
+
+    pub fn job(name: &str) -> Self {
+        Self { kind: Actor::Job, id: name.to_owned(), address: String::new() }
+    }
+}
+
+/// One entry. Its canonical form is compact JSON in the order of these fields; never reorder them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub at: Timestamp,
+    pub who: Who,
+    pub action: Action,
+    pub client: Option<ClientId>,
+    pub slot: Option<SlotId>,
+    pub device: Option<DeviceId>,
+    pub reason: String,
+    pub detail: BTreeMap<String, String>,
+}
+
+impl Entry {
+    #[must_use]
+    pub fn client(mut self, id: ClientId) -> Self {
+        self.client = Some(id);
+        self
+    }
+
+    #[must_use]
+    pub fn slot(mut self, id: SlotId) -> Self {
+        self.slot = Some(id);
+        self
+    }
+
+    #[must_use]
+    pub fn device(mut self, id: DeviceId) -> Self {
+        self.device = Some(id);
+        self
+    }
+
+    #[must_use]
+    pub fn reason(mut self, reason: &str) -> Self {
+        reason.clone_into(&mut self.reason);
+        self
+    }
+
+    #[must_use]
+    pub fn detail(mut self, key: &str, value: impl ToString) -> Self {
+        self.detail.insert(key.to_owned(), value.to_string());
+        self
+    }
+}

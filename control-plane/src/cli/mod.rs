@@ -1,0 +1,254 @@
+//! The command line: what each command takes, and which function does it.
+
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use shared::random::{Random, SystemRandom};
+use shared::time::{Clock, SystemClock};
+
+use crate::audit::{self, Verdict};
+use crate::board;
+use crate::catalog::cli as catalog;
+use crate::db::Db;
+use crate::keys::{FileProvider, RootKey};
+
+/// Sets up and watches Macs at clients' offices.
+#[derive(Debug, Parser)]
+#[command(name = "board", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a board: data folder, root key, certificate authority, first user.
+    #[command(after_help = "Example: board init --email you@example.com")]
+    Init {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        key: KeyPlace,
+        /// The first user, who becomes operator and consultant.
+        #[arg(long)]
+        email: String,
+        /// Where the console will be reached, for the sign-in link.
+        #[arg(long, default_value = "http://127.0.0.1:8080")]
+        console_url: String,
+    },
+    /// Run the board.
+    #[command(
+        after_help = "Example: board serve --agents 0.0.0.0:8443 --agents-url https://board.example.com:8443"
+    )]
+    Serve(ServeArgs),
+    /// Bring the database to this board's version.
+    #[command(after_help = "Example: board migrate --database postgres://board@db/board")]
+    Migrate {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Users of the console.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Check, sign and import the catalog.
+    Catalog {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: catalog::Command,
+    },
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make a one-time sign-in link for a user, good for a day.
+    #[command(after_help = "Example: board user link you@example.com")]
+    Link {
+        email: String,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        key: KeyPlace,
+        #[arg(long, default_value = "http://127.0.0.1:8080")]
+        console_url: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Check the chain of the audit log. Exit code 3 when it is broken.
+    #[command(after_help = "Example: board audit verify --json")]
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The data folder.
+    #[arg(long, env = "BOARD_DATA", default_value = "board-data")]
+    data: PathBuf,
+    /// sqlite:PATH or postgres://USER@HOST/NAME; by default board.db in the data folder.
+    #[arg(long, env = "BOARD_DATABASE")]
+    database: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct KeyPlace {
+    /// The root-key provider: file:PATH. By default a file outside the data folder, so that a backup never holds both.
+    #[arg(long, env = "BOARD_ROOT_KEY")]
+    root_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    key: KeyPlace,
+    /// Address of the console: loopback, for a browser here or a proxy that speaks TLS.
+    #[arg(long, env = "BOARD_CONSOLE", default_value = "127.0.0.1:8080")]
+    console: SocketAddr,
+    /// Address of the agents' port.
+    #[arg(long, env = "BOARD_AGENTS", default_value = "0.0.0.0:8443")]
+    agents: SocketAddr,
+    /// How agents reach it, for the join command; by default the address itself.
+    #[arg(long, env = "BOARD_AGENTS_URL")]
+    agents_url: Option<String>,
+}
+
+impl Place {
+    fn url(&self) -> String {
+        self.database.clone().unwrap_or_else(|| format!("sqlite:{}", self.data.join("board.db").display()))
+    }
+
+    async fn connect(&self) -> anyhow::Result<Db> {
+        let url = self.url();
+        if let Some(path) = url.strip_prefix("sqlite:")
+            && !Path::new(path).exists()
+        {
+            bail!("there is no board at {path}: run `board init`, or name the right folder with --data");
+        }
+        Ok(Db::connect(&url).await?)
+    }
+}
+
+impl KeyPlace {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        match &self.root_key {
+            Some(uri) => Ok(FileProvider::path_of(uri)?),
+            None => {
+                let home = std::env::var_os("HOME")
+                    .context("HOME is not set: name the root key with --root-key file:PATH")?;
+                Ok(PathBuf::from(home).join(".board/root.key"))
+            }
+        }
+    }
+}
+
+/// Runs a command; the text is for standard output.
+pub async fn run(cli: Cli) -> anyhow::Result<String> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    match cli.command {
+        Command::Init { place, key, email, console_url } => {
+            init(&place, &key, &email, &console_url, &*clock, &*random).await
+        }
+        Command::Serve(args) => serve::serve(args, clock, random).await,
+        Command::Migrate { place } => {
+            place.connect().await?.migrate().await?;
+            Ok("The database is at this board's version.".into())
+        }
+        Command::User(UserCommand::Link { email, place, key, console_url }) => {
+            let db = place.connect().await?;
+            let provider = FileProvider::open(&key.path()?)?;
+            let mut tx = db.write().await?;
+            let root = RootKey::unwrap(&mut tx, &provider).await?;
+            let token = crate::access::new_link(&mut tx, &root, &*clock, &*random, &email).await?;
+            tx.commit().await?;
+            Ok(format!("Sign in (once, within a day): {console_url}/welcome/{}", token.expose()))
+        }
+        Command::Catalog { place, command } => match command {
+            catalog::Command::Check { folder } => catalog::check_folder(&folder),
+            catalog::Command::Keygen { key } => catalog::keygen(&key, &*random),
+            catalog::Command::Sign { folder, key, serial, out } => {
+                catalog::sign_folder(&folder, &key, serial, &out, &*clock)
+            }
+            catalog::Command::Import { file, publisher_key } => {
+                let db = place.connect().await?;
+                catalog::import_file(&db, &file, &publisher_key, &*clock, &*random).await
+            }
+        },
+        Command::Audit(AuditCommand::Verify { place, json }) => verify(&place, json).await,
+    }
+}
+
+async fn init(
+    place: &Place,
+    key: &KeyPlace,
+    email: &str,
+    console_url: &str,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> anyhow::Result<String> {
+    if !email.contains('@') || email.len() > 254 {
+        bail!("{email:?} is not an email address: give the first user's with --email");
+    }
+    std::fs::create_dir_all(&place.data)
+        .with_context(|| format!("the data folder {} can't be made", place.data.display()))?;
+    let db = Db::connect(&place.url()).await?;
+    db.migrate().await?;
+    if board::exists(&db).await? {
+        return Err(board::BoardError::Exists.into());
+    }
+    let path = key.path()?;
+    let provider =
+        if path.exists() { FileProvider::open(&path)? } else { FileProvider::create(&path, random)? };
+    let token = board::init(&db, &provider, email, clock, random).await?;
+    db.close().await;
+    let mut text = format!(
+        "A board was made.\nDatabase: {}\nRoot key: {} (keep a copy somewhere safe, never beside a backup)\nSign in (once, within a day): {console_url}/welcome/{}",
+        place.url(),
+        provider.uri(),
+        token.expose()
+    );
+    let inside = match (path.canonicalize(), place.data.canonicalize()) {
+        (Ok(path), Ok(data)) => path.starts_with(data),
+        _ => false,
+    };
+    if inside {
+        text.push_str("\nWarning: the root key lies in the data folder, so a backup of the folder holds both. Move it and name it with --root-key.");
+    }
+    Ok(text)
+}
+
+async fn verify(place: &Place, json: bool) -> anyhow::Result<String> {
+    let db = place.connect().await?;
+    let mut tx = db.read().await?;
+    match audit::verify(&mut tx).await? {
+        Verdict::Holds { entries } if json => Ok(format!("{{\"holds\":true,\"entries\":{entries}}}")),
+        Verdict::Holds { entries } => Ok(format!("The chain holds: {entries} entries.")),
+        Verdict::Broken { seq, why } => Err(Broken { seq, why }.into()),
+    }
+}
+
+/// The audit chain is broken: exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the audit chain is broken at entry {seq}: {why}. Compare with a backup and with the heads that agents keep"
+)]
+pub struct Broken {
+    pub seq: u64,
+    pub why: &'static str,
+}

@@ -1,0 +1,84 @@
+//! `board serve`: console and agents' port until a signal.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use shared::random::Random;
+use shared::time::Clock;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::ServeArgs;
+use crate::keys::FileProvider;
+use crate::{board, link, router};
+
+/// Open pages and links get this long to end after a signal.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub async fn serve(
+    args: ServeArgs,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> anyhow::Result<String> {
+    if !args.console.ip().is_loopback() {
+        bail!(
+            "the console would be served without TLS on {}: give a loopback address, and put a proxy that speaks TLS before it",
+            args.console
+        );
+    }
+    let db = args.place.connect().await?;
+    db.migrate().await?;
+    let provider = FileProvider::open(&args.key.path()?)?;
+    let console = listen(args.console).await?;
+    let agents = listen(args.agents).await?;
+    let agents_url = match args.agents_url {
+        Some(url) => url,
+        None => format!("https://{}", agents.local_addr()?),
+    };
+    let app = board::open(db, &provider, agents_url.clone(), clock, random).await?;
+    say(&format!("Console: http://{}", console.local_addr()?));
+    say(&format!("Agents: {agents_url}"));
+
+    let (stop, stopped) = watch::channel(false);
+    let routes = router::agents(app.clone());
+    let agents = tokio::spawn(link::serve(app.clone(), agents, routes, until(stopped.clone())));
+    let pages = router::console(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let console =
+        tokio::spawn(axum::serve(console, pages).with_graceful_shutdown(until(stopped)).into_future());
+    signalled().await?;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    agents.await.context("the agents' listener ended badly")??;
+    // Live pages never end by themselves.
+    let _ = tokio::time::timeout(GRACE, console).await;
+    app.db.close().await;
+    Ok("Stopped.".into())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{address} can't be listened on: another program may use it, or it is not an address of this machine")
+    })
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn signalled() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        done = tokio::signal::ctrl_c() => done,
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the addresses are this command's output")]
+fn say(line: &str) {
+    use std::io::Write as _;
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+}

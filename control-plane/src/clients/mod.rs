@@ -1,0 +1,154 @@
+//! Clients and what they get: the wizard's form and the scope that it leaves behind.
+
+mod store;
+#[cfg(test)]
+mod tests;
+pub mod views;
+pub mod web;
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use shared::ids::{ClientId, UserId};
+use shared::random;
+use shared::time::Timestamp;
+
+use crate::app::App;
+use crate::audit::{self, Action, Entry, Who};
+use crate::catalog::{self, AnySlot, Catalog};
+use crate::db::Tx;
+use crate::error::Failure;
+use crate::free_text;
+use crate::web::FieldError;
+
+/// Characters that a 1Password reference may have in its vault part.
+static VAULT_NAME: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[A-Za-z0-9._ -]{1,100}$").ok());
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    pub id: ClientId,
+    pub name: String,
+    pub vault_name: String,
+    pub notes: String,
+    pub created_at: Timestamp,
+    /// Of the client's key; gone after a purge.
+    pub salt: Option<[u8; 32]>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct NewClient {
+    pub name: String,
+    pub vault_name: String,
+    pub notes: String,
+    pub components: Vec<String>,
+}
+
+#[derive(Debug)]
+pub enum CreateError {
+    /// What is wrong, field by field; what was typed is still with the caller.
+    Fields(Vec<FieldError>),
+    Failure(Box<Failure>),
+}
+
+impl<E: Into<Failure>> From<E> for CreateError {
+    fn from(error: E) -> Self {
+        Self::Failure(Box::new(error.into()))
+    }
+}
+
+/// Creates a client with its scope. The vault's name defaults to the client's.
+pub async fn create(app: &App, who: Who, by: UserId, form: &NewClient) -> Result<ClientId, CreateError> {
+    let mut tx = app.db.write().await?;
+    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
+    let vault_name = vault_name(form);
+    let errors = check(form, &vault_name, catalog.as_ref());
+    if !errors.is_empty() {
+        return Err(CreateError::Fields(errors));
+    }
+    let now = app.now();
+    let client = Client {
+        id: ClientId::new(&*app.clock, &*app.random),
+        name: form.name.trim().to_owned(),
+        vault_name,
+        notes: form.notes.trim().to_owned(),
+        created_at: now,
+        salt: Some(random::bytes(&*app.random)),
+    };
+    store::insert(&mut tx, &client, by).await?;
+    for component in &form.components {
+        store::insert_component(&mut tx, client.id, component, now).await?;
+    }
+    let entry = Entry::new(now, who, Action::ClientCreated)
+        .client(client.id)
+        .detail("components", form.components.join(" "));
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok(client.id)
+}
+
+fn vault_name(form: &NewClient) -> String {
+    let typed = form.vault_name.trim();
+    if typed.is_empty() { form.name.trim().to_owned() } else { typed.to_owned() }
+}
+
+fn check(form: &NewClient, vault_name: &str, catalog: Option<&Catalog>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if form.name.trim().is_empty() {
+        errors.push(FieldError::new("name", "Give the client a name."));
+    } else if let Err(error) = free_text::check(&form.name, 200) {
+        errors.push(FieldError::new("name", error.to_string()));
+    }
+    if !form.name.trim().is_empty()
+        && !VAULT_NAME.as_ref().is_some_and(|allowed| allowed.is_match(vault_name))
+    {
+        let message = "A vault's name has letters a to z, digits, spaces, dots, hyphens and underscores only, because \
+                       1Password references allow nothing else. Type the vault's name or its id here.";
+        errors.push(FieldError::new("vault_name", message));
+    }
+    if let Err(error) = free_text::check(&form.notes, 4000) {
+        errors.push(FieldError::new("notes", error.to_string()));
+    }
+    match catalog {
+        None => {
+            let message = "There is no catalog on this board yet. The operator imports one with `board catalog import`.";
+            errors.push(FieldError::new("component", message));
+        }
+        Some(_) if form.components.is_empty() => {
+            errors.push(FieldError::new("component", "Choose at least one component."));
+        }
+        Some(catalog) => {
+            let unknown = form.components.iter().find(|key| !catalog.manifests.contains_key(*key));
+            if unknown.is_some() {
+                let message = "One of the components is not in the catalog any more. Choose again.";
+                errors.push(FieldError::new("component", message));
+            }
+        }
+    }
+    errors
+}
+
+/// A client, or the answer that there is none.
+pub async fn get(tx: &mut Tx, id: ClientId) -> Result<Client, Failure> {
+    store::get(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+}
+
+/// All clients, by name.
+pub async fn list(tx: &mut Tx) -> Result<Vec<Client>, sqlx::Error> {
+    store::list(tx).await
+}
+
+/// Keys of the components in scope.
+pub async fn components(tx: &mut Tx, id: ClientId) -> Result<Vec<String>, sqlx::Error> {
+    store::components(tx, id).await
+}
+
+/// The credential slots in scope.
+pub async fn slots(tx: &mut Tx, id: ClientId) -> Result<Vec<AnySlot>, sqlx::Error> {
+    let components = components(tx, id).await?;
+    catalog::slots(tx, &components).await
+}
+
+/// A hint with the client's vault in it: `op://{vault}/Slack/bot-token` becomes `op://Example Client/Slack/bot-token`.
+pub fn fill_hint(hint: &str, client: &Client) -> String {
+    hint.replace("{vault}", &client.vault_name)
+}

@@ -1,0 +1,138 @@
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+
+use super::testing::on_both;
+use super::{ConnectError, Db, Tx};
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The SQL texts of all `query…("…")` calls, with the file that holds each.
+fn statements() -> Vec<(PathBuf, String)> {
+    let call = Regex::new(r#"query(?:_as|_scalar)?(?:::<[^(]*>)?\(\s*"((?:[^"\\]|\\.)*)""#).unwrap();
+    let continued = Regex::new(r"\\\n\s*").unwrap();
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for capture in call.captures_iter(&text) {
+            found.push((file.clone(), continued.replace_all(&capture[1], "").into_owned()));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_statement_prepares_on_both_databases() {
+    let statements = statements();
+    assert!(statements.len() > 40, "the search finds the statements: {}", statements.len());
+    on_both(|db| {
+        let statements = statements.clone();
+        async move {
+            for (file, sql) in statements {
+                let mut tx = db.read().await.unwrap();
+                let prepared = match &mut tx {
+                    Tx::Sqlite(tx) => tx.prepare(AssertSqlSafe(sql.clone()).into_sql_str()).await.map(|_| ()),
+                    Tx::Postgres(tx) => {
+                        tx.prepare(AssertSqlSafe(sql.clone()).into_sql_str()).await.map(|_| ())
+                    }
+                };
+                assert!(prepared.is_ok(), "{}: {sql}\n{prepared:?}", file.display());
+            }
+        }
+    })
+    .await;
+}
+
+#[test]
+fn sql_stands_in_stores_only() {
+    for (file, sql) in statements() {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let allowed = name == "store.rs" || file.components().any(|part| part.as_os_str() == "db");
+        assert!(allowed, "{} holds SQL: {sql}", file.display());
+    }
+}
+
+#[test]
+fn both_databases_have_the_same_migrations() {
+    let names = |kind: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(kind);
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("sqlite"), names("postgres"));
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_board_is_refused() {
+    on_both(|db| async move {
+        let mut tx = db.write().await.unwrap();
+        let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', TRUE, ";
+        match &mut tx {
+            Tx::Sqlite(tx) => tx.execute(AssertSqlSafe(format!("{insert}x'00', 1)"))).await.map(|_| ()),
+            Tx::Postgres(tx) => {
+                tx.execute(AssertSqlSafe(format!("{insert}'\\x00', 1)"))).await.map(|_| ())
+            }
+        }
+        .unwrap();
+        tx.commit().await.unwrap();
+        let refused = db.migrate().await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Newer(9999)), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_address_is_refused_without_its_password() {
+    let refused = Db::connect("mysql://somebody:very-secret@host/db").await.unwrap_err().to_string();
+    assert!(refused.contains("sqlite:PATH") && !refused.contains("very-secret"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_slot_keeps_its_tag_and_a_credential_is_our_managed() {
+    on_both(|db| async move {
+        let run = |sql: &'static str| {
+            let db = db.clone();
+            async move {
+                let mut tx = db.write().await.unwrap();
+                let done = crate::on!(&mut tx, conn => conn.execute(sql).await.map(|_| ()));
+                if done.is_ok() {
+                    tx.commit().await.unwrap();
+                }
+                done
+            }
+        };
+        let (id, now) = match &db {
+            Db::Sqlite(_) => ("x'01990000000070008000000000000001'", "1"),
+            Db::Postgres(_) => ("'01990000-0000-7000-8000-000000000001'", "now()"),
+        };
+        let sql = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        run(sql(format!("INSERT INTO component_credential_slots (id, component_key, slot_key, display_name, tag) VALUES ({id}, 'slack', 'TOKEN', 'Token', 'client-supplied')"))).await.unwrap();
+        for change in ["tag = 'our-managed'", "slot_key = 'OTHER'", "component_key = 'other'"] {
+            let refused = run(sql(format!("UPDATE component_credential_slots SET {change}"))).await;
+            assert!(refused.is_err(), "{change}");
+        }
+        run("UPDATE component_credential_slots SET display_name = 'Bot token'").await.unwrap();
+        run(sql(format!("INSERT INTO users (id, email, created_at) VALUES ({id}, 'a@example.com', {now})"))).await.unwrap();
+        run(sql(format!("INSERT INTO clients (id, name, vault_name, notes, created_by, created_at) VALUES ({id}, 'Client', 'Client', '', {id}, {now})"))).await.unwrap();
+        for tag in ["client-supplied", "our-managed"] {
+            let value = if matches!(db, Db::Sqlite(_)) { "x'00'" } else { "'\\x00'" };
+            let refused = run(sql(format!("INSERT INTO client_credentials (client_id, slot_id, tag, version, encrypted_value, created_at, last_rotated_at) VALUES ({id}, {id}, '{tag}', 1, {value}, {now}, {now})"))).await;
+            assert!(refused.is_err(), "a value for a client-supplied slot, tagged {tag}");
+        }
+    })
+    .await;
+}

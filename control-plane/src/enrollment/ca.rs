@@ -1,0 +1,162 @@
+//! The board's certificate authority: ECDSA P-256, its key wrapped under a derived key. Certificates are built from a
+//! public key alone; nothing that a requester writes gets into one.
+
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use rustls::pki_types::CertificateDer;
+use shared::crypto::ByteString;
+use shared::ids::{BoardId, DeviceId};
+use shared::protocol::LISTENER_NAME;
+use shared::random::{self, Random};
+use shared::secret::Secret;
+use shared::time::{Clock, Timestamp};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::store;
+use crate::aead;
+use crate::db::Tx;
+use crate::keys::{Purpose, RootKey};
+
+const CA_YEARS: u64 = 10;
+const BACKDATED: Duration = Duration::from_secs(60);
+pub const DEVICE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LISTENER_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("this board has no certificate authority yet: run `board init`")]
+    Missing,
+    #[error("the authority's key doesn't open under this root key")]
+    Closed,
+    #[error("a certificate can't be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("the authority's certificate can't be read")]
+    Unreadable,
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate that was just made.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub der: Vec<u8>,
+    pub serial: Vec<u8>,
+    pub not_after: Timestamp,
+}
+
+impl Authority {
+    /// Makes the authority and stores it. Called once, by `init`.
+    pub async fn create(
+        tx: &mut Tx,
+        root: &RootKey,
+        board_id: BoardId,
+        clock: &dyn Clock,
+        random: &dyn Random,
+    ) -> Result<Self, CaError> {
+        let key = KeyPair::generate()?;
+        let now = clock.now();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, format!("Board {board_id}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = now.before(BACKDATED).to_datetime();
+        params.not_after = now.after(Duration::from_secs(CA_YEARS * 365 * 24 * 3600)).to_datetime();
+        params.serial_number = Some(serial(random));
+        let certificate = params.self_signed(&key)?.der().clone();
+        let pkcs8 = Secret::new(key.serialize_der());
+        let wrapped = aead::seal(&root.derive(Purpose::CaWrap), &aad(board_id), pkcs8.expose(), random)
+            .map_err(|_| CaError::Closed)?;
+        store::insert_authority(tx, &certificate, &wrapped, now).await?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate, issuer })
+    }
+
+    pub async fn load(tx: &mut Tx, root: &RootKey, board_id: BoardId) -> Result<Self, CaError> {
+        let (certificate, wrapped) = store::authority(tx).await?.ok_or(CaError::Missing)?;
+        let pkcs8 = aead::open(&root.derive(Purpose::CaWrap), &aad(board_id), &wrapped)
+            .map_err(|_| CaError::Closed)?;
+        let key = KeyPair::try_from(pkcs8.expose().as_slice())?;
+        let certificate = CertificateDer::from(certificate);
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate, issuer })
+    }
+
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// DER of the SubjectPublicKeyInfo: what agents pin.
+    pub fn spki(&self) -> Result<Vec<u8>, CaError> {
+        let (_, parsed) = X509Certificate::from_der(&self.certificate).map_err(|_| CaError::Unreadable)?;
+        Ok(parsed.public_key().raw.to_vec())
+    }
+
+    /// For a device's TLS key: URI SAN `spiffe://BOARD/device/DEVICE`, client authentication only, seven days.
+    pub fn issue_device(
+        &self,
+        board_id: BoardId,
+        device_id: DeviceId,
+        tls_spki: &[u8],
+        now: Timestamp,
+        random: &dyn Random,
+    ) -> Result<Issued, CaError> {
+        let uri = format!("spiffe://{board_id}/device/{device_id}");
+        let san = SanType::URI(uri.try_into()?);
+        let key = SubjectPublicKeyInfo::from_der(tls_spki)?;
+        self.issue(san, ExtendedKeyUsagePurpose::ClientAuth, DEVICE_TTL, &key, now, random)
+    }
+
+    /// For the agents' listener, with a fresh key.
+    pub fn issue_listener(&self, now: Timestamp, random: &dyn Random) -> Result<(Issued, KeyPair), CaError> {
+        let key = KeyPair::generate()?;
+        let san = SanType::DnsName(LISTENER_NAME.try_into()?);
+        let issued = self.issue(san, ExtendedKeyUsagePurpose::ServerAuth, LISTENER_TTL, &key, now, random)?;
+        Ok((issued, key))
+    }
+
+    fn issue(
+        &self,
+        san: SanType,
+        usage: ExtendedKeyUsagePurpose,
+        ttl: Duration,
+        key: &impl rcgen::PublicKeyData,
+        now: Timestamp,
+        random: &dyn Random,
+    ) -> Result<Issued, CaError> {
+        let serial = serial(random);
+        let not_after = now.after(ttl);
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = vec![san];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now.before(BACKDATED).to_datetime();
+        params.not_after = not_after.to_datetime();
+        params.serial_number = Some(serial.clone());
+        let der = params.signed_by(key, &self.issuer)?.der().to_vec();
+        Ok(Issued { der, serial: serial.to_bytes(), not_after })
+    }
+}
+
+/// 127 random bits, positive, without a leading zero byte (RFC 5280 section 4.1.2.2).
+fn serial(random: &dyn Random) -> SerialNumber {
+    let mut bytes: [u8; 16] = random::bytes(random);
+    bytes[0] = (bytes[0] & 0x7f) | 0x40;
+    SerialNumber::from_slice(&bytes)
+}
+
+fn aad(board_id: BoardId) -> Vec<u8> {
+    ByteString::labelled("board/ca-wrap/v1").fixed(board_id.as_bytes()).finish()
+}

@@ -1,0 +1,98 @@
+//! Devices, and which certificate each may use.
+
+use shared::crypto::hex;
+use shared::ids::{ClientId, DeviceId};
+use shared::text_enum;
+use shared::time::Timestamp;
+
+use super::store;
+use crate::app::App;
+use crate::audit::{self, Action, AuditError, Entry, Who};
+use crate::db::Tx;
+use crate::error::Failure;
+
+text_enum! {
+    pub enum DeviceState {
+        /// Approved; its certificate isn't issued yet.
+        Approved = "approved",
+        Enrolled = "enrolled",
+        Quarantined = "quarantined",
+        Leaving = "leaving",
+        Revoked = "revoked",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Device {
+    pub id: DeviceId,
+    pub client_id: ClientId,
+    pub name: String,
+    pub hardware_uuid: String,
+    pub platform: shared::catalog::Platform,
+    pub os_version: String,
+    pub dev: bool,
+    pub state: DeviceState,
+    pub last_seen_at: Option<Timestamp>,
+}
+
+pub async fn get_device(tx: &mut Tx, id: DeviceId) -> Result<Device, Failure> {
+    store::device(tx, id).await?.ok_or_else(|| Failure::not_found("device"))
+}
+
+pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>, sqlx::Error> {
+    store::devices_of(tx, client_id).await
+}
+
+pub async fn devices(tx: &mut Tx) -> Result<Vec<Device>, sqlx::Error> {
+    store::devices(tx).await
+}
+
+/// Notes that the device was heard.
+pub async fn seen(tx: &mut Tx, id: DeviceId, now: Timestamp) -> Result<(), sqlx::Error> {
+    store::seen(tx, id, now).await
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateRefused {
+    #[error("this device is not enrolled here (any more)")]
+    NotEnrolled,
+    #[error("this certificate is not the device's latest: it was replaced, or it is a copy")]
+    Stale,
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Checks a certificate's serial against the device's row. The first use of a newly issued one retires the one before;
+/// any other serial is refused and recorded.
+pub async fn check_certificate(
+    app: &App,
+    device_id: DeviceId,
+    serial: &[u8],
+    address: &str,
+) -> Result<Device, CertificateRefused> {
+    let mut tx = app.db.write().await?;
+    let device = store::device(&mut tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
+    if device.state != DeviceState::Enrolled {
+        return Err(CertificateRefused::NotEnrolled);
+    }
+    let Some((current, issued)) = store::serials(&mut tx, device_id).await? else {
+        return Err(CertificateRefused::NotEnrolled);
+    };
+    if issued.as_deref() == Some(serial) {
+        store::first_use(&mut tx, device_id, serial).await?;
+    } else if current.as_deref() != Some(serial) {
+        let entry = Entry::new(app.now(), Who::device(device_id, address), Action::DeviceRefused)
+            .client(device.client_id)
+            .device(device_id)
+            .reason("a certificate with a serial that is not the device's latest")
+            .detail("serial", hex(serial));
+        audit::append(&mut tx, &entry).await?;
+        tx.commit().await?;
+        tracing::warn!(%device_id, "a stale certificate was refused");
+        return Err(CertificateRefused::Stale);
+    }
+    tx.commit().await?;
+    Ok(device)
+}

@@ -1,0 +1,72 @@
+//! Free text that people type: notes, reasons, hints. A secret pasted there by mistake would be kept in the clear, so
+//! text with the shape of a known token is refused, without being repeated.
+
+use std::sync::LazyLock;
+
+use regex::RegexSet;
+
+static SHAPES: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
+    RegexSet::new([
+        r"\bsk-[A-Za-z0-9_-]{16,}",
+        r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+        r"\bshp(at|ca|pa|ss)_[A-Fa-f0-9]{16,}",
+        r"\bgh[opsur]_[A-Za-z0-9]{20,}",
+        r"\bgithub_pat_[A-Za-z0-9_]{20,}",
+        r"\bpat-[a-z0-9]{2,4}-[0-9a-f-]{30,}",
+        r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.",
+        r"-----BEGIN [A-Z ]+-----",
+    ])
+    .ok()
+});
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FreeTextError {
+    #[error(
+        "This looks like a password or token. Nothing was saved. Secrets of ours belong on the client's secrets page, the client's own in their vault."
+    )]
+    Token,
+    #[error("This is longer than {0} characters. Shorten it.")]
+    TooLong(usize),
+}
+
+/// At most `limit` characters, and nothing that looks like a token.
+pub fn check(text: &str, limit: usize) -> Result<(), FreeTextError> {
+    if text.chars().count() > limit {
+        return Err(FreeTextError::TooLong(limit));
+    }
+    // A set that doesn't compile refuses everything rather than nothing; a test sees that it compiles.
+    if SHAPES.as_ref().is_none_or(|shapes| shapes.is_match(text)) {
+        return Err(FreeTextError::Token);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FreeTextError, check};
+
+    #[test]
+    fn shapes_of_tokens_are_refused_without_echo() {
+        let tokens = [
+            format!("sk-{}", "ant-api03-abcdefghijk"),
+            format!("call xoxb{}", "-1234567890-abcdef"),
+            format!("shpat_{}", "0123456789abcdef0123"),
+            format!("ghp_{}", "abcdefghijklmnopqrstuvwxyz"),
+            format!("eyJ{}", "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"),
+            "-----BEGIN PRIVATE KEY-----".to_owned(),
+        ];
+        for token in tokens {
+            let refused = check(&token, 2000).unwrap_err();
+            assert_eq!(refused, FreeTextError::Token);
+            assert!(!refused.to_string().contains(&token));
+        }
+    }
+
+    #[test]
+    fn plain_words_emoji_and_right_to_left_text_pass() {
+        for text in ["", "Call at nine 🙂", "לקוח חדש", "task-force sketch", "<b>bold</b>"] {
+            assert_eq!(check(text, 100), Ok(()), "{text}");
+        }
+        assert_eq!(check(&"é".repeat(101), 100), Err(FreeTextError::TooLong(100)));
+    }
+}

@@ -1,0 +1,157 @@
+use shared::ids::{ClientId, DeviceId};
+use shared::protocol::inventory::{ComponentReport, Presence, SlotReport};
+use shared::time::Timestamp;
+
+use super::{Installed, InstalledSlot};
+use crate::db::Tx;
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    device_id: DeviceId,
+    component_key: String,
+    presence: Presence,
+    version: Option<String>,
+    evidence: String,
+    since: Timestamp,
+    observed_at: Timestamp,
+}
+
+impl From<Row> for Installed {
+    fn from(row: Row) -> Self {
+        Self {
+            device_id: row.device_id,
+            component_key: row.component_key,
+            presence: row.presence,
+            version: row.version,
+            evidence: serde_json::from_str(&row.evidence).unwrap_or_default(),
+            since: row.since,
+            observed_at: row.observed_at,
+        }
+    }
+}
+
+pub async fn component(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    key: &str,
+) -> Result<Option<Installed>, sqlx::Error> {
+    let row: Option<Row> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, presence, version, evidence, since, observed_at \
+         FROM installed_components WHERE device_id = $1 AND component_key = $2",
+    )
+    .bind(device_id)
+    .bind(key)
+    .fetch_optional(conn)
+    .await)?;
+    Ok(row.map(Installed::from))
+}
+
+pub async fn upsert_component(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    report: &ComponentReport,
+    since: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let evidence = serde_json::to_string(&report.evidence).unwrap_or_default();
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO installed_components \
+         (device_id, component_key, presence, version, evidence, since, observed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device_id, component_key) DO UPDATE \
+         SET presence = $3, version = $4, evidence = $5, since = $6, observed_at = $7",
+    )
+    .bind(device_id)
+    .bind(&report.component)
+    .bind(report.presence)
+    .bind(&report.version)
+    .bind(&evidence)
+    .bind(since)
+    .bind(report.observed_at)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn insert_history(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    report: &ComponentReport,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO installed_history (device_id, component_key, presence, version, observed_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(device_id)
+    .bind(&report.component)
+    .bind(report.presence)
+    .bind(&report.version)
+    .bind(report.observed_at)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn upsert_slot(tx: &mut Tx, device_id: DeviceId, report: &SlotReport) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO installed_slots (device_id, component_key, slot_key, state, version, observed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device_id, component_key, slot_key) DO UPDATE \
+         SET state = $4, version = $5, observed_at = $6 WHERE installed_slots.observed_at <= $6",
+    )
+    .bind(device_id)
+    .bind(&report.component)
+    .bind(&report.slot)
+    .bind(report.state)
+    .bind(report.version.and_then(|version| i64::try_from(version).ok()))
+    .bind(report.observed_at)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Installed>, sqlx::Error> {
+    let rows: Vec<Row> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, presence, version, evidence, since, observed_at \
+         FROM installed_components WHERE device_id = $1 ORDER BY component_key",
+    )
+    .bind(device_id)
+    .fetch_all(conn)
+    .await)?;
+    Ok(rows.into_iter().map(Installed::from).collect())
+}
+
+pub async fn of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Installed>, sqlx::Error> {
+    let rows: Vec<Row> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, presence, version, evidence, since, observed_at FROM installed_components \
+         WHERE device_id IN (SELECT id FROM devices WHERE client_id = $1) ORDER BY component_key, device_id",
+    )
+    .bind(client_id)
+    .fetch_all(conn)
+    .await)?;
+    Ok(rows.into_iter().map(Installed::from).collect())
+}
+
+pub async fn slots_of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<InstalledSlot>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
+         WHERE device_id IN (SELECT id FROM devices WHERE client_id = $1) \
+         ORDER BY component_key, slot_key, device_id",
+    )
+    .bind(client_id)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn history(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    component: &str,
+) -> Result<Vec<(Presence, Option<String>, Timestamp)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT presence, version, observed_at FROM installed_history \
+         WHERE device_id = $1 AND component_key = $2 ORDER BY observed_at",
+    )
+    .bind(device_id)
+    .bind(component)
+    .fetch_all(conn)
+    .await)
+}

@@ -1,0 +1,69 @@
+//! `/link` and `/bundle/{digest}` on the agents' port, for enrolled devices. The device's row decides on every request.
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Extension, Path, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::{Json, response::IntoResponse as _};
+use shared::catalog::SignedBundle;
+use shared::protocol::{LINK_SUBPROTOCOL, MAX_FRAME};
+
+use super::session;
+use crate::app::App;
+use crate::catalog;
+use crate::enrollment::api::Peer;
+use crate::enrollment::{CertificateRefused, Device, check_certificate};
+use crate::error::Failure;
+
+/// Lets enrolled devices with their latest certificate through, and tells the handler which one it is.
+pub async fn device_gate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().cloned();
+    match device(&app, peer).await {
+        Ok(device) => {
+            request.extensions_mut().insert(device);
+            next.run(request).await
+        }
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn device(app: &App, peer: Option<Peer>) -> Result<Device, Failure> {
+    let Some((certificate, address)) = peer.and_then(|peer| Some((peer.certificate?, peer.address))) else {
+        let detail =
+            "This address is for enrolled devices: connect with the device's certificate, or join first.";
+        return Err(Failure::new(401, "certificate", "No device certificate", detail));
+    };
+    check_certificate(app, certificate.device_id, &certificate.serial, &address).await.map_err(|error| {
+        let text = error.to_string();
+        match error {
+            CertificateRefused::NotEnrolled | CertificateRefused::Stale => {
+                Failure::new(403, "device-refused", "This device is refused", text)
+            }
+            CertificateRefused::Audit(error) => error.into(),
+            CertificateRefused::Database(error) => error.into(),
+        }
+    })
+}
+
+pub async fn get_bundle(
+    State(app): State<App>,
+    Path(digest): Path<String>,
+) -> Result<Json<SignedBundle>, Failure> {
+    let mut tx = app.db.read().await?;
+    catalog::signed(&mut tx, &digest).await?.map(Json).ok_or_else(|| Failure::not_found("bundle"))
+}
+
+pub async fn get_link(
+    State(app): State<App>,
+    Extension(device): Extension<Device>,
+    Extension(peer): Extension<Peer>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade
+        .protocols([LINK_SUBPROTOCOL])
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_message_size(MAX_FRAME)
+        .max_frame_size(MAX_FRAME)
+        .on_upgrade(move |socket| session::run(app, device, peer.address, socket))
+}

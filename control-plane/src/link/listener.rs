@@ -1,0 +1,174 @@
+//! Accepting agents: one TLS handshake and one HTTP/1.1 connection each, with small buffers.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Extension;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use shared::ids::DeviceId;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::app::App;
+use crate::enrollment::api::{Peer, PeerCertificate};
+use crate::enrollment::ca::{Authority, CaError, LISTENER_TTL};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HANDSHAKES_AT_ONCE: usize = 256;
+/// hyper's buffer per connection, in bytes: idle agents are many.
+const HTTP_BUFFER: usize = 8192;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("client certificates can't be checked: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("the listener's certificate can't be replaced")]
+    Key,
+}
+
+/// Serves agents until `stop` completes.
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    routes: Router,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ListenerError> {
+    let certificate = Arc::new(Current(RwLock::new(issue(&app).await?)));
+    let config = tls_config(&app, Arc::clone(&certificate)).await?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
+    let mut renew = tokio::time::interval(LISTENER_TTL / 4);
+    renew.tick().await;
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = renew.tick() => match issue(&app).await {
+                Ok(fresh) => *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = fresh,
+                Err(error) => tracing::error!(%error, "the listener's certificate was not renewed; trying again"),
+            },
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    let (acceptor, routes) = (acceptor.clone(), routes.clone());
+                    let handshakes = Arc::clone(&handshakes);
+                    let board = app.board_id.to_string();
+                    tokio::spawn(async move {
+                        let Ok(permit) = handshakes.acquire().await else { return };
+                        let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, stream)).await;
+                        drop(permit);
+                        match tls {
+                            Ok(Ok(tls)) => connection(tls, address, &board, routes).await,
+                            Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),
+                            Err(_) => tracing::debug!(%address, "a handshake took too long"),
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+type Tls = tokio_rustls::server::TlsStream<TcpStream>;
+
+async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> std::io::Result<Tls> {
+    stream.set_nodelay(true)?;
+    acceptor.accept(stream).await
+}
+
+/// The peer's certificate is read once per connection.
+async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) {
+    let certificate = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| device_of(certificate, board));
+    let peer = Peer { address: address.ip().to_string(), certificate };
+    let service = TowerToHyperService::new(routes.layer(Extension(peer)));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HTTP_BUFFER)
+        .serve_connection(TokioIo::new(tls), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%address, %error, "a connection ended with an error");
+    }
+}
+
+/// The device that a certificate of our CA names: `spiffe://BOARD/device/DEVICE`.
+fn device_of(der: &CertificateDer<'_>, board: &str) -> Option<PeerCertificate> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let names = certificate.subject_alternative_name().ok()??;
+    let device_id = names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => {
+            let rest = uri.strip_prefix("spiffe://")?.strip_prefix(board)?.strip_prefix("/device/")?;
+            rest.parse::<DeviceId>().ok()
+        }
+        _ => None,
+    })?;
+    Some(PeerCertificate { device_id, serial: certificate.raw_serial().to_vec() })
+}
+
+async fn tls_config(app: &App, current: Arc<Current>) -> Result<ServerConfig, ListenerError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    let mut tx = app.db.read().await?;
+    let authority = Authority::load(&mut tx, &app.root, app.board_id).await?;
+    roots.add(authority.certificate().clone())?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(current);
+    // A resumed session would carry the earlier certificate unverified.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The listener's certificate, replaced well before it ends.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+async fn issue(app: &App) -> Result<Arc<CertifiedKey>, ListenerError> {
+    let mut tx = app.db.read().await?;
+    let authority = Authority::load(&mut tx, &app.root, app.board_id).await?;
+    let (issued, key) = authority.issue_listener(app.now(), &*app.random)?;
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| ListenerError::Key)?;
+    let key = aws_lc_rs::sign::any_ecdsa_type(&key)?;
+    let chain = vec![CertificateDer::from(issued.der), authority.certificate().clone()];
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
+}

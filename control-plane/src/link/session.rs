@@ -1,0 +1,282 @@
+//! One link: hello and welcome, pushes, reports and their acknowledgements, pings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use shared::ids::{AttemptId, DeliveryId};
+use shared::protocol::link::{FromAgent, FromBoard, Hello, Scope, Welcome};
+use tokio::time::Instant;
+
+use super::reports;
+use crate::app::App;
+use crate::audit;
+use crate::catalog;
+use crate::clients;
+use crate::enrollment::{self, Device, DeviceState};
+use crate::error::Failure;
+use crate::jobs::Wake;
+use crate::runbook;
+use crate::secrets::{self, DeliveryState};
+
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The device's row is looked at again this often, and with it whether there is something to push.
+const LOOK: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(20);
+/// A peer that is silent for this long is gone.
+const SILENCE: Duration = Duration::from_secs(60);
+/// A peer that doesn't take a frame in this time is cut off, not buffered without end.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+/// A sealed delivery without an answer is sealed and sent again after this.
+const DELIVERY_RETRY: Duration = Duration::from_secs(600);
+
+/// Why a link ended, in words for the other side.
+enum End {
+    Gone,
+    Close(&'static str),
+    Failure(Box<Failure>),
+}
+
+impl<E: Into<Failure>> From<E> for End {
+    fn from(error: E) -> Self {
+        Self::Failure(Box::new(error.into()))
+    }
+}
+
+pub async fn run(app: App, device: Device, address: String, socket: WebSocket) {
+    let device_id = device.id;
+    let client_id = device.client_id;
+    let mut session = Session {
+        app: app.clone(),
+        device,
+        address,
+        socket,
+        attempts: BTreeSet::new(),
+        deliveries: BTreeMap::new(),
+        scope: None,
+    };
+    let end = session.serve().await;
+    match end {
+        Err(End::Close(reason)) => session.close(reason).await,
+        Err(End::Failure(failure)) => {
+            tracing::error!(%device_id, kind = failure.public.kind, error = ?failure.internal, "a link failed");
+            session.close("the board had a failure; connect again").await;
+        }
+        Err(End::Gone) | Ok(()) => {}
+    }
+    drop(session);
+    if let Ok(mut tx) = app.db.write().await {
+        let noted = enrollment::seen(&mut tx, device_id, app.now()).await;
+        if noted.is_ok() {
+            let _ = tx.commit().await;
+        }
+    }
+    app.jobs.wake(Wake::Device(device_id));
+    app.jobs.wake(Wake::Client(client_id));
+}
+
+struct Session {
+    app: App,
+    device: Device,
+    address: String,
+    socket: WebSocket,
+    /// What this link carried already.
+    attempts: BTreeSet<AttemptId>,
+    deliveries: BTreeMap<DeliveryId, Instant>,
+    scope: Option<Scope>,
+}
+
+impl Session {
+    async fn serve(&mut self) -> Result<(), End> {
+        let hello = self.hello().await?;
+        if hello.hardware_uuid != self.device.hardware_uuid {
+            tracing::warn!(device_id = %self.device.id, "the hardware UUID is another one than the enrolled");
+            return Err(End::Close("this is another Mac than the one that was enrolled; join again"));
+        }
+        // Listening before looking: what changes in between is not missed.
+        let mut changes = self.app.jobs.listen();
+        let link = self.app.links.open(self.device.id, self.app.now());
+        self.welcome().await?;
+        self.app.jobs.wake(Wake::Client(self.device.client_id));
+        self.app.jobs.wake(Wake::Device(self.device.id));
+        let mut look = tokio::time::interval(LOOK);
+        let mut ping = tokio::time::interval(PING);
+        let mut seen = tokio::time::interval(SEEN_EVERY);
+        let mut heard = Instant::now();
+        let (device_id, client_id) = (self.device.id, self.device.client_id);
+        loop {
+            tokio::select! {
+                () = link.replaced.notified() => return Err(End::Close("a newer link of this device took over")),
+                frame = self.socket.recv() => {
+                    heard = Instant::now();
+                    match frame {
+                        Some(Ok(Message::Text(text))) => self.frame(text.as_str()).await?,
+                        Some(Ok(Message::Binary(_))) => return Err(End::Close("binary frames are not spoken here")),
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                        Some(Ok(Message::Close(_))) | None => return Ok(()),
+                        Some(Err(error)) => {
+                            tracing::debug!(%device_id, %error, "a link broke");
+                            return Err(End::Gone);
+                        }
+                    }
+                }
+                () = changes.next(|wake| wake == Wake::Device(device_id) || wake == Wake::Client(client_id)) => {
+                    self.push().await?;
+                }
+                _ = look.tick() => {
+                    self.still_enrolled().await?;
+                    self.push().await?;
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err(End::Gone);
+                    }
+                    self.send_raw(Message::Ping(Vec::new().into())).await?;
+                }
+                _ = seen.tick() => {
+                    let mut tx = self.app.db.write().await?;
+                    enrollment::seen(&mut tx, device_id, self.app.now()).await?;
+                    tx.commit().await?;
+                }
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Result<Hello, End> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, self.socket.recv()).await;
+        let Ok(Some(Ok(Message::Text(text)))) = first else {
+            return Err(End::Close("the first frame has to be a hello"));
+        };
+        match serde_json::from_str(text.as_str()) {
+            Ok(FromAgent::Hello(hello)) => Ok(hello),
+            Ok(FromAgent::Report(_) | FromAgent::Refused(_) | FromAgent::Unknown) | Err(_) => {
+                Err(End::Close("the first frame has to be a hello"))
+            }
+        }
+    }
+
+    async fn welcome(&mut self) -> Result<(), End> {
+        let mut tx = self.app.db.write().await?;
+        runbook::ensure(&self.app, &mut tx, &self.device).await?;
+        tx.commit().await?;
+        let mut tx = self.app.db.write().await?;
+        secrets::plan(&self.app, &mut tx, self.device.id).await?;
+        let scope = scope(&mut tx, &self.device).await?;
+        let audit_head = audit::head(&mut tx).await?;
+        tx.commit().await?;
+        self.scope = Some(scope.clone());
+        let welcome = Welcome {
+            time: self.app.now(),
+            client_id: self.device.client_id,
+            device_id: self.device.id,
+            audit_head,
+            scope,
+        };
+        self.send(&FromBoard::Welcome(welcome)).await
+    }
+
+    async fn frame(&mut self, text: &str) -> Result<(), End> {
+        match serde_json::from_str(text) {
+            Ok(FromAgent::Report(report)) => {
+                reports::apply(&self.app, &self.device, &report, &self.address).await?;
+                self.send(&FromBoard::Ack { reports: vec![report.id] }).await?;
+                self.app.jobs.wake(Wake::Device(self.device.id));
+                self.app.jobs.wake(Wake::Client(self.device.client_id));
+                Ok(())
+            }
+            Ok(FromAgent::Refused(refused)) => {
+                tracing::warn!(device_id = %self.device.id, what = refused.what, reason = refused.reason, "the device refused a frame");
+                Ok(())
+            }
+            Ok(FromAgent::Hello(_)) => Err(End::Close("a link has one hello")),
+            Ok(FromAgent::Unknown) => {
+                tracing::warn!(device_id = %self.device.id, "a frame of a kind that this board doesn't know");
+                Err(End::Close(
+                    "this frame is of a kind that this board doesn't know; it may be older than the agent",
+                ))
+            }
+            Err(error) => {
+                tracing::warn!(device_id = %self.device.id, line = error.line(), column = error.column(), "a frame that can't be read");
+                Err(End::Close("a frame could not be read"))
+            }
+        }
+    }
+
+    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer.
+    async fn push(&mut self) -> Result<(), End> {
+        let mut tx = self.app.db.read().await?;
+        if runbook::of_device(&mut tx, self.device.id).await?.is_none() {
+            drop(tx);
+            let mut write = self.app.db.write().await?;
+            runbook::ensure(&self.app, &mut write, &self.device).await?;
+            write.commit().await?;
+            tx = self.app.db.read().await?;
+        }
+        let scope = scope(&mut tx, &self.device).await?;
+        let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
+        drop(tx);
+        if self.scope.as_ref() != Some(&scope) {
+            self.send(&FromBoard::Scope(scope.clone())).await?;
+            self.scope = Some(scope.clone());
+        }
+        let Some(digest) = scope.bundle_digest else { return Ok(()) };
+        for delivery in deliveries {
+            let open = matches!(delivery.state, DeliveryState::Pending | DeliveryState::Sent);
+            let sent = self.deliveries.get(&delivery.id).is_some_and(|at| at.elapsed() < DELIVERY_RETRY);
+            if !open || sent {
+                continue;
+            }
+            self.deliveries.insert(delivery.id, Instant::now());
+            match secrets::seal(&self.app, &delivery, &digest).await {
+                Ok(Some(frame)) => self.send(&FromBoard::Deliver(frame)).await?,
+                Ok(None) => {}
+                // One secret that can't be opened must not stop the runbook.
+                Err(error) => {
+                    tracing::error!(delivery_id = %delivery.id, %error, "a delivery can't be sealed")
+                }
+            }
+        }
+        if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.attempts).await? {
+            self.attempts.insert(offer.attempt_id);
+            self.send(&FromBoard::Offer(offer)).await?;
+        }
+        Ok(())
+    }
+
+    async fn still_enrolled(&mut self) -> Result<(), End> {
+        let mut tx = self.app.db.read().await?;
+        let device = enrollment::get_device(&mut tx, self.device.id).await?;
+        if device.state == DeviceState::Enrolled {
+            Ok(())
+        } else {
+            Err(End::Close("this device is not enrolled any more"))
+        }
+    }
+
+    async fn send(&mut self, frame: &FromBoard) -> Result<(), End> {
+        let text = serde_json::to_string(frame).map_err(Failure::internal)?;
+        self.send_raw(Message::Text(text.into())).await
+    }
+
+    async fn send_raw(&mut self, message: Message) -> Result<(), End> {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    async fn close(&mut self, reason: &'static str) {
+        let frame = CloseFrame { code: close_code::POLICY, reason: reason.into() };
+        let _ = self.send_raw(Message::Close(Some(frame))).await;
+    }
+}
+
+async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure> {
+    let runbook = runbook::of_device(tx, device.id).await?;
+    let bundle_digest = match runbook {
+        Some(runbook) => Some(runbook.bundle_digest),
+        None => catalog::current(tx).await?.map(|catalog| catalog.digest),
+    };
+    Ok(Scope { bundle_digest, components: clients::components(tx, device.client_id).await? })
+}

@@ -1,0 +1,100 @@
+//! `GET /api/v1/clients/{id}/state`: what is installed where, as the devices said, with the devices off too.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use shared::ids::{ClientId, DeviceId};
+use shared::protocol::inventory::{Evidence, Presence, SlotState};
+
+use crate::app::App;
+use crate::clients;
+use crate::enrollment::{self, DeviceState};
+use crate::error::Failure;
+use crate::inventory;
+
+#[derive(Serialize)]
+pub struct ClientJson {
+    client_id: ClientId,
+    name: String,
+    scope: Vec<String>,
+    devices: Vec<DeviceJson>,
+}
+
+#[derive(Serialize)]
+struct DeviceJson {
+    device_id: DeviceId,
+    name: String,
+    state: DeviceState,
+    on: bool,
+    last_seen_at: Option<String>,
+    components: Vec<ComponentJson>,
+    slots: Vec<SlotJson>,
+}
+
+#[derive(Serialize)]
+struct ComponentJson {
+    component: String,
+    presence: Presence,
+    version: Option<String>,
+    evidence: Vec<Evidence>,
+    since: String,
+    observed_at: String,
+    age_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct SlotJson {
+    component: String,
+    slot: String,
+    state: SlotState,
+    version: Option<i64>,
+    observed_at: String,
+}
+
+pub async fn get_state(
+    State(app): State<App>,
+    Path(id): Path<ClientId>,
+) -> Result<Json<ClientJson>, Failure> {
+    let mut tx = app.db.read().await?;
+    let client = clients::get(&mut tx, id).await?;
+    let scope = clients::components(&mut tx, id).await?;
+    let slots = inventory::slots_of_client(&mut tx, id).await?;
+    let now = app.now();
+    let mut devices = Vec::new();
+    for device in enrollment::devices_of(&mut tx, id).await? {
+        let components = inventory::of_device(&mut tx, device.id)
+            .await?
+            .into_iter()
+            .map(|one| ComponentJson {
+                component: one.component_key,
+                presence: one.presence,
+                version: one.version,
+                evidence: one.evidence,
+                since: one.since.rfc3339(),
+                observed_at: one.observed_at.rfc3339(),
+                age_seconds: now.since(one.observed_at).as_secs(),
+            })
+            .collect();
+        let slots = slots
+            .iter()
+            .filter(|slot| slot.device_id == device.id)
+            .map(|slot| SlotJson {
+                component: slot.component_key.clone(),
+                slot: slot.slot_key.clone(),
+                state: slot.state,
+                version: slot.version,
+                observed_at: slot.observed_at.rfc3339(),
+            })
+            .collect();
+        devices.push(DeviceJson {
+            device_id: device.id,
+            on: app.links.since(device.id).is_some(),
+            name: device.name,
+            state: device.state,
+            last_seen_at: device.last_seen_at.map(|at| at.rfc3339()),
+            components,
+            slots,
+        });
+    }
+    Ok(Json(ClientJson { client_id: id, name: client.name, scope, devices }))
+}

@@ -1,0 +1,6 @@
+//! Pages that put several features together: the list of clients, and one client with its devices, slots and installed
+//! state. They read; every action belongs to a feature.
+
+pub mod api;
+pub mod views;
+pub mod web;

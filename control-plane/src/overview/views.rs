@@ -1,0 +1,86 @@
+//! One client: its devices, slots and installed state, live.
+
+use askama::Template;
+use askama::filters::HtmlSafe;
+
+use crate::clients::views::ClientRef;
+use crate::web::{Moment, RowState, Shell};
+
+#[derive(Template)]
+#[template(path = "overview/client.html")]
+pub struct ClientPage {
+    pub shell: Shell,
+    pub vault_name: String,
+    pub notes: String,
+    pub fragment: ClientFragment,
+}
+
+/// What /clients/ID/events sends.
+#[derive(Template)]
+#[template(path = "overview/_client.html")]
+pub struct ClientFragment {
+    pub client: ClientRef,
+    pub sentence: String,
+    pub state: RowState,
+    pub devices: Vec<DeviceRow>,
+    pub slots: Vec<SlotRow>,
+    pub installed: Vec<InstalledRow>,
+    /// Devices of this client that ask to join.
+    pub pending: u32,
+    pub can_consult: bool,
+}
+
+pub struct DeviceRow {
+    /// Its runbook.
+    pub href: String,
+    pub name: String,
+    pub state: RowState,
+    pub state_word: String,
+    pub os: String,
+    pub last_seen: Option<Moment>,
+    /// "12 of 19 done"
+    pub progress: String,
+    /// It joined with `--dev`.
+    pub dev: bool,
+}
+
+pub struct SlotRow {
+    pub component: String,
+    pub name: String,
+    /// "our-managed" or "client-supplied"
+    pub tag: String,
+    pub state: RowState,
+    /// "empty", "present", "verified", "rejected", "unverifiable"
+    pub state_word: String,
+    pub sentence: String,
+}
+
+pub struct InstalledRow {
+    pub device: String,
+    pub component: String,
+    pub state: RowState,
+    /// "present", "absent", "outdated", "unknown"
+    pub state_word: String,
+    pub version: Option<String>,
+    /// Which probe looked, and what it saw.
+    pub evidence: String,
+    pub observed: Moment,
+}
+
+impl HtmlSafe for ClientFragment {}
+
+impl ClientFragment {
+    /// The document's title, also for the `title` event.
+    pub fn title(&self) -> String {
+        match self.pending {
+            0 => format!("{} · Board", self.client.name),
+            1 => format!("1 asks to join · {} · Board", self.client.name),
+            pending => format!("{pending} ask to join · {} · Board", self.client.name),
+        }
+    }
+
+    /// Whether the favicon asks for somebody, also for the `favicon` event ("needs" or "calm").
+    pub fn needs_you(&self) -> bool {
+        self.pending > 0 || matches!(self.state, RowState::NeedsYou | RowState::Failed)
+    }
+}

@@ -1,0 +1,74 @@
+//! From a view or a failure to an HTTP answer. The one place that turns failures into pages and problem+json.
+
+use askama::Template;
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::access::views::ErrorPage;
+use crate::error::Failure;
+use crate::web::{Section, Shell};
+
+/// What a page's handler gives.
+pub type Page = Result<Response, PageFailure>;
+
+/// A failure that is shown as a page.
+#[derive(Debug)]
+pub struct PageFailure(Box<Failure>);
+
+impl<E: Into<Failure>> From<E> for PageFailure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error.into()))
+    }
+}
+
+pub fn page(view: &impl Template) -> Page {
+    let html = view.render().map_err(Failure::internal)?;
+    Ok(Html(html).into_response())
+}
+
+pub fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn log(failure: &Failure) {
+    if let Some(internal) = &failure.internal {
+        tracing::error!(kind = failure.public.kind, error = format!("{internal:#}"), "a request failed");
+    }
+}
+
+/// As problem+json (RFC 9457), for the JSON API and the agents.
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        log(&self);
+        let code = status(self.public.status);
+        (code, [(header::CONTENT_TYPE, shared::problem::CONTENT_TYPE)], Json(self.public)).into_response()
+    }
+}
+
+impl IntoResponse for PageFailure {
+    fn into_response(self) -> Response {
+        log(&self.0);
+        let public = self.0.public;
+        let next = match public.status {
+            401 => ("/sign-in", "Sign in"),
+            _ => ("/clients", "To the clients"),
+        };
+        let view = ErrorPage {
+            shell: Shell {
+                viewer: None,
+                section: Section::None,
+                pending: 0,
+                now: shared::time::Timestamp::from_micros(0),
+            },
+            status: public.status,
+            title: public.title,
+            detail: public.detail,
+            next: Some((next.0.to_owned(), next.1.to_owned())),
+        };
+        match view.render() {
+            Ok(html) => (status(public.status), Html(html)).into_response(),
+            Err(_) => status(500).into_response(),
+        }
+    }
+}

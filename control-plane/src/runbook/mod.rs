@@ -1,0 +1,124 @@
+//! Runbooks: composed from a client's scope for one device, offered step by step, and what became of each step.
+//!
+//! Every move of a step or an attempt is a compare-and-set. The database is the truth; a push is only how it gets to
+//! the device fast.
+
+pub mod api;
+mod compose;
+mod run;
+mod store;
+#[cfg(test)]
+mod tests;
+pub mod views;
+pub mod web;
+
+use shared::catalog::StepKind;
+use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
+use shared::text_enum;
+use shared::time::Timestamp;
+
+pub use compose::ensure;
+pub use run::{
+    ApplyError, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer, retry,
+    wake_waiting,
+};
+
+use crate::db::Tx;
+
+text_enum! {
+    pub enum StepState {
+        Blocked = "blocked",
+        Ready = "ready",
+        Offered = "offered",
+        Running = "running",
+        Succeeded = "succeeded",
+        Failed = "failed",
+        Interrupted = "interrupted",
+        Cancelled = "cancelled",
+        Skipped = "skipped",
+        Waiting = "waiting",
+    }
+}
+
+impl StepState {
+    /// Whether what depends on the step may go on.
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Skipped)
+    }
+}
+
+text_enum! {
+    pub enum AttemptState {
+        Offered = "offered",
+        Running = "running",
+        Succeeded = "succeeded",
+        /// `check` said that it is already so.
+        AlreadySo = "already-so",
+        Failed = "failed",
+        Interrupted = "interrupted",
+        Cancelled = "cancelled",
+        /// The device wouldn't execute it, and said why.
+        Refused = "refused",
+        /// It was not taken in time.
+        Expired = "expired",
+    }
+}
+
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Runbook {
+    pub id: RunbookId,
+    pub device_id: DeviceId,
+    pub bundle_digest: String,
+    pub created_at: Timestamp,
+}
+
+/// A step and its latest attempt.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Step {
+    pub id: StepId,
+    pub component_key: String,
+    pub step_key: String,
+    pub kind: StepKind,
+    pub title: String,
+    pub state: StepState,
+    pub waits_for: Option<String>,
+    pub changed_at: Timestamp,
+    pub attempt_id: Option<AttemptId>,
+    pub attempt_state: Option<AttemptState>,
+    pub offered_at: Option<Timestamp>,
+    pub running_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub exit_code: Option<i64>,
+    pub found: Option<String>,
+    pub duration_ms: Option<i64>,
+}
+
+pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Runbook>, sqlx::Error> {
+    store::of_device(tx, device_id).await
+}
+
+/// The steps in order.
+pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx::Error> {
+    store::steps(tx, runbook_id).await
+}
+
+/// How many steps a device's runbook has, and how many are done.
+pub async fn progress(tx: &mut Tx, device_id: DeviceId) -> Result<Option<(usize, usize)>, sqlx::Error> {
+    let Some(runbook) = of_device(tx, device_id).await? else { return Ok(None) };
+    let steps = steps(tx, runbook.id).await?;
+    Ok(Some((steps.iter().filter(|step| step.state.is_done()).count(), steps.len())))
+}
+
+/// An attempt's output, joined, and whether the device sent all of it.
+pub async fn output(tx: &mut Tx, attempt_id: AttemptId) -> Result<String, sqlx::Error> {
+    Ok(store::output(tx, attempt_id).await?.concat())
+}
+
+/// The last lines of an attempt's output.
+pub async fn tail(tx: &mut Tx, attempt_id: AttemptId, lines: usize) -> Result<Vec<String>, sqlx::Error> {
+    let mut chunks = store::last_output(tx, attempt_id, 8).await?;
+    chunks.reverse();
+    let text = chunks.concat();
+    let all: Vec<&str> = text.lines().collect();
+    Ok(all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect())
+}

@@ -1,0 +1,289 @@
+//! Running: which step is next, and what the device's reports do to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use shared::catalog::StepKind;
+use shared::ids::{AttemptId, DeviceId, StepId};
+use shared::protocol::steps::{AttemptEnded, Offer, OfferKind, Outcome, OutputChunk};
+
+use super::{AttemptState, Runbook, Step, StepState, store};
+use crate::app::App;
+use crate::audit::{self, Action, Entry, Who};
+use crate::catalog::{self, Catalog};
+use crate::db::Tx;
+use crate::enrollment::Device;
+use crate::error::Failure;
+use crate::secrets;
+
+/// An offer that the device doesn't take in this time is void.
+const OFFER_TTL: Duration = Duration::from_secs(600);
+/// A report may still be on its way after the offer's end.
+const OFFER_GRACE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("there is no such attempt for this device")]
+    UnknownAttempt,
+    #[error("the outcome is not one that this board knows")]
+    UnknownOutcome,
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("{0:?}")]
+    Failure(Box<Failure>),
+}
+
+impl From<Failure> for ApplyError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(Box::new(failure))
+    }
+}
+
+/// Moves blocked steps whose turn has come to ready, or to waiting for a delivery; and waiting ones on.
+pub(super) async fn advance(
+    app: &App,
+    tx: &mut Tx,
+    runbook: &Runbook,
+    catalog: &Catalog,
+) -> Result<(), sqlx::Error> {
+    let steps = store::steps(tx, runbook.id).await?;
+    for (index, step) in steps.iter().enumerate() {
+        let waits_here = matches!(step.state, StepState::Blocked | StepState::Waiting);
+        if step.kind != StepKind::Auto || !waits_here || !turn_has_come(&steps, index, catalog) {
+            continue;
+        }
+        let missing = missing_deliveries(tx, runbook, step, catalog).await?;
+        let (state, waits_for) = match missing.first() {
+            Some(slot) => (StepState::Waiting, Some(format!("the delivery of {slot}"))),
+            None => (StepState::Ready, None),
+        };
+        if state != step.state {
+            store::move_step(tx, step.id, step.state, state, waits_for.as_deref(), app.now()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn missing_deliveries(
+    tx: &mut Tx,
+    runbook: &Runbook,
+    step: &Step,
+    catalog: &Catalog,
+) -> Result<Vec<String>, sqlx::Error> {
+    let manifest = catalog.manifests.get(&step.component_key);
+    let slots: Vec<&str> = manifest
+        .and_then(|manifest| manifest.step(&step.step_key))
+        .map(|step| step.secrets.iter().map(|secret| secret.slot.as_str()).collect())
+        .unwrap_or_default();
+    if slots.is_empty() {
+        return Ok(Vec::new());
+    }
+    secrets::missing(tx, runbook.device_id, &step.component_key, &slots).await
+}
+
+/// Whether all earlier steps of the component, and all steps of the components that it depends on, are done.
+fn turn_has_come(steps: &[Step], index: usize, catalog: &Catalog) -> bool {
+    let step = &steps[index];
+    let needed: BTreeSet<&str> = catalog
+        .manifests
+        .get(&step.component_key)
+        .map(|manifest| manifest.depends_on.iter().map(String::as_str).collect())
+        .unwrap_or_default();
+    steps.iter().enumerate().all(|(other_index, other)| {
+        let before = other.component_key == step.component_key && other_index < index;
+        let depended_on = needed.contains(other.component_key.as_str());
+        !(before || depended_on) || other.state.is_done()
+    })
+}
+
+/// The offer to push now: one that the device was offered and may not have got, or the first ready step in order. One
+/// automatic attempt at a time. `sent` are the attempts that this link has carried already.
+pub async fn next_offer(
+    app: &App,
+    device: &Device,
+    sent: &BTreeSet<AttemptId>,
+) -> Result<Option<Offer>, Failure> {
+    let mut tx = app.db.read().await?;
+    let Some(runbook) = store::of_device(&mut tx, device.id).await? else { return Ok(None) };
+    if !store::has_open_step(&mut tx, runbook.id).await? {
+        return Ok(None);
+    }
+    drop(tx);
+    let mut tx = app.db.write().await?;
+    let now = app.now();
+    for step in store::steps(&mut tx, runbook.id).await? {
+        match (step.attempt_state, step.attempt_id) {
+            (Some(AttemptState::Running), _) => return Ok(None),
+            (Some(AttemptState::Offered), Some(attempt_id)) => {
+                let expires = step.offered_at.unwrap_or(now).after(OFFER_TTL);
+                if now > expires.after(OFFER_GRACE) {
+                    store::end_attempt(
+                        &mut tx,
+                        attempt_id,
+                        AttemptState::Offered,
+                        AttemptState::Expired,
+                        now,
+                    )
+                    .await?;
+                    store::move_step(&mut tx, step.id, StepState::Offered, StepState::Ready, None, now)
+                        .await?;
+                    tx.commit().await?;
+                    return Box::pin(next_offer(app, device, sent)).await;
+                }
+                if sent.contains(&attempt_id) {
+                    return Ok(None);
+                }
+                return Ok(Some(offer(&runbook, &step, attempt_id, expires.since(now))));
+            }
+            _ => {}
+        }
+    }
+    let steps = store::steps(&mut tx, runbook.id).await?;
+    let Some(step) = steps.iter().find(|step| step.kind == StepKind::Auto && step.state == StepState::Ready)
+    else {
+        return Ok(None);
+    };
+    let attempt_id = AttemptId::new(&*app.clock, &*app.random);
+    if store::move_step(&mut tx, step.id, StepState::Ready, StepState::Offered, None, now).await? != 1 {
+        return Ok(None);
+    }
+    store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL)).await?;
+    let entry = Entry::new(now, Who::job("runbook"), Action::StepOffered)
+        .client(device.client_id)
+        .device(device.id)
+        .detail("step", format!("{}/{}", step.component_key, step.step_key))
+        .detail("attempt", attempt_id);
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok(Some(offer(&runbook, step, attempt_id, OFFER_TTL)))
+}
+
+fn offer(runbook: &Runbook, step: &Step, attempt_id: AttemptId, left: Duration) -> Offer {
+    Offer {
+        attempt_id,
+        bundle_digest: runbook.bundle_digest.clone(),
+        component: step.component_key.clone(),
+        step: step.step_key.clone(),
+        kind: OfferKind::Run,
+        params: BTreeMap::new(),
+        expires_in_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A delivery arrived or the scope changed: steps that waited may be ready.
+pub async fn wake_waiting(app: &App, tx: &mut Tx, device_id: DeviceId) -> Result<(), Failure> {
+    let Some(runbook) = store::of_device(tx, device_id).await? else { return Ok(()) };
+    let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(()) };
+    Ok(advance(app, tx, &runbook, &catalog).await?)
+}
+
+async fn step_of(tx: &mut Tx, device_id: DeviceId, attempt_id: AttemptId) -> Result<StepId, ApplyError> {
+    store::step_of_attempt(tx, device_id, attempt_id).await?.ok_or(ApplyError::UnknownAttempt)
+}
+
+pub async fn apply_started(
+    app: &App,
+    tx: &mut Tx,
+    device_id: DeviceId,
+    attempt_id: AttemptId,
+) -> Result<(), ApplyError> {
+    let step_id = step_of(tx, device_id, attempt_id).await?;
+    let now = app.now();
+    if store::start_attempt(tx, attempt_id, now).await? == 1 {
+        store::move_step(tx, step_id, StepState::Offered, StepState::Running, None, now).await?;
+    }
+    Ok(())
+}
+
+pub async fn apply_output(tx: &mut Tx, device_id: DeviceId, chunk: &OutputChunk) -> Result<(), ApplyError> {
+    step_of(tx, device_id, chunk.attempt_id).await?;
+    store::insert_output(tx, chunk).await?;
+    Ok(())
+}
+
+pub async fn apply_ended(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    ended: &AttemptEnded,
+) -> Result<(), ApplyError> {
+    let (attempt_state, step_state) = match ended.outcome {
+        Outcome::Succeeded => (AttemptState::Succeeded, StepState::Succeeded),
+        Outcome::AlreadySo => (AttemptState::AlreadySo, StepState::Succeeded),
+        Outcome::Failed => (AttemptState::Failed, StepState::Failed),
+        Outcome::Interrupted => (AttemptState::Interrupted, StepState::Interrupted),
+        Outcome::Cancelled => (AttemptState::Cancelled, StepState::Cancelled),
+        Outcome::Unknown => return Err(ApplyError::UnknownOutcome),
+    };
+    finish(app, tx, device, ended.attempt_id, attempt_state, step_state, Some(ended), &ended.found).await
+}
+
+pub async fn apply_offer_refused(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    attempt_id: AttemptId,
+    reason: &str,
+) -> Result<(), ApplyError> {
+    let refused = (AttemptState::Refused, StepState::Failed);
+    finish(app, tx, device, attempt_id, refused.0, refused.1, None, reason).await
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one private function for the two ways in which an attempt ends"
+)]
+async fn finish(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    attempt_id: AttemptId,
+    attempt_state: AttemptState,
+    step_state: StepState,
+    ended: Option<&AttemptEnded>,
+    found: &str,
+) -> Result<(), ApplyError> {
+    let step_id = step_of(tx, device.id, attempt_id).await?;
+    let now = app.now();
+    if store::finish_attempt(tx, attempt_id, attempt_state, now, ended, found).await? != 1 {
+        return Ok(());
+    }
+    for from in [StepState::Running, StepState::Offered] {
+        store::move_step(tx, step_id, from, step_state, None, now).await?;
+    }
+    wake_waiting(app, tx, device.id).await?;
+    let entry = Entry::new(now, Who::device(device.id, ""), Action::StepEnded)
+        .client(device.client_id)
+        .device(device.id)
+        .reason(attempt_state.as_str())
+        .detail("attempt", attempt_id);
+    audit::append(tx, &entry).await?;
+    Ok(())
+}
+
+/// A person asks for another attempt of a step that didn't succeed.
+pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
+    let mut tx = app.db.write().await?;
+    let now = app.now();
+    let mut moved = 0;
+    for from in [StepState::Failed, StepState::Interrupted, StepState::Cancelled] {
+        moved += store::move_own_step(&mut tx, device.id, step_id, from, StepState::Ready, now).await?;
+    }
+    if moved != 1 {
+        return Err(Failure::conflict(
+            "not-failed",
+            "Nothing to try again",
+            "This step has not failed, or somebody else tries it again already. The runbook shows how it stands.",
+        ));
+    }
+    let entry = Entry::new(now, who, Action::StepRetried)
+        .client(device.client_id)
+        .device(device.id)
+        .detail("step", step_id);
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    app.jobs.wake(crate::jobs::Wake::Device(device.id));
+    Ok(())
+}

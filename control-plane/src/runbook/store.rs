@@ -1,0 +1,247 @@
+use shared::catalog::Step as ManifestStep;
+use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
+use shared::protocol::steps::{AttemptEnded, OutputChunk};
+use shared::time::Timestamp;
+
+use super::{AttemptState, Runbook, Step, StepState};
+use crate::db::Tx;
+use crate::on;
+
+pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Runbook>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT id, device_id, bundle_digest, created_at FROM runbooks WHERE device_id = $1",
+    )
+    .bind(device_id)
+    .fetch_optional(conn)
+    .await)
+}
+
+pub async fn insert(tx: &mut Tx, runbook: &Runbook) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO runbooks (id, device_id, bundle_digest, created_at) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(runbook.id)
+    .bind(runbook.device_id)
+    .bind(&runbook.bundle_digest)
+    .bind(runbook.created_at)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn insert_step(
+    tx: &mut Tx,
+    runbook: &Runbook,
+    id: StepId,
+    position: i64,
+    component: &str,
+    step: &ManifestStep,
+    state: StepState,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO steps (id, runbook_id, position, component_key, step_key, kind, title, state, changed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(id)
+    .bind(runbook.id)
+    .bind(position)
+    .bind(component)
+    .bind(&step.id)
+    .bind(step.kind)
+    .bind(&step.title)
+    .bind(state)
+    .bind(runbook.created_at)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
+         steps.waits_for, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
+         attempts.offered_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
+         attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
+         (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
+         ORDER BY latest.offered_at DESC, latest.id DESC LIMIT 1) \
+         WHERE steps.runbook_id = $1 ORDER BY steps.position",
+    )
+    .bind(runbook_id)
+    .fetch_all(conn)
+    .await)
+}
+
+/// Whether there may be something to offer: looked at before the write lock is taken.
+pub async fn has_open_step(tx: &mut Tx, runbook_id: RunbookId) -> Result<bool, sqlx::Error> {
+    let count: i64 = on!(tx, conn => sqlx::query_scalar(
+        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND state IN ('ready', 'offered')",
+    )
+    .bind(runbook_id)
+    .fetch_one(conn)
+    .await)?;
+    Ok(count > 0)
+}
+
+pub async fn move_step(
+    tx: &mut Tx,
+    id: StepId,
+    from: StepState,
+    to: StepState,
+    waits_for: Option<&str>,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE steps SET state = $3, waits_for = $4, changed_at = $5 WHERE id = $1 AND state = $2",
+    )
+    .bind(id)
+    .bind(from)
+    .bind(to)
+    .bind(waits_for)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+/// Moves a step only if it belongs to this device.
+pub async fn move_own_step(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    id: StepId,
+    from: StepState,
+    to: StepState,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE steps SET state = $4, waits_for = NULL, changed_at = $5 WHERE id = $2 AND state = $3 \
+         AND runbook_id IN (SELECT id FROM runbooks WHERE device_id = $1)",
+    )
+    .bind(device_id)
+    .bind(id)
+    .bind(from)
+    .bind(to)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+pub async fn insert_attempt(
+    tx: &mut Tx,
+    id: AttemptId,
+    step_id: StepId,
+    now: Timestamp,
+    expires: Timestamp,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO attempts (id, step_id, state, offered_at, expires_at) VALUES ($1, $2, 'offered', $3, $4)",
+    )
+    .bind(id)
+    .bind(step_id)
+    .bind(now)
+    .bind(expires)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+/// The step of an attempt, if both belong to this device.
+pub async fn step_of_attempt(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    attempt_id: AttemptId,
+) -> Result<Option<StepId>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT steps.id FROM attempts JOIN steps ON steps.id = attempts.step_id \
+         JOIN runbooks ON runbooks.id = steps.runbook_id WHERE attempts.id = $1 AND runbooks.device_id = $2",
+    )
+    .bind(attempt_id)
+    .bind(device_id)
+    .fetch_optional(conn)
+    .await)
+}
+
+pub async fn start_attempt(tx: &mut Tx, id: AttemptId, now: Timestamp) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE attempts SET state = 'running', running_at = $2 WHERE id = $1 AND state = 'offered'",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+pub async fn end_attempt(
+    tx: &mut Tx,
+    id: AttemptId,
+    from: AttemptState,
+    to: AttemptState,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE attempts SET state = $3, ended_at = $4 WHERE id = $1 AND state = $2")
+        .bind(id)
+        .bind(from)
+        .bind(to)
+        .bind(now)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
+/// Closes an attempt with what the device says of it.
+pub async fn finish_attempt(
+    tx: &mut Tx,
+    id: AttemptId,
+    to: AttemptState,
+    now: Timestamp,
+    ended: Option<&AttemptEnded>,
+    found: &str,
+) -> Result<u64, sqlx::Error> {
+    let exit_code = ended.and_then(|ended| ended.exit_code).map(i64::from);
+    let duration = ended.and_then(|ended| i64::try_from(ended.duration_ms).ok());
+    on!(tx, conn => sqlx::query(
+        "UPDATE attempts SET state = $2, ended_at = $3, exit_code = $4, found = $5, duration_ms = $6 \
+         WHERE id = $1 AND state IN ('offered', 'running')",
+    )
+    .bind(id)
+    .bind(to)
+    .bind(now)
+    .bind(exit_code)
+    .bind(found)
+    .bind(duration)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+pub async fn insert_output(tx: &mut Tx, chunk: &OutputChunk) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO attempt_output (attempt_id, seq, text) VALUES ($1, $2, $3) \
+         ON CONFLICT (attempt_id, seq) DO NOTHING",
+    )
+    .bind(chunk.attempt_id)
+    .bind(i64::try_from(chunk.seq).unwrap_or(i64::MAX))
+    .bind(chunk.text.replace('\0', "\u{fffd}"))
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn output(tx: &mut Tx, id: AttemptId) -> Result<Vec<String>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT text FROM attempt_output WHERE attempt_id = $1 ORDER BY seq")
+        .bind(id)
+        .fetch_all(conn)
+        .await)
+}
+
+/// The latest chunks, newest first.
+pub async fn last_output(tx: &mut Tx, id: AttemptId, chunks: i64) -> Result<Vec<String>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT text FROM attempt_output WHERE attempt_id = $1 ORDER BY seq DESC LIMIT $2",
+    )
+    .bind(id)
+    .bind(chunks)
+    .fetch_all(conn)
+    .await)
+}

@@ -1,0 +1,185 @@
+//! A device's runbook, live, and the whole output of one step.
+
+use askama::Template;
+use askama::filters::HtmlSafe;
+
+use crate::clients::views::ClientRef;
+use crate::web::{Moment, RowState, Shell};
+
+#[derive(Template)]
+#[template(path = "runbook/runbook.html")]
+pub struct RunbookPage {
+    pub shell: Shell,
+    pub client: ClientRef,
+    pub device_name: String,
+    /// Address of the live fragment: /devices/ID/runbook/events
+    pub events: String,
+    pub fragment: RunbookFragment,
+}
+
+/// What /devices/ID/runbook/events sends.
+#[derive(Template)]
+#[template(path = "runbook/_runbook.html")]
+pub struct RunbookFragment {
+    pub device: DeviceHead,
+    pub tally: Tally,
+    /// Empty when the device has no runbook yet.
+    pub groups: Vec<StepGroup>,
+}
+
+pub struct DeviceHead {
+    pub name: String,
+    pub on: bool,
+    /// On since, or last seen.
+    pub since: Option<Moment>,
+    pub os: String,
+    pub catalog: String,
+    /// It joined with `--dev`.
+    pub dev: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub done: u32,
+    pub running: u32,
+    pub needs_you: u32,
+    pub failed: u32,
+    pub total: u32,
+}
+
+pub struct StepGroup {
+    pub component: String,
+    pub done: u32,
+    pub total: u32,
+    pub lines: Vec<StepLine>,
+    /// Folded when the page opens.
+    pub finished: bool,
+}
+
+pub struct StepLine {
+    /// The element's id, unique in the page and the same in every rendering.
+    pub anchor: String,
+    pub state: RowState,
+    pub title: String,
+    /// "9.7 s · agent", "after the token"
+    pub meta: String,
+    /// Running: the last line of its output.
+    pub last_line: Option<String>,
+    /// Failed: the last lines of its output.
+    pub tail: Vec<String>,
+    /// "verify found: not installed"
+    pub found: Option<String>,
+    pub output_href: Option<String>,
+    pub detail: Option<String>,
+    /// Where to POST to try it again.
+    pub retry: Option<String>,
+}
+
+/// The card on top of the steps.
+struct Next<'a> {
+    state: RowState,
+    eyebrow: &'static str,
+    title: String,
+    text: Option<&'a str>,
+    line: Option<&'a StepLine>,
+}
+
+#[derive(Template)]
+#[template(path = "runbook/output.html")]
+pub struct OutputPage {
+    pub shell: Shell,
+    pub client: ClientRef,
+    pub device_name: String,
+    /// The runbook that the step belongs to.
+    pub device_href: String,
+    pub step_title: String,
+    pub text: String,
+    pub truncated: bool,
+}
+
+impl HtmlSafe for RunbookFragment {}
+
+impl RunbookFragment {
+    /// The document's title, also for the `title` event.
+    pub fn title(&self, client: &str) -> String {
+        let place = format!("{} · {client} · Board", self.device.name);
+        match (self.tally.needs_you, self.tally.failed) {
+            (0, 0) => place,
+            (0, failed) => format!("{failed} failed · {place}"),
+            (1, _) => format!("1 needs you · {place}"),
+            (needs, _) => format!("{needs} need you · {place}"),
+        }
+    }
+
+    /// Whether the favicon asks for somebody, also for the `favicon` event ("needs" or "calm").
+    pub fn needs_you(&self) -> bool {
+        self.tally.needs_you + self.tally.failed > 0
+    }
+
+    /// The answer to "does it need me": what to do next, or who is at work. There always is one, so the page keeps its
+    /// shape when it changes.
+    fn next(&self) -> Next<'_> {
+        let about = |state, eyebrow, line: &'_ StepLine| (state, eyebrow, line.title.clone());
+        let (needs, failed, running) =
+            (self.first(RowState::NeedsYou), self.first(RowState::Failed), self.first(RowState::Running));
+        let ((state, eyebrow, title), line, text) = match (needs, failed, running) {
+            (Some(line), _, _) => {
+                (about(RowState::NeedsYou, "Next for you", line), Some(line), line.detail.as_deref())
+            }
+            (None, Some(line), _) => {
+                let text = "It failed. Read what it said, put it right, and try it again.";
+                (about(RowState::Failed, "Next for you", line), Some(line), Some(text))
+            }
+            (None, None, Some(line)) => {
+                let text = "The agent is at it. What it says is among the steps.";
+                (about(RowState::Running, "Nothing for you right now", line), Some(line), Some(text))
+            }
+            (None, None, None) if self.tally.done >= self.tally.total => {
+                let title = "Every step is done".to_owned();
+                ((RowState::Done, "Nothing for you", title), None, Some("The device has what was agreed."))
+            }
+            (None, None, None) if !self.device.on => {
+                let title = format!("{} is off", self.device.name);
+                let text =
+                    "The steps go on by themselves when it is back. Ask someone there to switch it on.";
+                ((RowState::Off, "Waiting for the device", title), None, Some(text))
+            }
+            (None, None, None) => {
+                let title = "The agent takes the next step by itself".to_owned();
+                ((RowState::Waiting, "Nothing for you right now", title), None, None)
+            }
+        };
+        Next { state, eyebrow, title, text, line }
+    }
+
+    fn first(&self, state: RowState) -> Option<&StepLine> {
+        self.groups.iter().flat_map(|group| &group.lines).find(|line| line.state == state)
+    }
+}
+
+impl Tally {
+    const SEGMENTS: u32 = 40;
+
+    /// The classes of the progress bar's segments: one a step, or a share of 40 in which no state that occurs is lost.
+    fn segments(&self) -> Vec<&'static str> {
+        let length = self.total.min(Self::SEGMENTS);
+        let share = |number: u32| match number {
+            0 => 0,
+            _ => (u64::from(number) * u64::from(length) / u64::from(self.total.max(1))).max(1) as usize,
+        };
+        let open = [
+            (self.failed, RowState::Failed),
+            (self.running, RowState::Running),
+            (self.needs_you, RowState::NeedsYou),
+        ];
+        let open: Vec<_> = open
+            .into_iter()
+            .flat_map(|(number, state)| std::iter::repeat_n(state.class(), share(number)))
+            .collect();
+        let mut segments =
+            vec![RowState::Done.class(); share(self.done).min((length as usize).saturating_sub(open.len()))];
+        segments.extend(open);
+        segments.resize(length as usize, RowState::Waiting.class());
+        segments
+    }
+}

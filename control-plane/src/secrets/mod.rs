@@ -1,0 +1,145 @@
+//! Our-managed secrets: at rest as `BSE1` envelopes under the client's own key, on their way as `BSD1` sealed to one
+//! device. Nothing here takes a value for a client-supplied slot: [`put`] wants an [`OurSlot`].
+//!
+//! No decrypt without a committed audit entry before it.
+
+mod deliveries;
+mod envelope;
+mod store;
+#[cfg(test)]
+mod tests;
+pub mod views;
+pub mod web;
+
+use shared::catalog::Manifest;
+use shared::crypto::{hex, sha256};
+use shared::ids::{ClientId, SlotId};
+use shared::secret::{MAX_LEN, Secret};
+use shared::time::Timestamp;
+
+pub use deliveries::{
+    Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan, seal,
+};
+pub use envelope::{EnvelopeError, Place};
+
+use crate::app::App;
+use crate::audit::{self, Action, AuditError, Entry, Who};
+use crate::catalog::OurSlot;
+use crate::clients::{self, Client};
+use crate::db::Tx;
+use crate::error::Failure;
+use crate::jobs::Wake;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("The value is empty.")]
+    Empty,
+    #[error("The value is longer than {} bytes.", MAX_LEN)]
+    TooLong,
+    #[error(
+        "The value doesn't have the form that this slot wants. Check that all of it was pasted, and nothing else."
+    )]
+    Form,
+    #[error("This client's key was erased with its purge: secrets can't be stored or opened any more.")]
+    Purged,
+    #[error("the secret in the database is not the latest one written: {0}")]
+    NotLatest(&'static str),
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    #[error("the value can't be sealed to this device's key")]
+    Seal,
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Empty | SecretError::TooLong | SecretError::Form => {
+                Self::invalid("secret", "The secret was not saved", error.to_string())
+            }
+            SecretError::Purged => Self::conflict("purged", "This client was purged", error.to_string()),
+            SecretError::Database(error) => error.into(),
+            SecretError::Audit(error) => error.into(),
+            SecretError::NotLatest(_) | SecretError::Envelope(_) | SecretError::Seal => Self::internal(error),
+        }
+    }
+}
+
+/// What is known of a stored secret without opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct StoredSecret {
+    pub slot_id: SlotId,
+    pub version: i64,
+    pub last_rotated_at: Timestamp,
+}
+
+/// Checks a value against its slot's manifest. Errors never repeat it.
+pub fn check_value(manifest: &Manifest, slot_key: &str, value: &Secret<String>) -> Result<(), SecretError> {
+    if value.expose().is_empty() {
+        return Err(SecretError::Empty);
+    }
+    if value.expose().len() > MAX_LEN {
+        return Err(SecretError::TooLong);
+    }
+    let pattern = manifest.slot(slot_key).and_then(|slot| slot.pattern.as_deref());
+    match pattern.map(regex::Regex::new) {
+        Some(Ok(pattern)) if !pattern.is_match(value.expose()) => Err(SecretError::Form),
+        Some(Err(_)) => Err(SecretError::Form),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+/// Stores a new value; its version is one above the last. Devices get it by deliveries.
+pub async fn put(
+    app: &App,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+) -> Result<u64, SecretError> {
+    let salt = client.salt.ok_or(SecretError::Purged)?;
+    let mut tx = app.db.write().await?;
+    let last = store::version(&mut tx, client.id, slot.id).await?.unwrap_or(0);
+    let version = u64::try_from(last).unwrap_or(0) + 1;
+    let place = Place { client_id: client.id, slot_id: slot.id, version };
+    let key = app.root.client_key(&salt, client.id);
+    let sealed = envelope::seal(&key, app.root.version, place, value.expose().as_bytes(), &*app.random)?;
+    store::upsert(&mut tx, place, &sealed, app.now()).await?;
+    for device in store::devices_of(&mut tx, client.id).await? {
+        plan(app, &mut tx, device).await?;
+    }
+    let entry = Entry::new(app.now(), who, Action::SecretStored)
+        .client(client.id)
+        .slot(slot.id)
+        .detail("slot", format!("{}/{}", slot.component_key, slot.slot_key))
+        .detail("version", version)
+        .detail("envelope_sha256", hex(&sha256(&sealed)));
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    app.jobs.wake(Wake::Client(client.id));
+    Ok(version)
+}
+
+/// What is stored for a client, without values.
+pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret>, sqlx::Error> {
+    store::stored(tx, client_id).await
+}
+
+/// Opens the latest version. The caller has committed the audit entry for it already.
+async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, SecretError> {
+    let client =
+        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+    let salt = client.salt.ok_or(SecretError::Purged)?;
+    let sealed = store::envelope(tx, place)
+        .await?
+        .ok_or(SecretError::NotLatest("this version is not there any more"))?;
+    let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
+    if written.as_deref() != Some(hex(&sha256(&sealed)).as_str()) {
+        return Err(SecretError::NotLatest("the audit log holds another hash for it"));
+    }
+    let key = app.root.client_key(&salt, place.client_id);
+    Ok(envelope::open(&key, place, &sealed)?)
+}

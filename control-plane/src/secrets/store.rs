@@ -1,0 +1,218 @@
+use shared::ids::{ClientId, DeliveryId, DeviceId, SlotId};
+use shared::time::Timestamp;
+
+use super::{Delivery, DeliveryState, Place, StoredSecret};
+use crate::db::Tx;
+use crate::on;
+
+pub async fn version(tx: &mut Tx, client_id: ClientId, slot_id: SlotId) -> Result<Option<i64>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT version FROM client_credentials WHERE client_id = $1 AND slot_id = $2")
+        .bind(client_id)
+        .bind(slot_id)
+        .fetch_optional(conn)
+        .await)
+}
+
+pub async fn upsert(tx: &mut Tx, place: Place, envelope: &[u8], now: Timestamp) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO client_credentials \
+         (client_id, slot_id, tag, version, encrypted_value, created_at, last_rotated_at) \
+         VALUES ($1, $2, 'our-managed', $3, $4, $5, $5) \
+         ON CONFLICT (client_id, slot_id) DO UPDATE \
+         SET version = $3, encrypted_value = $4, last_rotated_at = $5",
+    )
+    .bind(place.client_id)
+    .bind(place.slot_id)
+    .bind(i64::try_from(place.version).unwrap_or(i64::MAX))
+    .bind(envelope)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn envelope(tx: &mut Tx, place: Place) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT encrypted_value FROM client_credentials WHERE client_id = $1 AND slot_id = $2 AND version = $3",
+    )
+    .bind(place.client_id)
+    .bind(place.slot_id)
+    .bind(i64::try_from(place.version).unwrap_or(i64::MAX))
+    .fetch_optional(conn)
+    .await)
+}
+
+pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT slot_id, version, last_rotated_at FROM client_credentials WHERE client_id = $1",
+    )
+    .bind(client_id)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<DeviceId>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT id FROM devices WHERE client_id = $1 AND state = 'enrolled'")
+        .bind(client_id)
+        .fetch_all(conn)
+        .await)
+}
+
+/// Slots and versions that a device should have: what is stored for its client, of components in scope.
+pub async fn wanted(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<(SlotId, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT client_credentials.slot_id, client_credentials.version FROM devices \
+         JOIN client_credentials ON client_credentials.client_id = devices.client_id \
+         JOIN component_credential_slots ON component_credential_slots.id = client_credentials.slot_id \
+         JOIN client_components ON client_components.client_id = devices.client_id \
+         AND client_components.component_key = component_credential_slots.component_key \
+         WHERE devices.id = $1",
+    )
+    .bind(device_id)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn insert_delivery(
+    tx: &mut Tx,
+    id: DeliveryId,
+    device_id: DeviceId,
+    slot_id: SlotId,
+    version: i64,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO deliveries (id, device_id, slot_id, tag, version, state, created_at) \
+         VALUES ($1, $2, $3, 'our-managed', $4, $5, $6) ON CONFLICT (device_id, slot_id, version) DO NOTHING",
+    )
+    .bind(id)
+    .bind(device_id)
+    .bind(slot_id)
+    .bind(version)
+    .bind(DeliveryState::Pending)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+/// Closes older versions that have not arrived.
+pub async fn supersede(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    slot_id: SlotId,
+    version: i64,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = $4 WHERE device_id = $1 AND slot_id = $2 AND version < $3 AND state <> 'receipted'",
+    )
+    .bind(device_id)
+    .bind(slot_id)
+    .bind(version)
+    .bind(DeliveryState::Superseded)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn deliveries(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Delivery>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT deliveries.id, deliveries.device_id, devices.client_id, deliveries.slot_id, slots.component_key, \
+         slots.slot_key, slots.display_name, deliveries.version, deliveries.state, deliveries.reason, \
+         deliveries.receipt_at FROM deliveries JOIN devices ON devices.id = deliveries.device_id \
+         JOIN component_credential_slots AS slots ON slots.id = deliveries.slot_id \
+         WHERE deliveries.device_id = $1 ORDER BY slots.component_key, slots.slot_key, deliveries.version",
+    )
+    .bind(device_id)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn delivery(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    id: DeliveryId,
+) -> Result<Option<Delivery>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT deliveries.id, deliveries.device_id, devices.client_id, deliveries.slot_id, slots.component_key, \
+         slots.slot_key, slots.display_name, deliveries.version, deliveries.state, deliveries.reason, \
+         deliveries.receipt_at FROM deliveries JOIN devices ON devices.id = deliveries.device_id \
+         JOIN component_credential_slots AS slots ON slots.id = deliveries.slot_id \
+         WHERE deliveries.device_id = $1 AND deliveries.id = $2",
+    )
+    .bind(device_id)
+    .bind(id)
+    .fetch_optional(conn)
+    .await)
+}
+
+/// The X25519 key of an enrolled device.
+pub async fn sealing_key(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT enrollments.sealing_public_key FROM devices JOIN enrollments ON enrollments.device_id = devices.id \
+         WHERE devices.id = $1 AND devices.state = 'enrolled' AND enrollments.state = 'enrolled'",
+    )
+    .bind(device_id)
+    .fetch_optional(conn)
+    .await)
+}
+
+pub async fn tls_spki(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT tls_spki FROM enrollments WHERE device_id = $1 AND state = 'enrolled'",
+    )
+    .bind(device_id)
+    .fetch_optional(conn)
+    .await)
+}
+
+pub async fn mark_sent(tx: &mut Tx, id: DeliveryId, expires: Timestamp) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = 'sent', expires_at = $2 WHERE id = $1 AND state IN ('pending', 'sent')",
+    )
+    .bind(id)
+    .bind(expires)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+pub async fn set_decrypt(tx: &mut Tx, id: DeliveryId, seq: i64) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE deliveries SET decrypt_seq = $2 WHERE id = $1")
+        .bind(id)
+        .bind(seq)
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
+pub async fn decrypt_of(tx: &mut Tx, id: DeliveryId) -> Result<Option<i64>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT decrypt_seq FROM deliveries WHERE id = $1").bind(id).fetch_one(conn).await)
+}
+
+pub async fn mark_receipted(
+    tx: &mut Tx,
+    id: DeliveryId,
+    receipt: &str,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = 'receipted', receipt = $2, receipt_at = $3, reason = NULL \
+         WHERE id = $1 AND state <> 'receipted'",
+    )
+    .bind(id)
+    .bind(receipt)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+pub async fn mark_refused(tx: &mut Tx, id: DeliveryId, reason: &str) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE deliveries SET state = 'refused', reason = $2 WHERE id = $1 AND state = 'sent'")
+        .bind(id)
+        .bind(reason)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}

@@ -1,0 +1,119 @@
+use std::collections::HashMap;
+
+use axum::extract::{Form, Path, State};
+use axum::response::{IntoResponse as _, Redirect};
+use shared::ids::ClientId;
+use shared::secret::Secret;
+
+use super::views::{OurSlot as OurView, SecretsPage, TheirSlot as TheirView};
+use super::{SecretError, check_value, put, stored};
+use crate::access::Visitor;
+use crate::app::App;
+use crate::catalog::{self, AnySlot, Catalog};
+use crate::clients::{self, views::ClientRef};
+use crate::error::Failure;
+use crate::pages::{Page, PageFailure, page, status};
+use crate::web::{FieldError, Moment, Section};
+
+pub async fn secrets_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {
+    page(&filled(&app, &visitor, id, Vec::new(), None).await?)
+}
+
+/// Values arrive in fields named `slot-ID`. Every filled one is stored; one that doesn't fit stops none of the others.
+pub async fn secrets_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<ClientId>,
+    Form(form): Form<HashMap<String, Secret<String>>>,
+) -> Page {
+    let mut tx = app.db.read().await?;
+    let client = clients::get(&mut tx, id).await?;
+    let slots = clients::slots(&mut tx, id).await?;
+    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
+    drop(tx);
+    let mut errors = Vec::new();
+    let mut saved = 0;
+    for slot in slots.iter().filter_map(ours) {
+        let field = field(slot);
+        let Some(value) = form.get(&field).filter(|value| !value.expose().is_empty()) else { continue };
+        let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
+        let checked = manifest.map_or(Ok(()), |manifest| check_value(manifest, &slot.slot_key, value));
+        let done = match checked {
+            Ok(()) => put(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => saved += 1,
+            Err(error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form)) => {
+                errors.push(FieldError::new(field, error.to_string()));
+            }
+            Err(error) => return Err(Failure::from(error).into()),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(Redirect::to(&format!("/clients/{id}")).into_response());
+    }
+    let sentence =
+        (saved > 0).then(|| crate::web::count(saved as u64, "secret was saved.", "secrets were saved."));
+    let shown = filled(&app, &visitor, id, errors, sentence).await?;
+    Ok((status(422), page(&shown)?).into_response())
+}
+
+fn ours(slot: &AnySlot) -> Option<&catalog::OurSlot> {
+    match slot {
+        AnySlot::Ours(slot) => Some(slot),
+        AnySlot::Theirs(_) => None,
+    }
+}
+
+fn field(slot: &catalog::OurSlot) -> String {
+    format!("slot-{}", slot.id)
+}
+
+async fn filled(
+    app: &App,
+    visitor: &Visitor,
+    id: ClientId,
+    errors: Vec<FieldError>,
+    saved: Option<String>,
+) -> Result<SecretsPage, PageFailure> {
+    let mut tx = app.db.read().await?;
+    let client = clients::get(&mut tx, id).await?;
+    let known = stored(&mut tx, id).await?;
+    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for slot in clients::slots(&mut tx, id).await? {
+        match slot {
+            AnySlot::Ours(slot) => ours.push(OurView {
+                field: field(&slot),
+                component: component_name(catalog.as_ref(), &slot.component_key),
+                name: slot.name,
+                key: slot.slot_key,
+                stored: known.iter().find(|secret| secret.slot_id == slot.id).map(|secret| {
+                    let version = u64::try_from(secret.version).unwrap_or(0);
+                    (version, Moment { at: secret.last_rotated_at, now: visitor.now })
+                }),
+            }),
+            AnySlot::Theirs(slot) => theirs.push(TheirView {
+                component: component_name(catalog.as_ref(), &slot.component_key),
+                hint: clients::fill_hint(&slot.hint, &client),
+                name: slot.name,
+                key: slot.slot_key,
+            }),
+        }
+    }
+    Ok(SecretsPage {
+        shell: visitor.shell(Section::Clients),
+        client: ClientRef { href: format!("/clients/{id}"), name: client.name },
+        ours,
+        theirs,
+        errors,
+        saved,
+    })
+}
+
+fn component_name(catalog: Option<&Catalog>, key: &str) -> String {
+    catalog
+        .and_then(|catalog| catalog.manifests.get(key))
+        .map_or_else(|| key.to_owned(), |manifest| manifest.name.clone())
+}

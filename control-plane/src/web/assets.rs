@@ -1,0 +1,72 @@
+//! The static files, inside the binary. A link carries the hash of the file (`?v=…`), so a browser may keep it for ever;
+//! add a file by adding a line to the list.
+
+use std::sync::LazyLock;
+
+use shared::crypto::{hex, sha256};
+
+/// For an answer to a request that carries the current `v`.
+pub const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+pub struct Asset {
+    pub path: &'static str,
+    pub content_type: &'static str,
+    pub bytes: &'static [u8],
+}
+
+macro_rules! assets {
+    ($($path:literal $content_type:literal),+ $(,)?) => {
+        static ASSETS: &[Asset] = &[$(Asset {
+            path: $path,
+            content_type: $content_type,
+            bytes: include_bytes!(concat!("../../static/", $path)),
+        }),+];
+    };
+}
+
+assets! {
+    "console.css" "text/css; charset=utf-8",
+    "console.js" "text/javascript; charset=utf-8",
+    "icons.svg" "image/svg+xml",
+    "favicon.svg" "image/svg+xml",
+    "favicon-needs.svg" "image/svg+xml",
+}
+
+static VERSIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    ASSETS
+        .iter()
+        .map(|asset| {
+            let mut version = hex(&sha256(asset.bytes));
+            version.truncate(16);
+            version
+        })
+        .collect()
+});
+
+pub fn find(name: &str) -> Option<&'static Asset> {
+    position(name).map(|at| &ASSETS[at])
+}
+
+/// The address of a file in this version of it: "/static/console.css?v=…".
+pub fn href(name: &str) -> String {
+    match position(name) {
+        Some(at) => format!("/static/{name}?v={}", VERSIONS[at]),
+        None => format!("/static/{name}"),
+    }
+}
+
+impl Asset {
+    /// The first 16 hex digits of the SHA-256, as `v` in the address has them.
+    pub fn version(&self) -> &'static str {
+        position(self.path).map_or("", |at| VERSIONS[at].as_str())
+    }
+
+    /// A strong ETag.
+    pub fn etag(&self) -> String {
+        format!("\"{}\"", self.version())
+    }
+}
+
+fn position(name: &str) -> Option<usize> {
+    ASSETS.iter().position(|asset| asset.path == name)
+}
