@@ -16,12 +16,12 @@ use shared::catalog::{Manifest, Wrapper};
 use shared::time::Clock;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::bundles::Catalog;
 use crate::config::{Identity, Paths};
 use crate::journal::{Journal, Params, Reading};
-use crate::steps::environment;
+use crate::steps::environment::{self, Environment};
 use crate::vault::Vault;
 
 const LONGEST_REQUEST: u64 = 4096;
@@ -41,7 +41,7 @@ pub enum Answer {
     Environment {
         /// Of the managed user: PATH, HOME and what else their programs need.
         user: BTreeMap<String, String>,
-        values: BTreeMap<String, String>,
+        values: Environment,
     },
     /// A secret or a parameter isn't on the device yet.
     Missing {
@@ -50,15 +50,6 @@ pub enum Answer {
     Refused {
         reason: String,
     },
-}
-
-impl Answer {
-    fn wipe(&mut self) {
-        match self {
-            Self::Environment { values, .. } => values.values_mut().for_each(|value| value.zeroize()),
-            Self::Missing { .. } | Self::Refused { .. } => {}
-        }
-    }
 }
 
 /// The verified catalog of the scope, as the daemon knows it.
@@ -127,14 +118,12 @@ impl Broker {
         let (from, mut to) = stream.split();
         let mut line = String::new();
         BufReader::new(from.take(LONGEST_REQUEST)).read_line(&mut line).await?;
-        let mut answer = match serde_json::from_str::<Ask>(&line) {
+        let answer = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => self.answer(uid, &ask),
             Err(_) => Answer::Refused { reason: "the request can't be understood".to_owned() },
         };
         let mut bytes = Zeroizing::new(Vec::with_capacity(128 * 1024));
-        let written = serde_json::to_writer(&mut *bytes, &answer);
-        answer.wipe();
-        written.map_err(io::Error::other)?;
+        serde_json::to_writer(&mut *bytes, &answer).map_err(io::Error::other)?;
         bytes.push(b'\n');
         to.write_all(&bytes).await
     }
@@ -171,7 +160,7 @@ impl Broker {
         params: Option<&BTreeMap<String, String>>,
     ) -> Result<Answer, Answer> {
         let failed = |error: &dyn std::fmt::Display| Answer::Refused { reason: error.to_string() };
-        let mut values = BTreeMap::new();
+        let mut values = Environment::default();
         let mut read = Vec::new();
         for (name, slot) in &wrapper.slots {
             let held = self.vault.read(&manifest.key, slot).map_err(|error| failed(&error))?;

@@ -1,5 +1,5 @@
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -151,6 +151,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn join(join: &Join) -> anyhow::Result<ExitCode> {
     log_to_stderr();
+    platform::forbid_inspection()?;
     let paths = join.data.paths(join.dev)?;
     let options = JoinOptions {
         board: join.board.clone(),
@@ -292,7 +293,11 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BOARD_AGENT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
 }
 
 /// A line for whoever called, at once: other programs read it as it comes.

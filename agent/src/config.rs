@@ -110,8 +110,10 @@ impl Paths {
 
     /// Makes the folders. The managed user may walk through the data folder, not list it.
     pub fn create(&self) -> Result<(), ConfigError> {
+        // Only a folder that we make gets our permissions: `--data /tmp` must not change /tmp.
+        files::new_folder(&self.data, 0o711)
+            .map_err(|error| ConfigError::File { path: self.data.clone(), error })?;
         let all = [
-            (self.data.clone(), 0o711),
             (self.bundles(), 0o700),
             (self.publisher_keys(), 0o700),
             (self.attempts(), 0o711),
@@ -250,4 +252,33 @@ pub fn save_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ConfigError
         .map_err(|error| ConfigError::Content { path: path.to_owned(), error })?;
     files::write_atomic(path, &bytes, 0o600)
         .map_err(|error| ConfigError::File { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_there_keeps_its_permissions_and_ours_get_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+        let paths = Paths::new(folder.path().to_owned());
+        paths.create().unwrap();
+        assert_eq!(mode(folder.path()), 0o1777);
+        assert_eq!(mode(&paths.bundles()), 0o700);
+        assert_eq!(mode(&paths.wrappers()), 0o755);
+        let paths = Paths::new(folder.path().join("data"));
+        paths.create().unwrap();
+        assert_eq!(mode(paths.data()), 0o711);
+    }
+
+    #[test]
+    fn without_joining_there_is_no_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = Identity::load(&Paths::new(folder.path().to_owned()));
+        assert!(matches!(refused, Err(ConfigError::NotJoined { .. })));
+    }
 }

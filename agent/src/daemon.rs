@@ -2,15 +2,15 @@
 
 mod beside;
 mod deliveries;
+mod effects;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 use shared::catalog::Platform;
-use shared::ids::ReportId;
-use shared::protocol::link::{FromAgent, Hello, Report, ReportBody, Scope, Welcome};
-use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
+use shared::protocol::link::{FromAgent, Hello, ReportBody, Scope};
+use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
 use shared::time::Clock;
 use tokio::sync::{mpsc, watch};
@@ -19,9 +19,9 @@ use tokio::time::MissedTickBehavior;
 use crate::broker::{self, Broker, Current};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{self, ConfigError, Identity, Paths};
-use crate::engine::{Effect, Engine, Event, Known, Machine};
+use crate::engine::{Engine, Event, Known, Machine};
 use crate::inventory::Inventory;
-use crate::journal::{Attempt, Journal, JournalError};
+use crate::journal::{Journal, JournalError};
 use crate::link::{self, LinkEvent};
 use crate::platform::{self, PlatformError};
 use crate::status::Live;
@@ -29,13 +29,8 @@ use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, ClientIdentity, TlsError};
 use crate::vault::{self, DeviceKeys, StoreError};
-use crate::wrappers;
 
 const HOURLY: Duration = Duration::from_secs(3600);
-/// Clocks further apart than this are worth a warning.
-const SKEW: Duration = Duration::from_secs(120);
-/// Left free in the link's queue for refusals.
-const SPARE: usize = 8;
 
 pub struct Options {
     pub paths: Paths,
@@ -106,6 +101,8 @@ struct LinkState {
     welcomed: bool,
     /// Place in the journal of the last report that was sent on this link.
     sent: Option<u64>,
+    /// The link's queue was full; more waits.
+    backlog: bool,
 }
 
 /// Runs until `stop` says so.
@@ -122,8 +119,8 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
 
     let mut hourly = tokio::time::interval_at(tokio::time::Instant::now() + HOURLY, HOURLY);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut pump = tokio::time::interval(Duration::from_secs(1));
-    pump.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut backlog = tokio::time::interval(Duration::from_millis(100));
+    backlog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut link_alive = true;
     while !*stop.borrow() {
         tokio::select! {
@@ -137,7 +134,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
                 daemon.report_anyway = true;
                 daemon.look();
             }
-            _ = pump.tick() => daemon.pump()?,
+            _ = backlog.tick(), if daemon.has_backlog() => daemon.pump()?,
             changed = stop.changed() => if changed.is_err() { break },
         }
     }
@@ -239,7 +236,7 @@ impl Daemon {
             LinkEvent::Up(sender) => {
                 let hello = FromAgent::Hello(self.hello()?);
                 if sender.try_send(hello).is_ok() {
-                    self.link = Some(LinkState { sender, welcomed: false, sent: None });
+                    self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
                 }
                 Ok(())
             }
@@ -278,135 +275,6 @@ impl Daemon {
         self.perform_all(effects)
     }
 
-    fn perform_all(&mut self, effects: Vec<Effect>) -> Result<(), DaemonError> {
-        effects.into_iter().try_for_each(|effect| self.perform(effect))
-    }
-
-    fn perform(&mut self, effect: Effect) -> Result<(), DaemonError> {
-        match effect {
-            Effect::Welcomed(welcome) => self.welcomed(&welcome)?,
-            Effect::Fetch(digest) => self.fetch(digest),
-            Effect::Remember(offer) => self.remember(offer)?,
-            Effect::Start(plan) => self.start(*plan),
-            Effect::Report(body) => self.report(vec![body])?,
-            Effect::RepeatAttempt(id) => {
-                let last = self.journal.attempt(id)?.and_then(|attempt| attempt.last);
-                self.journal.record(last.as_slice())?;
-                self.pump()?;
-            }
-            Effect::RepeatDelivery(id) => {
-                let last = self.journal.delivery(id)?;
-                self.journal.record(last.as_slice())?;
-                self.pump()?;
-            }
-            Effect::Store { deliver, tag, pattern } => {
-                let result = self.store(&deliver, tag, pattern.as_deref());
-                self.engine_event(Event::Stored { deliver, result })?;
-            }
-            Effect::Acknowledged(reports) => {
-                self.journal.acknowledged(&reports)?;
-                self.pump()?;
-            }
-            Effect::Refuse(refused) => {
-                tracing::warn!(what = %refused.what, reason = %refused.reason, "refused");
-                if let Some(link) = &self.link {
-                    // Only a courtesy: the board offers again what matters.
-                    let _ = link.sender.try_send(FromAgent::Refused(refused));
-                }
-            }
-            Effect::SaveScope(scope) => {
-                config::save_scope(&self.paths, &scope)?;
-                self.live.bundle_digest.clone_from(&scope.bundle_digest);
-                self.scope = scope;
-                self.live.save(&self.paths)?;
-            }
-            Effect::SaveSeen(seen) => {
-                self.journal.set_seen(&seen)?;
-                self.live.bundle_serial = seen.serial;
-                self.live.save(&self.paths)?;
-            }
-            Effect::ScopeReady(catalog) => self.scope_ready(catalog),
-            Effect::Probe => self.look(),
-        }
-        Ok(())
-    }
-
-    fn welcomed(&mut self, welcome: &Welcome) -> Result<(), DaemonError> {
-        if welcome.device_id != self.identity.device_id || welcome.client_id != self.identity.client_id {
-            tracing::error!(device = %welcome.device_id, "the board takes this device for another one");
-        }
-        let now = self.clock.now();
-        let skew = now.since(welcome.time).max(welcome.time.since(now));
-        if skew > SKEW {
-            tracing::warn!(seconds = skew.as_secs(), "this machine's clock and the board's are apart");
-        }
-        self.journal.set_audit_head(&welcome.audit_head)?;
-        self.live.audit_head = Some(welcome.audit_head.clone());
-        self.live.last_link = Some(now);
-        self.live.save(&self.paths)?;
-        if let Some(link) = &mut self.link {
-            link.welcomed = true;
-        }
-        tracing::info!("the link is up");
-        self.pump()
-    }
-
-    fn remember(&mut self, offer: Offer) -> Result<(), DaemonError> {
-        tracing::info!(attempt = %offer.attempt_id, component = %offer.component, step = %offer.step, "offered");
-        let (component, params) = (offer.component.clone(), offer.params.clone());
-        let at = self.clock.now();
-        self.journal.offered(&Attempt { offer, at, next_chunk: 0, last: None })?;
-        if !params.is_empty() {
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            if current.params.get(&component) != Some(&params) {
-                current.params.insert(component, params);
-                self.journal.set_params(&current.params)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn scope_ready(&mut self, catalog: Arc<Catalog>) {
-        for key in &self.scope.components {
-            if let Some(manifest) = catalog.manifests.get(key) {
-                self.write_wrappers(key, &manifest.wrappers);
-            }
-        }
-        self.current.write().unwrap_or_else(PoisonError::into_inner).catalog = Some(catalog);
-    }
-
-    fn write_wrappers(&self, component: &str, list: &[shared::catalog::Wrapper]) {
-        if let Err(error) = wrappers::write(&self.paths, self.context.launcher.program(), component, list) {
-            tracing::error!(component, %error, "the wrappers can't be written");
-        }
-    }
-
-    fn report(&mut self, bodies: Vec<ReportBody>) -> Result<(), DaemonError> {
-        let at = self.clock.now();
-        let reports: Vec<Report> = bodies
-            .into_iter()
-            .map(|body| Report { id: ReportId::new(&*self.clock, &*self.random), at, body })
-            .collect();
-        self.journal.record(&reports)?;
-        self.pump()
-    }
-
-    /// Sends what waits in the journal, in order, as far as the link takes it.
-    fn pump(&mut self) -> Result<(), DaemonError> {
-        let Some(link) = self.link.as_mut().filter(|link| link.welcomed) else { return Ok(()) };
-        let room = link.sender.capacity().saturating_sub(SPARE);
-        if room == 0 {
-            return Ok(());
-        }
-        for (place, report) in self.journal.waiting(link.sent, room)? {
-            if link.sender.try_send(FromAgent::Report(report)).is_err() {
-                break;
-            }
-            link.sent = Some(place);
-        }
-        Ok(())
-    }
-
     fn output(
         &mut self,
         first: OutputChunk,
@@ -432,6 +300,10 @@ impl Daemon {
                 if let Ok(first) = output.try_recv() {
                     self.output(first, output)?;
                 }
+                if ended.outcome == Outcome::Interrupted && *self.stop_steps.borrow() {
+                    // It stays unfinished in the journal: the next start goes on with it.
+                    return Ok(());
+                }
                 tracing::info!(attempt = %ended.attempt_id, outcome = ?ended.outcome, "ended");
                 self.engine_event(Event::AttemptEnded(ended))
             }
@@ -439,7 +311,7 @@ impl Daemon {
         }
     }
 
-    /// Lets what must not be killed finish. What was killed stays unfinished in the journal: the next start goes on.
+    /// Lets what must not be killed finish, and waits until the rest is ended.
     async fn wind_down(
         &mut self,
         happenings: &mut mpsc::Receiver<Happened>,
@@ -448,10 +320,8 @@ impl Daemon {
         while self.steps_running > 0 {
             tokio::select! {
                 Some(chunk) = output.recv() => self.output(chunk, output)?,
-                Some(what) = happenings.recv() => match what {
-                    Happened::Ended(ended) if ended.outcome == Outcome::Interrupted => self.steps_running -= 1,
-                    Happened::Ended(_) => self.happened(what, output)?,
-                    Happened::Bundle { .. } | Happened::Looked(_) => {}
+                Some(what) = happenings.recv() => if matches!(what, Happened::Ended(_)) {
+                    self.happened(what, output)?;
                 },
             }
         }

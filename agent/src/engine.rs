@@ -2,6 +2,7 @@
 //!
 //! To add a frame: a variant of [`Event`] or of `FromBoard`, its rule here, its effect in `daemon`, a row in the tests.
 
+mod deliveries;
 mod offers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,6 @@ use shared::catalog::{Platform, Tag};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
 use shared::protocol::link::{Deliver, FromBoard, HeldSecret, Receipt, Refused, ReportBody, Scope, Welcome};
 use shared::protocol::steps::{AttemptEnded, Offer, Outcome};
-use shared::secret::MAX_LEN;
 use shared::time::Timestamp;
 
 use crate::bundles::Catalog;
@@ -22,8 +22,6 @@ use offers::Verdict;
 
 /// Catalogs in memory; more are read from disk when they are needed.
 const CATALOGS: usize = 4;
-/// `BSD1`, encapsulated key and tag around a value.
-const SEALED_EXTRA: usize = 4 + 32 + 16;
 
 pub enum Event {
     Frame(FromBoard),
@@ -209,9 +207,22 @@ impl Engine {
         effects.push(Effect::SaveScope(scope));
         let Some(digest) = digest else { return };
         match self.catalogs.get(&digest) {
-            Some(catalog) => effects.extend([Effect::ScopeReady(Arc::clone(catalog)), Effect::Probe]),
+            Some(catalog) => self.scope_ready(Arc::clone(catalog), effects),
             None => self.fetch(&digest, effects),
         }
+    }
+
+    fn scope_ready(&self, catalog: Arc<Catalog>, effects: &mut Vec<Effect>) {
+        match self.too_old(&catalog) {
+            None => effects.extend([Effect::ScopeReady(catalog), Effect::Probe]),
+            Some(reason) => effects.push(Effect::Refuse(Refused { what: "bundle".to_owned(), reason })),
+        }
+    }
+
+    /// The newest bundle says how old another one may be that was accepted before it.
+    fn too_old(&self, catalog: &Catalog) -> Option<String> {
+        let (serial, least) = (catalog.bundle.serial, self.seen.min_serial);
+        (serial < least).then(|| format!("bundle {serial} is too old: the publisher wants at least {least}"))
     }
 
     fn fetch(&mut self, digest: &str, effects: &mut Vec<Effect>) {
@@ -237,9 +248,7 @@ impl Engine {
         };
         if self.scope.bundle_digest.as_deref() == Some(digest) {
             match (&failed, self.catalogs.get(digest)) {
-                (None, Some(catalog)) => {
-                    effects.extend([Effect::ScopeReady(Arc::clone(catalog)), Effect::Probe]);
-                }
+                (None, Some(catalog)) => self.scope_ready(Arc::clone(catalog), effects),
                 (reason, _) => effects.push(Effect::Refuse(Refused {
                     what: "bundle".to_owned(),
                     reason: reason.clone().unwrap_or_default(),
@@ -382,61 +391,6 @@ impl Engine {
         }
         self.ended.insert(ended.attempt_id);
         effects.push(Effect::Report(ReportBody::AttemptEnded(ended)));
-    }
-
-    fn deliver(&mut self, deliver: Deliver, now: Instant, effects: &mut Vec<Effect>) {
-        let id = deliver.delivery_id;
-        if self.answered.contains(&id) {
-            effects.push(Effect::RepeatDelivery(id));
-            return;
-        }
-        if self.waiting_deliveries.iter().any(|waiting| waiting.delivery_id == id) {
-            return;
-        }
-        let Some(catalog) = self.catalogs.get(&deliver.bundle_digest) else {
-            self.fetch(&deliver.bundle_digest, effects);
-            self.waiting_deliveries.push(deliver);
-            return;
-        };
-        let slot = catalog.manifests.get(&deliver.component).and_then(|m| m.slot(&deliver.slot));
-        let held = self.held.get(&(deliver.component.clone(), deliver.slot.clone()));
-        let refusal = match slot {
-            None => Some(format!("the manifest has no slot {}/{}", deliver.component, deliver.slot)),
-            Some(slot) if slot.tag == Tag::ClientSupplied => {
-                Some("this slot is client-supplied: the board must not have a value for it".to_owned())
-            }
-            Some(_) if self.board_now(now).is_some_and(|now| now > deliver.expires) => {
-                Some("the delivery has expired".to_owned())
-            }
-            Some(_) if deliver.sealed.len() > MAX_LEN + SEALED_EXTRA => {
-                Some("the value is larger than 16 KiB".to_owned())
-            }
-            Some(_) => held
-                .filter(|held| **held > deliver.version)
-                .map(|held| format!("version {held} is held already; {} is older", deliver.version)),
-        };
-        match (refusal, slot) {
-            (None, Some(slot)) => {
-                effects.push(Effect::Store { tag: slot.tag, pattern: slot.pattern.clone(), deliver });
-            }
-            (reason, _) => self.refuse_delivery(id, reason.unwrap_or_default(), effects),
-        }
-    }
-
-    fn refuse_delivery(&mut self, delivery_id: DeliveryId, reason: String, effects: &mut Vec<Effect>) {
-        self.answered.insert(delivery_id);
-        effects.push(Effect::Report(ReportBody::DeliveryRefused { delivery_id, reason }));
-    }
-
-    fn stored(&mut self, deliver: Deliver, result: Result<Receipt, String>, effects: &mut Vec<Effect>) {
-        match result {
-            Ok(receipt) => {
-                self.answered.insert(deliver.delivery_id);
-                self.held.insert((deliver.component, deliver.slot), deliver.version);
-                effects.extend([Effect::Report(ReportBody::Receipt(receipt)), Effect::Probe]);
-            }
-            Err(reason) => self.refuse_delivery(deliver.delivery_id, reason, effects),
-        }
     }
 
     /// The board's time now: a Mac whose clock is wrong still knows what has expired.

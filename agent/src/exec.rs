@@ -53,7 +53,7 @@ fn prepare(paths: &Paths, target: &str, command: &[OsString]) -> Result<Command,
         Answer::Refused { reason } => return Err(ExecError::Refused(reason)),
     };
     let mut prepared = Command::new(program);
-    prepared.args(arguments).envs(&user).envs(&values);
+    prepared.args(arguments).envs(&user).envs(values.expose());
     if let Some(path) = merged_path(&user, std::env::var_os("PATH")) {
         prepared.env("PATH", path);
     }

@@ -45,7 +45,7 @@ impl HttpError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Tls(TlsError::Connect { .. }) | Self::Broken(_) | Self::Timeout => true,
-            Self::Problem(problem) => problem.status >= 500,
+            Self::Problem(problem) => problem.status >= 500 || problem.status == 429,
             Self::Status(status) => *status >= 500,
             Self::Tls(_) | Self::Answer(_) | Self::Sign => false,
         }

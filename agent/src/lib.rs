@@ -12,6 +12,7 @@
 //! | `steps` | running a script as the managed user; output and masking |
 //! | `vault`, `broker`, `exec`, `wrappers` | secrets, and how programs get them |
 //! | `inventory` | looking at what is really installed |
+//! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
 //! | `platform` | what differs between macOS and Linux |
 
 pub mod broker;

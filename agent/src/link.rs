@@ -64,6 +64,11 @@ impl From<tungstenite::Error> for LinkError {
         if let tungstenite::Error::Http(response) = &error {
             return Self::Status(response.status().as_u16());
         }
+        if let tungstenite::Error::Io(io) = &error
+            && io.kind() == std::io::ErrorKind::UnexpectedEof
+        {
+            return Self::Closed("without a word".to_owned());
+        }
         Self::WebSocket(Box::new(error))
     }
 }

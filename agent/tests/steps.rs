@@ -32,8 +32,9 @@ mod scripts {
 
     async fn script(user: &ManagedUser, script: &str, timeout: Duration) -> (Ended, String) {
         let env = BTreeMap::from([("PATH", "/usr/bin:/bin"), ("GREETING", "it's\n\"here\"")]);
-        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let spec = RunSpec::for_user(user, env, script);
+        let env: BTreeMap<_, _> =
+            env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let spec = RunSpec::for_user(user, env.into(), script);
         let mut tail = Tail::of(10_000);
         let ended = run(&launcher(), spec, Some(timeout), &Masks::default(), Some(&mut tail), None).await;
         (ended.unwrap(), tail.finish())

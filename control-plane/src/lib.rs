@@ -31,4 +31,6 @@ pub mod secrets;
 pub mod web;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -110,7 +110,7 @@ impl Fixture {
     ) -> Result<BTreeMap<String, String>, String> {
         let ask = Ask { component: component.to_owned(), wrapper: wrapper.map(str::to_owned) };
         match self.broker.answer(uid, &ask) {
-            Answer::Environment { values, .. } => Ok(values),
+            Answer::Environment { values, .. } => Ok(values.expose().clone()),
             Answer::Missing { reason } => Err(format!("missing: {reason}")),
             Answer::Refused { reason } => Err(format!("refused: {reason}")),
         }

@@ -47,11 +47,8 @@ impl Engine {
             return Verdict::NeedsBundle;
         };
         let bundle = &catalog.bundle;
-        if bundle.serial < self.seen.min_serial {
-            return Verdict::Refused(format!(
-                "bundle {} is too old: the publisher wants at least {}",
-                bundle.serial, self.seen.min_serial
-            ));
+        if let Some(reason) = self.too_old(catalog) {
+            return Verdict::Refused(reason);
         }
         if self.board_now(now).is_some_and(|now| now > bundle.not_after) {
             return Verdict::Refused(format!("the bundle ended on {}", bundle.not_after));

@@ -4,8 +4,10 @@ use shared::catalog::Bundle;
 use shared::protocol::link::Head;
 use shared::protocol::steps::OfferKind;
 use shared::random::SystemRandom;
+use shared::secret::MAX_LEN;
 use shared::time::{Clock as _, SystemClock};
 
+use super::deliveries::SEALED_EXTRA;
 use super::*;
 
 const MANIFEST: &str = r#"
@@ -149,9 +151,8 @@ fn frame(engine: &mut Engine, frame: FromBoard) -> Vec<Effect> {
 
 fn refusal(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| {
-        if let Effect::Report(
-            ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. },
-        ) = effect
+        if let Effect::Report(ReportBody::DeliveryRefused { reason, .. })
+        | Effect::Remember { report: ReportBody::OfferRefused { reason, .. }, .. } = effect
         {
             Some(reason.as_str())
         } else {
@@ -169,15 +170,11 @@ fn an_offer_that_fits_is_journalled_reported_and_started_in_this_order() {
     let mut engine = engine();
     let offer = offer("install");
     let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
-    let [
-        Effect::Remember(remembered),
-        Effect::Report(ReportBody::AttemptStarted { attempt_id }),
-        Effect::Start(plan),
-    ] = effects.as_slice()
-    else {
+    let [Effect::Remember { offer: remembered, report }, Effect::Start(plan)] = effects.as_slice() else {
         panic!("{effects:?}")
     };
-    assert_eq!((remembered, attempt_id), (&offer, &offer.attempt_id));
+    assert_eq!(remembered, &offer);
+    assert_eq!(report, &ReportBody::AttemptStarted { attempt_id: offer.attempt_id });
     assert!(!plan.resume && plan.step.id == "install");
 }
 
@@ -317,6 +314,14 @@ fn an_older_bundle_still_runs_unless_the_newest_says_no() {
     Arc::get_mut(&mut newest).unwrap().bundle.min_serial = 11;
     engine.on(Event::Bundle { digest: digest(2), result: Ok(newest) }, Instant::now());
     assert!(refusal(&frame(&mut engine, FromBoard::Offer(offer("install")))).unwrap().contains("too old"));
+    assert!(
+        refusal(&frame(&mut engine, FromBoard::Deliver(deliver("OURS", 1)))).unwrap().contains("too old")
+    );
+    let scope = Scope { bundle_digest: Some(digest(1)), components: Vec::new() };
+    let effects = frame(&mut engine, FromBoard::Scope(scope));
+    assert!(
+        matches!(effects.as_slice(), [Effect::SaveScope(_), Effect::Refuse(refused)] if refused.what == "bundle")
+    );
 }
 
 #[test]

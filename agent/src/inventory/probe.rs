@@ -188,7 +188,8 @@ impl<'a> Prober<'a> {
     /// Runs a script as the managed user; its output is masked.
     async fn said(&self, script: &str) -> Said {
         let Context { launcher, paths, identity, .. } = self.context;
-        let spec = RunSpec::for_user(&identity.managed_user, environment::base(identity, paths), script);
+        let spec =
+            RunSpec::for_user(&identity.managed_user, environment::base(identity, paths).into(), script);
         let mut tail = Tail::of(MOST);
         let ended = run::run(launcher, spec, Some(TIMEOUT), &self.masks, Some(&mut tail), None).await;
         Said { ended: ended.map_err(|error| error.to_string()), text: tail.finish() }

@@ -5,10 +5,42 @@ use std::io;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 use shared::catalog::Platform;
+use zeroize::Zeroize as _;
 
 use crate::config::{Identity, ManagedUser, Paths};
 use crate::{files, platform};
+
+/// An environment that may hold secrets: wiped when it is dropped. No Debug.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    pub fn insert(&mut self, name: String, value: String) {
+        if let Some(mut old) = self.0.insert(name, value) {
+            old.zeroize();
+        }
+    }
+
+    /// The variables themselves. Every call is a place to look at in a review.
+    pub fn expose(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl From<BTreeMap<String, String>> for Environment {
+    fn from(variables: BTreeMap<String, String>) -> Self {
+        Self(variables)
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(|value| value.zeroize());
+    }
+}
 
 /// Without secrets and parameters: those belong to one step.
 pub fn base(identity: &Identity, paths: &Paths) -> BTreeMap<String, String> {

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Identity, ManagedUser, Paths};
 use crate::vault::{StoreError, Vault};
+use environment::Environment;
 use mask::Masks;
 use output::{ChunkSink, Sink, Tail};
 use run::{Ended, Launcher, RunError};
@@ -178,7 +179,7 @@ impl Attempt<'_> {
         &self,
         name: &str,
         script: &str,
-        environment: &BTreeMap<String, String>,
+        environment: &Environment,
         masks: &Masks,
     ) -> Result<Look, StepError> {
         let mut tail = Tail::new();
@@ -201,7 +202,7 @@ impl Attempt<'_> {
     async fn run(
         &self,
         script: &str,
-        environment: &BTreeMap<String, String>,
+        environment: &Environment,
         timeout: Option<Duration>,
         masks: &Masks,
         sink: Option<&mut dyn Sink>,
@@ -219,12 +220,12 @@ impl Attempt<'_> {
         }
     }
 
-    fn environment(&self) -> Result<(BTreeMap<String, String>, secret_files::Folder), StepError> {
+    fn environment(&self) -> Result<(Environment, secret_files::Folder), StepError> {
         let Context { identity, paths, vault, .. } = self.context;
-        let mut environment = match self.plan.step.run_as {
+        let mut environment = Environment::from(match self.plan.step.run_as {
             Some(As::Root) => environment::of_root(paths),
             Some(As::User | As::Board) | None => environment::base(identity, paths),
-        };
+        });
         environment.insert("BOARD_ATTEMPT".to_owned(), self.plan.attempt_id.to_string());
         for (key, value) in &self.plan.params {
             environment.insert(format!("BOARD_PARAM_{key}"), value.clone());

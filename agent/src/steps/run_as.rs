@@ -3,7 +3,6 @@
 //! The daemon starts it as its own executable and sends one [`RunSpec`] through stdin, secrets included: nothing of it
 //! is in argv or in a file.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,10 +11,11 @@ use std::process::Command;
 
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::config::ManagedUser;
 use crate::platform::{self, PlatformError};
+use crate::steps::environment::Environment;
 
 /// No Debug: the environment may hold secrets.
 #[derive(Serialize, Deserialize)]
@@ -23,15 +23,9 @@ pub struct RunSpec {
     user: String,
     uid: u32,
     gid: u32,
-    env: BTreeMap<String, String>,
+    env: Environment,
     cwd: PathBuf,
     script: String,
-}
-
-impl Drop for RunSpec {
-    fn drop(&mut self) {
-        self.env.values_mut().for_each(|value| value.zeroize());
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +41,7 @@ pub enum RunAsError {
 }
 
 impl RunSpec {
-    pub fn for_user(user: &ManagedUser, env: BTreeMap<String, String>, script: &str) -> Self {
+    pub fn for_user(user: &ManagedUser, env: Environment, script: &str) -> Self {
         Self {
             user: user.name.clone(),
             uid: user.uid,
@@ -60,7 +54,8 @@ impl RunSpec {
 
     pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, RunAsError> {
         // Room for everything from the start: a growing buffer would leave copies behind.
-        let size: usize = self.env.iter().map(|(name, value)| name.len() + value.len() * 6 + 8).sum();
+        let size: usize =
+            self.env.expose().iter().map(|(name, value)| name.len() + value.len() * 6 + 8).sum();
         let mut bytes = Zeroizing::new(Vec::with_capacity(size + self.script.len() * 6 + 1024));
         serde_json::to_writer(&mut *bytes, self).map_err(|_| RunAsError::Spec)?;
         Ok(bytes)
@@ -89,6 +84,6 @@ fn prepare() -> Result<Command, RunAsError> {
         platform::become_user(&spec.user, spec.uid, spec.gid)?;
     }
     let mut command = Command::new("/bin/sh");
-    command.args(["-eu", "-c", &spec.script]).env_clear().envs(&spec.env).current_dir(&spec.cwd);
+    command.args(["-eu", "-c", &spec.script]).env_clear().envs(spec.env.expose()).current_dir(&spec.cwd);
     Ok(command)
 }

@@ -51,7 +51,7 @@ pub fn check_folder(folder: &Path) -> anyhow::Result<String> {
     let (texts, _, findings) =
         check::folder(folder).with_context(|| format!("{} can't be read", folder.display()))?;
     if findings.is_empty() {
-        return Ok(format!("{} components, nothing to complain about.", texts.len()));
+        return Ok(format!("{}, nothing to complain about.", components(texts.len())));
     }
     bail!("{}{} to mend.", check::report(&findings), findings.len())
 }
@@ -100,7 +100,7 @@ pub fn sign_folder(
     let signed = sign(&bundle, &private)?;
     std::fs::write(out, serde_json::to_vec(&signed)?)
         .with_context(|| format!("{} can't be written", out.display()))?;
-    Ok(format!("Bundle {serial} with {} components, digest {}.", bundle.manifests.len(), signed.digest()))
+    Ok(format!("Bundle {serial} with {}, digest {}.", components(bundle.manifests.len()), signed.digest()))
 }
 
 pub async fn import_file(
@@ -119,5 +119,9 @@ pub async fn import_file(
     let mut tx = db.write().await?;
     let catalog = import(&mut tx, clock, random, &signed, &publisher).await?;
     tx.commit().await?;
-    Ok(format!("Catalog {} imported, {} components.", catalog.serial, catalog.manifests.len()))
+    Ok(format!("Catalog {} imported, {}.", catalog.serial, components(catalog.manifests.len())))
+}
+
+fn components(number: usize) -> String {
+    crate::web::count(number as u64, "component", "components")
 }

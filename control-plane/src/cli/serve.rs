@@ -34,13 +34,11 @@ pub async fn serve(
     let provider = FileProvider::open(&args.key.path()?)?;
     let console = listen(args.console).await?;
     let agents = listen(args.agents).await?;
-    let agents_url = match args.agents_url {
-        Some(url) => url,
-        None => format!("https://{}", agents.local_addr()?),
-    };
-    let app = board::open(db, &provider, agents_url.clone(), clock, random).await?;
+    let agents_address = agents.local_addr()?;
+    let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
+    let app = board::open(db, &provider, agents_url, clock, random).await?;
     say(&format!("Console: http://{}", console.local_addr()?));
-    say(&format!("Agents: {agents_url}"));
+    say(&format!("Listening for agents: {agents_address}"));
 
     let (stop, stopped) = watch::channel(false);
     let routes = router::agents(app.clone());

@@ -104,8 +104,43 @@ impl EnrollmentsFragment {
 impl EnrollmentCard {
     /// What was typed, spread over the four boxes; what doesn't fit stays in the last one.
     fn boxes(&self) -> [String; 4] {
-        let typed: Vec<char> = self.typed.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
+        let typed: Vec<char> = self
+            .typed
+            .chars()
+            .filter(|c| !c.is_whitespace() && *c != '-')
+            .flat_map(char::to_uppercase)
+            .collect();
         let part = |from: usize, to: usize| typed.iter().skip(from).take(to - from).collect::<String>();
         [part(0, 4), part(4, 8), part(8, 12), part(12, usize::MAX)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_was_typed_comes_back_in_its_boxes() {
+        let moment = Moment { at: Timestamp::from_micros(0), now: Timestamp::from_micros(0) };
+        let card = EnrollmentCard {
+            id: String::new(),
+            host_name: String::new(),
+            client: ClientRef { href: String::new(), name: String::new() },
+            model: String::new(),
+            os: String::new(),
+            serial: String::new(),
+            managed_user: String::new(),
+            address: String::new(),
+            hardware_uuid: String::new(),
+            asked: moment,
+            expires: moment,
+            warnings: Vec::new(),
+            replaces: None,
+            error: None,
+            typed: "7q4k m2xp-abcd ef2345".to_owned(),
+        };
+        assert_eq!(card.boxes(), ["7Q4K", "M2XP", "ABCD", "EF2345"]);
     }
 }

@@ -134,8 +134,8 @@ impl RunbookFragment {
                 let text = "The agent is at it. What it says is among the steps.";
                 (about(RowState::Running, "Nothing for you right now", line), Some(line), Some(text))
             }
-            (None, None, None) if self.tally.done >= self.tally.total => {
-                let title = "Every step is done".to_owned();
+            (None, None, None) if self.first(RowState::Waiting).is_none() => {
+                let title = "No step is left".to_owned();
                 ((RowState::Done, "Nothing for you", title), None, Some("The device has what was agreed."))
             }
             (None, None, None) if !self.device.on => {
@@ -181,5 +181,26 @@ impl Tally {
         segments.extend(open);
         segments.resize(length as usize, RowState::Waiting.class());
         segments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_has_one_segment_a_step() {
+        let bar = Tally { done: 2, running: 1, needs_you: 0, failed: 0, total: 4 }.segments();
+        assert_eq!(bar, ["is-done", "is-done", "is-running", "is-waiting"]);
+        assert!(Tally::default().segments().is_empty());
+    }
+
+    #[test]
+    fn a_long_runbook_keeps_every_state_in_its_bar() {
+        let bar = Tally { done: 997, running: 1, needs_you: 1, failed: 1, total: 1000 }.segments();
+        assert_eq!(bar.len(), 40);
+        for class in ["is-done", "is-running", "is-needs", "is-failed"] {
+            assert!(bar.contains(&class), "{class}");
+        }
     }
 }

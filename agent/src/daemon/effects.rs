@@ -1,0 +1,160 @@
+//! Each effect of the engine, performed. What must survive a kill is in the journal before it is sent or started.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use shared::catalog::Wrapper;
+use shared::ids::ReportId;
+use shared::protocol::link::{FromAgent, Report, ReportBody, Welcome};
+use shared::protocol::steps::Offer;
+
+use super::{Daemon, DaemonError};
+use crate::bundles::Catalog;
+use crate::config;
+use crate::engine::{Effect, Event};
+use crate::journal::Attempt;
+use crate::wrappers;
+
+/// Clocks further apart than this are worth a warning.
+const SKEW: Duration = Duration::from_secs(120);
+/// Left free in the link's queue for refusals.
+const SPARE: usize = 8;
+
+impl Daemon {
+    pub(super) fn perform_all(&mut self, effects: Vec<Effect>) -> Result<(), DaemonError> {
+        effects.into_iter().try_for_each(|effect| self.perform(effect))
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), DaemonError> {
+        match effect {
+            Effect::Welcomed(welcome) => self.welcomed(&welcome)?,
+            Effect::Fetch(digest) => self.fetch(digest),
+            Effect::Remember { offer, report } => self.remember(offer, report)?,
+            Effect::Start(plan) => self.start(*plan),
+            Effect::Report(body) => self.report(vec![body])?,
+            Effect::RepeatAttempt(id) => {
+                let last = self.journal.attempt(id)?.and_then(|attempt| attempt.last);
+                self.journal.record(last.as_slice())?;
+                self.pump()?;
+            }
+            Effect::RepeatDelivery(id) => {
+                let last = self.journal.delivery(id)?;
+                self.journal.record(last.as_slice())?;
+                self.pump()?;
+            }
+            Effect::Store { deliver, tag, pattern } => {
+                let result = self.store(&deliver, tag, pattern.as_deref());
+                self.engine_event(Event::Stored { deliver, result })?;
+            }
+            Effect::Acknowledged(reports) => {
+                self.journal.acknowledged(&reports)?;
+                self.pump()?;
+            }
+            Effect::Refuse(refused) => {
+                tracing::warn!(what = %refused.what, reason = %refused.reason, "refused");
+                if let Some(link) = &self.link {
+                    // Only a courtesy: the board offers again what matters.
+                    let _ = link.sender.try_send(FromAgent::Refused(refused));
+                }
+            }
+            Effect::SaveScope(scope) => {
+                config::save_scope(&self.paths, &scope)?;
+                self.live.bundle_digest.clone_from(&scope.bundle_digest);
+                self.scope = scope;
+                self.live.save(&self.paths)?;
+            }
+            Effect::SaveSeen(seen) => {
+                self.journal.set_seen(&seen)?;
+                self.live.bundle_serial = seen.serial;
+                self.live.save(&self.paths)?;
+            }
+            Effect::ScopeReady(catalog) => self.scope_ready(catalog),
+            Effect::Probe => self.look(),
+        }
+        Ok(())
+    }
+
+    fn welcomed(&mut self, welcome: &Welcome) -> Result<(), DaemonError> {
+        if welcome.device_id != self.identity.device_id || welcome.client_id != self.identity.client_id {
+            tracing::error!(device = %welcome.device_id, "the board takes this device for another one");
+        }
+        let now = self.clock.now();
+        let skew = now.since(welcome.time).max(welcome.time.since(now));
+        if skew > SKEW {
+            tracing::warn!(seconds = skew.as_secs(), "this machine's clock and the board's are apart");
+        }
+        self.journal.set_audit_head(&welcome.audit_head)?;
+        self.live.audit_head = Some(welcome.audit_head.clone());
+        self.live.last_link = Some(now);
+        self.live.save(&self.paths)?;
+        if let Some(link) = &mut self.link {
+            link.welcomed = true;
+        }
+        tracing::info!("the link is up");
+        self.pump()
+    }
+
+    fn remember(&mut self, offer: Offer, report: ReportBody) -> Result<(), DaemonError> {
+        tracing::info!(attempt = %offer.attempt_id, component = %offer.component, step = %offer.step, "offered");
+        if let ReportBody::OfferRefused { reason, .. } = &report {
+            tracing::warn!(attempt = %offer.attempt_id, reason, "refused");
+        }
+        let (component, params) = (offer.component.clone(), offer.params.clone());
+        let accepted = matches!(report, ReportBody::AttemptStarted { .. });
+        let report = self.with_id(report);
+        self.journal.offered(&Attempt { offer, at: report.at, next_chunk: 0, last: None }, &report)?;
+        if accepted && !params.is_empty() {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            if current.params.get(&component) != Some(&params) {
+                current.params.insert(component, params);
+                self.journal.set_params(&current.params)?;
+            }
+        }
+        self.pump()
+    }
+
+    fn scope_ready(&mut self, catalog: Arc<Catalog>) {
+        for key in &self.scope.components {
+            if let Some(manifest) = catalog.manifests.get(key) {
+                self.write_wrappers(key, &manifest.wrappers);
+            }
+        }
+        self.current.write().unwrap_or_else(PoisonError::into_inner).catalog = Some(catalog);
+    }
+
+    pub(super) fn write_wrappers(&self, component: &str, list: &[Wrapper]) {
+        if let Err(error) = wrappers::write(&self.paths, self.context.launcher.program(), component, list) {
+            tracing::error!(component, %error, "the wrappers can't be written");
+        }
+    }
+
+    pub(super) fn report(&mut self, bodies: Vec<ReportBody>) -> Result<(), DaemonError> {
+        let reports: Vec<Report> = bodies.into_iter().map(|body| self.with_id(body)).collect();
+        self.journal.record(&reports)?;
+        self.pump()
+    }
+
+    fn with_id(&self, body: ReportBody) -> Report {
+        Report { id: ReportId::new(&*self.clock, &*self.random), at: self.clock.now(), body }
+    }
+
+    /// Sends what waits in the journal, in order, as far as the link takes it.
+    pub(super) fn pump(&mut self) -> Result<(), DaemonError> {
+        let Some(link) = self.link.as_mut().filter(|link| link.welcomed) else { return Ok(()) };
+        let room = link.sender.capacity().saturating_sub(SPARE);
+        let waiting = self.journal.waiting(link.sent, room)?;
+        link.backlog = waiting.len() == room;
+        for (place, report) in waiting {
+            if link.sender.try_send(FromAgent::Report(report)).is_err() {
+                link.backlog = true;
+                break;
+            }
+            link.sent = Some(place);
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.welcomed && link.backlog)
+    }
+}

@@ -1,0 +1,265 @@
+//! What unit tests start from: a board in a database, with a catalog, a user, and devices that speak for themselves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _, SigningKey as _};
+use shared::catalog::{Bundle, Platform, PublisherKey, generate_publisher_key, sign};
+use shared::crypto::{Fingerprint, FingerprintParts, SealingKey, open_nonce};
+use shared::ids::{ClientId, DeviceId, UserId};
+use shared::protocol::enroll::{
+    Enrolled, EnrollmentStatus, Facts, JoinAnswer, JoinRequest, ProveRequest, StatusRequest,
+};
+use shared::random::SystemRandom;
+use shared::secret::Secret;
+use shared::time::{Clock as _, ManualClock, SystemClock, Timestamp};
+
+use crate::access;
+use crate::app::App;
+use crate::audit::Who;
+use crate::board;
+use crate::catalog;
+use crate::clients::{self, NewClient};
+use crate::db::Db;
+use crate::enrollment::{self, EnrollError};
+use crate::keys::FileProvider;
+
+/// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
+pub const MANIFESTS: &[(&str, &str)] = &[
+    (
+        "base",
+        r#"
+key = "base"
+name = "Base"
+category = "runtime"
+summary = "What the tool stands on."
+platforms = ["macos", "linux"]
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install the base"
+as = "user"
+check = "false"
+run = "true"
+[[step]]
+id = "mac_only"
+kind = "auto"
+title = "For macOS only"
+as = "user"
+platforms = ["macos"]
+check = "false"
+run = "true"
+"#,
+    ),
+    (
+        "tool",
+        r#"
+key = "tool"
+name = "Tool"
+category = "ai"
+summary = "Works on top of the base."
+platforms = ["macos", "linux"]
+depends_on = ["base"]
+[[slot]]
+key = "OUR_KEY"
+name = "Our key"
+tag = "our-managed"
+pattern = '^ours-[a-z0-9-]{4,60}$'
+[[slot]]
+key = "THEIR_TOKEN"
+name = "Their token"
+tag = "client-supplied"
+hint = "op://{vault}/Tool/token"
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install the tool"
+as = "user"
+check = "false"
+run = "true"
+[[step]]
+id = "configure"
+kind = "auto"
+title = "Configure the tool"
+as = "user"
+check = "false"
+run = "true"
+secrets = [{ slot = "OUR_KEY", as = "env" }]
+"#,
+    ),
+];
+
+pub struct Fixture {
+    pub app: App,
+    pub clock: Arc<ManualClock>,
+    pub user: UserId,
+    publisher: (Secret<String>, PublisherKey),
+}
+
+impl Fixture {
+    pub async fn new(db: Db) -> Self {
+        let clock = Arc::new(ManualClock::at(SystemClock.now()));
+        let folder = tempfile::tempdir().unwrap();
+        let provider = FileProvider::create(&folder.path().join("root.key"), &SystemRandom).unwrap();
+        let token = board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
+        let random = Arc::new(SystemRandom);
+        let app = board::open(db, &provider, "https://agents.test".into(), clock.clone(), random).await.unwrap();
+        let password = Secret::new("a long test passphrase".to_owned());
+        let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
+        let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;
+        let (private, public) = generate_publisher_key(&SystemRandom).unwrap();
+        let publisher = (private, PublisherKey::from_pem(&public).unwrap());
+        let fixture = Self { app, clock, user, publisher };
+        fixture.import(1, MANIFESTS).await.unwrap();
+        fixture
+    }
+
+    pub async fn import(&self, serial: u64, manifests: &[(&str, &str)]) -> Result<(), catalog::CatalogError> {
+        let bundle = Bundle {
+            serial,
+            min_serial: 0,
+            not_after: self.clock.now().after(Duration::from_secs(3600)),
+            revoked_steps: Vec::new(),
+            tiers: String::new(),
+            manifests: manifests.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect::<BTreeMap<_, _>>(),
+        };
+        let signed = sign(&bundle, &self.publisher.0)?;
+        let mut tx = self.app.db.write().await?;
+        catalog::import(&mut tx, &*self.clock, &SystemRandom, &signed, &self.publisher.1).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub fn who() -> Who {
+        Who::user("consultant@example.com", "192.0.2.1")
+    }
+
+    pub async fn client(&self, name: &str, components: &[&str]) -> ClientId {
+        let form = NewClient {
+            name: name.to_owned(),
+            components: components.iter().map(|key| (*key).to_owned()).collect(),
+            ..NewClient::default()
+        };
+        clients::create(&self.app, Self::who(), self.user, &form).await.unwrap()
+    }
+
+    pub async fn code(&self, client: ClientId) -> String {
+        enrollment::make_join_code(&self.app, Self::who(), self.user, client).await.unwrap().code
+    }
+
+    /// A device of this client that joined, was approved and proved its key.
+    pub async fn enrolled(&self, client: ClientId, hardware_uuid: &str) -> (TestDevice, DeviceId) {
+        let device = TestDevice::new(hardware_uuid, self.clock.now());
+        let code = self.code(client).await;
+        let answer = device.join(&self.app, &code).await.unwrap();
+        let typed = device.fingerprint(&self.app, &answer);
+        let device_id =
+            enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed).await.unwrap();
+        device.prove(&self.app, &answer).await.unwrap();
+        (device, device_id)
+    }
+
+    pub async fn our_slot(&self) -> catalog::OurSlot {
+        let mut tx = self.app.db.read().await.unwrap();
+        match catalog::slot(&mut tx, "tool", "OUR_KEY").await.unwrap().unwrap() {
+            catalog::AnySlot::Ours(slot) => slot,
+            catalog::AnySlot::Theirs(_) => panic!("the slot is ours"),
+        }
+    }
+
+    pub async fn get_client(&self, id: ClientId) -> clients::Client {
+        let mut tx = self.app.db.read().await.unwrap();
+        clients::get(&mut tx, id).await.unwrap()
+    }
+}
+
+/// A device's half of the protocol, with its own keys.
+pub struct TestDevice {
+    pub tls: KeyPair,
+    pub sealing: SealingKey,
+    pub facts: Facts,
+}
+
+impl TestDevice {
+    pub fn new(hardware_uuid: &str, clock: Timestamp) -> Self {
+        Self {
+            tls: KeyPair::generate().unwrap(),
+            sealing: SealingKey::generate(&SystemRandom),
+            facts: Facts {
+                hardware_uuid: hardware_uuid.to_owned(),
+                serial: "H2WX0000Q6NV".into(),
+                model: "Mac mini".into(),
+                platform: Platform::Linux,
+                os_version: "1".into(),
+                host_name: "reception-mini".into(),
+                managed_user: "assistant".into(),
+                agent_version: "0.1.0".into(),
+                clock,
+                dev: true,
+            },
+        }
+    }
+
+    pub fn csr(&self) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.serialize_request(&self.tls).unwrap().der().to_vec()
+    }
+
+    pub fn request(&self, code: &str) -> JoinRequest {
+        JoinRequest {
+            code: code.to_owned(),
+            csr: self.csr(),
+            sealing_public_key: self.sealing.public_key().as_bytes().to_vec(),
+            facts: self.facts.clone(),
+        }
+    }
+
+    pub async fn send(&self, app: &App, request: &JoinRequest) -> Result<JoinAnswer, EnrollError> {
+        let body = serde_json::to_vec(request).unwrap();
+        let signature = self.tls.sign(&body).unwrap();
+        enrollment::join(app, request, &body, &signature, "192.0.2.17").await
+    }
+
+    pub async fn join(&self, app: &App, code: &str) -> Result<JoinAnswer, EnrollError> {
+        self.send(app, &self.request(code)).await
+    }
+
+    pub fn fingerprint(&self, app: &App, answer: &JoinAnswer) -> String {
+        Fingerprint::of(&FingerprintParts {
+            ca_spki: &app.ca_spki,
+            board_id: answer.board_id,
+            client_id: answer.client_id,
+            enrollment_id: answer.enrollment_id,
+            tls_spki: &self.tls.subject_public_key_info(),
+            sealing_public_key: self.sealing.public_key().as_bytes(),
+        })
+        .to_string()
+    }
+
+    pub async fn status(&self, app: &App, answer: &JoinAnswer) -> Result<EnrollmentStatus, EnrollError> {
+        let request = StatusRequest { enrollment_id: answer.enrollment_id, at: app.now() };
+        let body = serde_json::to_vec(&request).unwrap();
+        enrollment::status(app, &request, &body, &self.tls.sign(&body).unwrap()).await
+    }
+
+    pub async fn prove(&self, app: &App, answer: &JoinAnswer) -> Result<Enrolled, EnrollError> {
+        let EnrollmentStatus::Approved { sealed_nonce } = self.status(app, answer).await? else {
+            return Err(EnrollError::Nonce);
+        };
+        let nonce = open_nonce(&self.sealing, answer.enrollment_id, &sealed_nonce).unwrap();
+        self.prove_with(app, answer, nonce.to_vec()).await
+    }
+
+    pub async fn prove_with(
+        &self,
+        app: &App,
+        answer: &JoinAnswer,
+        nonce: Vec<u8>,
+    ) -> Result<Enrolled, EnrollError> {
+        let request = ProveRequest { enrollment_id: answer.enrollment_id, nonce, at: app.now() };
+        let body = serde_json::to_vec(&request).unwrap();
+        enrollment::prove(app, &request, &body, &self.tls.sign(&body).unwrap(), "192.0.2.17").await
+    }
+}

@@ -1,0 +1,100 @@
+//! A device: `board-agent` in a folder of its own, with `--dev`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::board::Layout;
+use crate::consultant::JoinCommand;
+use crate::process::{Process, output, program};
+
+pub struct Agent {
+    pub data: PathBuf,
+    log: PathBuf,
+    publisher_key: PathBuf,
+    hardware_uuid: String,
+    process: Option<Process>,
+}
+
+/// A join that waits for approval.
+pub struct Joining {
+    pub process: Process,
+    pub fingerprint: String,
+}
+
+impl Agent {
+    /// A device named `name` beside the board; its log is `logs/NAME.log`.
+    pub fn new(layout: &Layout, name: &str, hardware_uuid: &str) -> Self {
+        Self {
+            data: layout.path(name),
+            log: layout.log(name),
+            publisher_key: layout.publisher_key(),
+            hardware_uuid: hardware_uuid.to_owned(),
+            process: None,
+        }
+    }
+
+    pub fn join_command(&self, join: &JoinCommand) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("board-agent")?);
+        command.args(["join", "--dev", "--board", &join.board, "--pin", &join.pin, "--code", &join.code]);
+        command.arg("--data").arg(&self.data).arg("--publisher-key").arg(&self.publisher_key);
+        command.args(["--hardware-uuid", &self.hardware_uuid]);
+        Ok(command)
+    }
+
+    /// Asks to join, up to the fingerprint on the screen.
+    pub async fn join(&self, join: &JoinCommand) -> anyhow::Result<Joining> {
+        let mut process = Process::spawn(&mut self.join_command(join)?, &self.log)?;
+        let fingerprint = process.line_after("Fingerprint:", Duration::from_secs(30)).await?;
+        Ok(Joining { process, fingerprint })
+    }
+
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(program("board-agent")?);
+        command.arg("run").arg("--data").arg(&self.data);
+        self.process = Some(Process::spawn(&mut command, &self.log)?);
+        Ok(())
+    }
+
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("the agent is not running")
+    }
+
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("the agent is not running")?.kill().await
+    }
+
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let ended = self.process.take().context("the agent is not running")?.stop().await?;
+        anyhow::ensure!(ended.success(), "the agent ended with {ended}");
+        Ok(())
+    }
+
+    /// What the device finds when it is asked: `board-agent inventory --json`.
+    pub async fn inventory(&self) -> anyhow::Result<Value> {
+        let mut command = Command::new(program("board-agent")?);
+        let text = output(command.args(["inventory", "--json"]).arg("--data").arg(&self.data)).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    pub async fn status(&self) -> anyhow::Result<Value> {
+        let mut command = Command::new(program("board-agent")?);
+        let text = output(command.args(["status", "--json"]).arg("--data").arg(&self.data)).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    pub fn wrapper(&self, name: &str) -> PathBuf {
+        self.data.join("wrappers").join(name)
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.data.join("home")
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}

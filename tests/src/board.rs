@@ -1,0 +1,155 @@
+//! A board: made by `board init` with a publisher key of its own, a signed catalog imported, and served.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+use crate::process::{Process, output, program};
+
+/// The folders of one installation.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub root: PathBuf,
+}
+
+impl Layout {
+    pub fn create(root: &Path) -> anyhow::Result<Self> {
+        for folder in ["board", "keys", "logs"] {
+            std::fs::create_dir_all(root.join(folder))?;
+        }
+        Ok(Self { root: root.canonicalize()? })
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    pub fn publisher_key(&self) -> PathBuf {
+        self.path("keys/publisher.pem.pub")
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.path("logs").join(format!("{name}.log"))
+    }
+}
+
+pub struct Board {
+    pub layout: Layout,
+    /// PostgreSQL, or the default: `board/board.db`.
+    database: Option<String>,
+    /// Where agents are told to connect, when something stands between.
+    agents_url: Option<String>,
+    /// The first user's one-time link, as a path.
+    pub welcome: String,
+    process: Option<Process>,
+    pub console_url: String,
+    pub agents_address: String,
+}
+
+impl Board {
+    /// Makes a board with the catalog in `catalog`; it isn't served yet.
+    pub async fn init(layout: Layout, catalog: &Path, database: Option<String>) -> anyhow::Result<Self> {
+        let mut board = Self {
+            layout,
+            database,
+            agents_url: None,
+            welcome: String::new(),
+            process: None,
+            console_url: String::new(),
+            agents_address: String::new(),
+        };
+        let said = output(
+            board
+                .command("init")?
+                .args(["--email", "consultant@example.com", "--console-url", ""])
+                .args(board.key()),
+        )
+        .await?;
+        let link =
+            said.lines().find(|line| line.starts_with("Sign in")).context("init prints a sign-in link")?;
+        board.welcome = link.split_whitespace().next_back().unwrap_or_default().to_owned();
+        board.publish(catalog, 1).await?;
+        Ok(board)
+    }
+
+    /// Signs a catalog folder with this installation's publisher key and imports it.
+    pub async fn publish(&self, catalog: &Path, serial: u64) -> anyhow::Result<()> {
+        let key = self.layout.path("keys/publisher.pem");
+        if !key.exists() {
+            output(Command::new(program("board")?).args(["catalog", "keygen"]).arg(&key)).await?;
+        }
+        let bundle = self.layout.path(&format!("keys/bundle-{serial}.json"));
+        let mut sign = Command::new(program("board")?);
+        sign.args(["catalog", "sign"]).arg(catalog).arg("--key").arg(&key);
+        output(sign.args(["--serial", &serial.to_string()]).arg("--out").arg(&bundle)).await?;
+        let mut import = self.command("catalog")?;
+        import.arg("import").arg(&bundle).arg("--publisher-key").arg(self.layout.publisher_key());
+        output(&mut import).await?;
+        Ok(())
+    }
+
+    /// Names the address that agents are told, instead of the listener's own.
+    pub fn announce(&mut self, agents_url: String) {
+        self.agents_url = Some(agents_url);
+    }
+
+    /// Serves on the given agents' address (`127.0.0.1:0` for a free one).
+    pub async fn serve(&mut self, agents: &str) -> anyhow::Result<()> {
+        let console =
+            self.console_url.strip_prefix("http://").map_or("127.0.0.1:0".to_owned(), ToOwned::to_owned);
+        let mut command = self.command("serve")?;
+        command.args(["--console", &console, "--agents", agents]).args(self.key());
+        if let Some(url) = &self.agents_url {
+            command.args(["--agents-url", url]);
+        }
+        let mut process = Process::spawn(&mut command, &self.layout.log("board"))?;
+        let within = Duration::from_secs(30);
+        self.console_url = process.line_after("Console:", within).await?;
+        self.agents_address = process.line_after("Listening for agents:", within).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("the board is not served")
+    }
+
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("the board is not served")?.kill().await
+    }
+
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let ended = self.process.take().context("the board is not served")?.stop().await?;
+        anyhow::ensure!(ended.success(), "the board ended with {ended}");
+        Ok(())
+    }
+
+    pub async fn verify_audit(&self) -> anyhow::Result<String> {
+        let mut command = self.command("audit")?;
+        output(command.arg("verify").args(self.place()).arg("--json")).await
+    }
+
+    /// `board NAME`, with where this board lives when the command takes it before its own arguments.
+    fn command(&self, name: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("board")?);
+        command.arg(name);
+        if name != "audit" {
+            command.args(self.place());
+        }
+        Ok(command)
+    }
+
+    fn place(&self) -> Vec<String> {
+        let mut place = vec!["--data".to_owned(), self.layout.path("board").display().to_string()];
+        if let Some(database) = &self.database {
+            place.extend(["--database".to_owned(), database.clone()]);
+        }
+        place
+    }
+
+    fn key(&self) -> [String; 2] {
+        ["--root-key".to_owned(), format!("file:{}", self.layout.path("keys/root.key").display())]
+    }
+}

@@ -1,0 +1,219 @@
+//! A consultant who uses the console as a browser without scripts would: pages, forms, a cookie.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use regex::Regex;
+use reqwest::{Client, Response, StatusCode, redirect};
+use serde_json::Value;
+
+/// Long enough for the password rule; of no account anywhere.
+const PASSWORD: &str = "a long demo passphrase";
+
+pub struct Consultant {
+    http: Client,
+    base: String,
+    /// Every page that was seen, for the search for values that must not be there.
+    pub pages: Vec<(String, String)>,
+}
+
+/// What the join page tells to paste on the Mac.
+#[derive(Clone, Debug)]
+pub struct JoinCommand {
+    pub board: String,
+    pub pin: String,
+    pub code: String,
+}
+
+impl JoinCommand {
+    /// Reads the command as a person would copy it.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let command =
+            Regex::new(r"board-agent join --board (\S+) --pin ([0-9a-f]{64}) --code ([0-9A-Z]{8})")?;
+        let found = command.captures(text).context("this is not the join command from the page")?;
+        Ok(Self { board: found[1].to_owned(), pin: found[2].to_owned(), code: found[3].to_owned() })
+    }
+}
+
+/// An answer with its page read.
+pub struct Answer {
+    pub status: StatusCode,
+    pub location: Option<String>,
+    pub text: String,
+}
+
+impl Consultant {
+    /// Signs in for the first time, by the one-time link, and sets a password.
+    pub async fn welcome(base: &str, welcome: &str) -> anyhow::Result<Self> {
+        let http = Client::builder()
+            .cookie_store(true)
+            .redirect(redirect::Policy::none())
+            .timeout(Duration::from_secs(30))
+            .build()?;
+        let mut consultant = Self { http, base: base.to_owned(), pages: Vec::new() };
+        consultant.get(welcome).await?;
+        let answer = consultant.post(welcome, &[("password", PASSWORD), ("repeat", PASSWORD)]).await?;
+        ensure!(
+            answer.status == StatusCode::SEE_OTHER,
+            "the link signs in: {} {}",
+            answer.status,
+            answer.text
+        );
+        Ok(consultant)
+    }
+
+    pub async fn get(&mut self, path: &str) -> anyhow::Result<String> {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await?;
+        let answer = self.read(path, response).await?;
+        ensure!(answer.status.is_success(), "GET {path} answers {}: {}", answer.status, answer.text);
+        Ok(answer.text)
+    }
+
+    pub async fn json(&mut self, path: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.get(path).await?)?)
+    }
+
+    /// Posts a form as a browser on this page does.
+    pub async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        let request = self.http.post(format!("{}{path}", self.base)).header("origin", &self.base);
+        let response = request.header("sec-fetch-site", "same-origin").form(form).send().await?;
+        self.read(path, response).await
+    }
+
+    async fn read(&mut self, path: &str, response: Response) -> anyhow::Result<Answer> {
+        let status = response.status();
+        let location =
+            response.headers().get("location").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let text = response.text().await?;
+        self.pages.push((path.to_owned(), text.clone()));
+        Ok(Answer { status, location, text })
+    }
+
+    /// Fills the wizard's form; gives the client's id.
+    pub async fn create_client(&mut self, name: &str, components: &[&str]) -> anyhow::Result<String> {
+        self.get("/clients/new").await?;
+        let mut form = vec![("name", name), ("vault_name", ""), ("notes", "")];
+        form.extend(components.iter().map(|component| ("component", *component)));
+        let answer = self.post("/clients/new", &form).await?;
+        let location =
+            answer.location.with_context(|| format!("the client was not made: {}", answer.text))?;
+        let id = location.strip_prefix("/clients/").and_then(|rest| rest.strip_suffix("/secrets"));
+        Ok(id.context("the wizard goes on to the secrets page")?.to_owned())
+    }
+
+    /// Enters one value for every our-managed slot of the client, in the order of the page.
+    pub async fn enter_secrets(
+        &mut self,
+        client: &str,
+        value: impl Fn(usize) -> String,
+    ) -> anyhow::Result<()> {
+        let path = format!("/clients/{client}/secrets");
+        let page = self.get(&path).await?;
+        let mut fields = all(&page, r#"name="(slot-[0-9a-f-]{36})""#)?;
+        fields.dedup();
+        let values: Vec<(String, String)> =
+            fields.into_iter().enumerate().map(|(index, field)| (field, value(index))).collect();
+        let form: Vec<(&str, &str)> =
+            values.iter().map(|(field, value)| (field.as_str(), value.as_str())).collect();
+        let answer = self.post(&path, &form).await?;
+        ensure!(
+            answer.status == StatusCode::SEE_OTHER,
+            "the secrets were saved: {} {}",
+            answer.status,
+            answer.text
+        );
+        Ok(())
+    }
+
+    pub async fn join_command(&mut self, client: &str) -> anyhow::Result<JoinCommand> {
+        let answer = self.post(&format!("/clients/{client}/join-codes"), &[]).await?;
+        JoinCommand::parse(&answer.text)
+    }
+
+    /// The enrollment that waits on the page, once it is there.
+    pub async fn pending(&mut self, within: Duration) -> anyhow::Result<String> {
+        let find = async {
+            loop {
+                let page = self.get("/enrollments").await?;
+                let found = all(&page, r#"action="/enrollments/([0-9a-f-]{36})/approve""#)?;
+                if let Some(id) = found.into_iter().next() {
+                    return Ok(id);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(within, find).await.context("no device asks to join")?
+    }
+
+    /// Types a fingerprint into the four boxes.
+    pub async fn approve(&mut self, enrollment: &str, fingerprint: &str) -> anyhow::Result<Answer> {
+        let groups: Vec<&str> = fingerprint.split_whitespace().collect();
+        let form: Vec<(&str, &str)> = groups.iter().map(|group| ("fingerprint", *group)).collect();
+        self.post(&format!("/enrollments/{enrollment}/approve"), &form).await
+    }
+
+    /// Approves, and gives the device's id.
+    pub async fn approve_device(&mut self, enrollment: &str, fingerprint: &str) -> anyhow::Result<String> {
+        let answer = self.approve(enrollment, fingerprint).await?;
+        let Some(location) = answer.location else {
+            bail!("not approved: {} {}", answer.status, answer.text)
+        };
+        let id = location.strip_prefix("/devices/").and_then(|rest| rest.strip_suffix("/runbook"));
+        Ok(id.context("approval goes on to the runbook")?.to_owned())
+    }
+
+    /// Waits until the device's runbook is done; fails at once when a step or a delivery failed.
+    pub async fn runbook_done(&mut self, device: &str, within: Duration) -> anyhow::Result<Value> {
+        let path = format!("/api/v1/devices/{device}/runbook");
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let runbook = self.json(&path).await?;
+            if runbook["done"] == true {
+                return Ok(runbook);
+            }
+            let steps = runbook["steps"].as_array().map_or(&[][..], Vec::as_slice);
+            let deliveries = runbook["deliveries"].as_array().map_or(&[][..], Vec::as_slice);
+            let failed = steps.iter().any(|step| step["state"] == "failed" || step["state"] == "interrupted")
+                || deliveries.iter().any(|delivery| delivery["state"] == "refused");
+            if failed {
+                bail!("the runbook failed: {runbook:#}");
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("the runbook is not done in time: {runbook:#}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the board knows every component of the client's scope as present on every device.
+    pub async fn all_present(&mut self, client: &str, within: Duration) -> anyhow::Result<Value> {
+        let path = format!("/api/v1/clients/{client}/state");
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let state = self.json(&path).await?;
+            if is_as_wanted(&state) {
+                return Ok(state);
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("the board doesn't know everything as present in time: {state:#}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn is_as_wanted(state: &Value) -> bool {
+    let scope = state["scope"].as_array().map_or(&[][..], Vec::as_slice);
+    let devices = state["devices"].as_array().map_or(&[][..], Vec::as_slice);
+    !devices.is_empty()
+        && devices.iter().all(|device| {
+            let components = device["components"].as_array().map_or(&[][..], Vec::as_slice);
+            scope.iter().all(|key| {
+                components.iter().any(|one| one["component"] == *key && one["presence"] == "present")
+            })
+        })
+}
+
+fn all(page: &str, pattern: &str) -> anyhow::Result<Vec<String>> {
+    Ok(Regex::new(pattern)?.captures_iter(page).map(|found| found[1].to_owned()).collect())
+}
