@@ -102,9 +102,11 @@ impl Fixture {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let folder = tempfile::tempdir().unwrap();
         let provider = FileProvider::create(&folder.path().join("root.key"), &SystemRandom).unwrap();
-        let token = board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
+        let token =
+            board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);
-        let app = board::open(db, &provider, "https://agents.test".into(), clock.clone(), random).await.unwrap();
+        let app =
+            board::open(db, &provider, "https://agents.test".into(), clock.clone(), random).await.unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;
@@ -122,7 +124,10 @@ impl Fixture {
             not_after: self.clock.now().after(Duration::from_secs(3600)),
             revoked_steps: Vec::new(),
             tiers: String::new(),
-            manifests: manifests.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect::<BTreeMap<_, _>>(),
+            manifests: manifests
+                .iter()
+                .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+                .collect::<BTreeMap<_, _>>(),
         };
         let signed = sign(&bundle, &self.publisher.0)?;
         let mut tx = self.app.db.write().await?;
@@ -154,8 +159,9 @@ impl Fixture {
         let code = self.code(client).await;
         let answer = device.join(&self.app, &code).await.unwrap();
         let typed = device.fingerprint(&self.app, &answer);
-        let device_id =
-            enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed).await.unwrap();
+        let device_id = enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed)
+            .await
+            .unwrap();
         device.prove(&self.app, &answer).await.unwrap();
         (device, device_id)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
@@ -100,8 +100,22 @@ pub fn of_user(identity: &Identity, paths: &Paths) -> BTreeMap<String, String> {
             ("NPM_CONFIG_FUND", "false".to_owned()),
         ];
         environment.extend(npm.map(|(name, value)| (name.to_owned(), value)));
+        if let Some(file) = npm_settings_of_the_machine(identity) {
+            environment.insert("NPM_CONFIG_GLOBALCONFIG".to_owned(), text(&file));
+        }
     }
     environment
+}
+
+/// npm looks for the machine's settings below its prefix. Ours is another prefix; a registry or an authority that this
+/// machine's npm needs must keep applying.
+fn npm_settings_of_the_machine(identity: &Identity) -> Option<PathBuf> {
+    identity
+        .extra_path
+        .iter()
+        .filter_map(|folder| folder.parent())
+        .map(|prefix| prefix.join("etc/npmrc"))
+        .find(|file| file.is_file())
 }
 
 /// In development the managed user's home is ours to make.

@@ -4,7 +4,9 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SigningKey as
 use shared::protocol::enroll::EnrollmentStatus;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{CertificateRefused, DecideError, DeviceState, EnrollError, approve, check_certificate, pending, reject};
+use super::{
+    CertificateRefused, DecideError, DeviceState, EnrollError, approve, check_certificate, pending, reject,
+};
 use crate::audit::{self, Action};
 use crate::db::testing::on_both;
 use crate::testing::{Fixture, TestDevice};
@@ -77,11 +79,13 @@ async fn the_same_proof_again_gives_the_same_certificate() {
         let answer = device.join(&fixture.app, &fixture.code(client).await).await.unwrap();
         let typed = device.fingerprint(&fixture.app, &answer);
         approve(&fixture.app, Fixture::who(), fixture.user, answer.enrollment_id, &typed).await.unwrap();
-        let EnrollmentStatus::Approved { sealed_nonce } = device.status(&fixture.app, &answer).await.unwrap() else {
+        let EnrollmentStatus::Approved { sealed_nonce } = device.status(&fixture.app, &answer).await.unwrap()
+        else {
             panic!("approved")
         };
-        let nonce =
-            shared::crypto::open_nonce(&device.sealing, answer.enrollment_id, &sealed_nonce).unwrap().to_vec();
+        let nonce = shared::crypto::open_nonce(&device.sealing, answer.enrollment_id, &sealed_nonce)
+            .unwrap()
+            .to_vec();
         let wrong = device.prove_with(&fixture.app, &answer, vec![7; 32]).await;
         assert!(matches!(wrong, Err(EnrollError::Nonce)));
         let first = device.prove_with(&fixture.app, &answer, nonce.clone()).await.unwrap();
@@ -121,8 +125,11 @@ async fn a_fingerprint_that_does_not_match_approves_nothing() {
         let right = device.fingerprint(&fixture.app, &answer);
         let other = TestDevice::new("B-UUID", fixture.app.now());
         let others = other.fingerprint(&fixture.app, &answer);
-        for (typed, short) in [(others.as_str(), false), ("AAAA AAAA AAAA AAAA", false), (&right[..10], true), ("", true)] {
-            let refused = approve(&fixture.app, Fixture::who(), fixture.user, answer.enrollment_id, typed).await;
+        for (typed, short) in
+            [(others.as_str(), false), ("AAAA AAAA AAAA AAAA", false), (&right[..10], true), ("", true)]
+        {
+            let refused =
+                approve(&fixture.app, Fixture::who(), fixture.user, answer.enrollment_id, typed).await;
             match refused.unwrap_err() {
                 DecideError::Incomplete => assert!(short),
                 DecideError::Mismatch => assert!(!short),
@@ -155,7 +162,8 @@ async fn csrs_that_ask_for_more_are_refused() {
         let mut named = plain();
         named.distinguished_name.push(DnType::CommonName, "somebody else");
         let mut alternative = plain();
-        alternative.subject_alt_names = vec![rcgen::SanType::DnsName("board.example.com".try_into().unwrap())];
+        alternative.subject_alt_names =
+            vec![rcgen::SanType::DnsName("board.example.com".try_into().unwrap())];
         let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         let mut tampered = device.csr();
         *tampered.last_mut().unwrap() ^= 1;

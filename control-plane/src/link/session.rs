@@ -247,10 +247,12 @@ impl Session {
     async fn still_enrolled(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
         let device = enrollment::get_device(&mut tx, self.device.id).await?;
-        if device.state == DeviceState::Enrolled {
-            Ok(())
-        } else {
-            Err(End::Close("this device is not enrolled any more"))
+        match device.state {
+            DeviceState::Enrolled => Ok(()),
+            DeviceState::Revoked => Err(End::Close("this device was revoked")),
+            DeviceState::Approved | DeviceState::Quarantined | DeviceState::Leaving => {
+                Err(End::Close("this device is not enrolled any more"))
+            }
         }
     }
 

@@ -25,7 +25,8 @@ fn value() -> Secret<String> {
 async fn stored(fixture: &Fixture) -> (ClientId, Place) {
     let client = fixture.client("Example Client", &["base", "tool"]).await;
     let slot = fixture.our_slot().await;
-    let version = put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &value()).await.unwrap();
+    let version =
+        put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &value()).await.unwrap();
     (client, Place { client_id: client, slot_id: slot.id, version })
 }
 
@@ -83,8 +84,9 @@ async fn an_older_envelope_put_back_is_not_opened() {
         };
         let slot = fixture.our_slot().await;
         let newer = Secret::new("ours-second-value".to_owned());
-        let version =
-            put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &newer).await.unwrap();
+        let version = put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &newer)
+            .await
+            .unwrap();
         assert_eq!(version, 2);
         let mut tx = fixture.app.db.write().await.unwrap();
         store::upsert(&mut tx, place, &sealed, fixture.app.now()).await.unwrap();
@@ -164,7 +166,9 @@ async fn a_delivery_opens_on_its_device_and_its_receipt_points_at_the_decrypt() 
         };
         let opened = open_delivery(&device.sealing, &context, &frame.sealed).unwrap();
         assert_eq!(opened.expose(), VALUE.as_bytes());
-        assert!(open_delivery(&TestDevice::new("B", fixture.app.now()).sealing, &context, &frame.sealed).is_err());
+        assert!(
+            open_delivery(&TestDevice::new("B", fixture.app.now()).sealing, &context, &frame.sealed).is_err()
+        );
 
         let good = receipt(&fixture, &device, device_id, &frame);
         apply(&fixture, device_id, &good).await.unwrap();
@@ -191,7 +195,8 @@ async fn receipts_that_do_not_fit_are_refused() {
         assert!(matches!(apply(&fixture, device_id, &forged).await, Err(ReceiptError::Signature)));
         let later = Receipt { version: 2, ..good.clone() };
         assert!(matches!(apply(&fixture, device_id, &later).await, Err(ReceiptError::Mismatch)));
-        let moved = Receipt { time: fixture.clock.now().after(std::time::Duration::from_secs(1)), ..good.clone() };
+        let moved =
+            Receipt { time: fixture.clock.now().after(std::time::Duration::from_secs(1)), ..good.clone() };
         assert!(matches!(apply(&fixture, device_id, &moved).await, Err(ReceiptError::Signature)));
         let (_, other_device) = fixture.enrolled(fixture.client("Other", &["base"]).await, "C-UUID").await;
         assert!(matches!(apply(&fixture, other_device, &good).await, Err(ReceiptError::Unknown)));
@@ -207,7 +212,9 @@ async fn a_refused_delivery_says_why_and_a_new_version_replaces_it() {
         let (_, device_id, client, frame) = sent(&fixture).await;
         let mut tx = fixture.app.db.write().await.unwrap();
         let now = fixture.app.now();
-        apply_refusal(&mut tx, device_id, frame.delivery_id, "no such slot", "192.0.2.17", now).await.unwrap();
+        apply_refusal(&mut tx, device_id, frame.delivery_id, "no such slot", "192.0.2.17", now)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         let slot = fixture.our_slot().await;
         let newer = Secret::new("ours-second-value".to_owned());
@@ -235,7 +242,8 @@ async fn nothing_is_decrypted_when_the_audit_log_cannot_be_written() {
         let refused = seal(&fixture.app, &delivery, "digest").await.unwrap_err();
         assert!(matches!(refused, SecretError::Audit(_)), "{refused}");
         let slot = fixture.our_slot().await;
-        let refused = put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &value()).await;
+        let refused =
+            put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &value()).await;
         assert!(matches!(refused, Err(SecretError::Audit(_))));
         let mut tx = fixture.app.db.read().await.unwrap();
         assert_eq!(for_device(&mut tx, device_id).await.unwrap()[0].state, DeliveryState::Pending);
