@@ -5,9 +5,11 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use crate::access::views::ErrorPage;
+use shared::problem::Problem;
+use shared::time::Timestamp;
+
 use crate::error::Failure;
-use crate::web::{Section, Shell};
+use crate::web::{ErrorPage, Section, Shell};
 
 /// What a page's handler gives.
 pub type Page = Result<Response, PageFailure>;
@@ -46,28 +48,38 @@ impl IntoResponse for Failure {
     }
 }
 
+/// What a failed page has to say, for whoever knows the viewer.
+#[derive(Clone, Debug)]
+pub struct Refusal(Problem);
+
 impl IntoResponse for PageFailure {
     fn into_response(self) -> Response {
         log(&self.0);
-        let public = self.0.public;
-        let next = match public.status {
+        let refusal = Refusal(self.0.public);
+        let nobody =
+            Shell { viewer: None, section: Section::None, pending: 0, now: Timestamp::from_micros(0) };
+        let mut response = refusal.page(nobody);
+        response.extensions_mut().insert(refusal);
+        response
+    }
+}
+
+impl Refusal {
+    /// The failed page again, in the frame of its viewer.
+    pub fn page(&self, shell: Shell) -> Response {
+        let (href, label) = match self.0.status {
             401 => ("/sign-in", "Sign in"),
             _ => ("/clients", "To the clients"),
         };
         let view = ErrorPage {
-            shell: Shell {
-                viewer: None,
-                section: Section::None,
-                pending: 0,
-                now: shared::time::Timestamp::from_micros(0),
-            },
-            status: public.status,
-            title: public.title,
-            detail: public.detail,
-            next: Some((next.0.to_owned(), next.1.to_owned())),
+            shell,
+            status: self.0.status,
+            title: self.0.title.clone(),
+            detail: self.0.detail.clone(),
+            next: Some((href.to_owned(), label.to_owned())),
         };
         match view.render() {
-            Ok(html) => (status(public.status), Html(html)).into_response(),
+            Ok(html) => (status(self.0.status), Html(html)).into_response(),
             Err(_) => status(500).into_response(),
         }
     }

@@ -20,10 +20,10 @@ use crate::enrollment;
 use crate::error::Failure;
 use crate::link;
 use crate::overview;
-use crate::pages::PageFailure;
+use crate::pages::{PageFailure, Refusal};
 use crate::runbook;
 use crate::secrets;
-use crate::web::assets;
+use crate::web::{Section, assets};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +142,16 @@ async fn gate(
             None => Redirect::to("/sign-in").into_response(),
         };
     }
-    request.extensions_mut().insert(visitor);
-    next.run(request).await
+    request.extensions_mut().insert(visitor.clone());
+    framed(next.run(request).await, &visitor)
+}
+
+/// Puts a page that failed into its viewer's frame.
+fn framed(mut response: Response, visitor: &Visitor) -> Response {
+    match response.extensions_mut().remove::<Refusal>() {
+        Some(refusal) => refusal.page(visitor.shell(Section::None)),
+        None => response,
+    }
 }
 
 async fn visitor(app: &App, address: SocketAddr, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {

@@ -1,1 +1,188 @@
+//! Tests of the crate as a whole: who may use which route, and which way dependencies point.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Method, Request, StatusCode, header};
+use axum::response::Response;
+use regex::Regex;
+use shared::ids::UserId;
+use shared::secret::Secret;
+use tower::ServiceExt as _;
+
+use crate::access::{self, Role};
+use crate::db::testing::on_both;
+use crate::router::{self, Rule};
+use crate::testing::Fixture;
+
+/// A user with one role, signed in; gives the cookie.
+async fn signed_in(fixture: &Fixture, role: Role) -> String {
+    let app = &fixture.app;
+    let email = format!("{role}-only@example.com");
+    let mut tx = app.db.write().await.unwrap();
+    let token =
+        access::create_user(&mut tx, &app.root, &*app.clock, &*app.random, &email, &[role]).await.unwrap();
+    tx.commit().await.unwrap();
+    let password = Secret::new("a long test passphrase".to_owned());
+    let session = access::accept_link(app, token.expose(), &password, "192.0.2.1").await.unwrap();
+    format!("{}={}", access::web::COOKIE, session.expose())
+}
+
+async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>, origin: &str) -> Response {
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "board.test");
+    request = request
+        .header(header::ORIGIN, origin)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    if let Some(cookie) = cookie {
+        request = request.header(header::COOKIE, cookie);
+    }
+    let mut request = request.body(Body::empty()).unwrap();
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1))));
+    router::console(fixture.app.clone()).oneshot(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_route_lets_in_whom_its_rule_names_and_nobody_else() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let consultant = signed_in(&fixture, Role::Consultant).await;
+        let support = signed_in(&fixture, Role::Support).await;
+        let id = UserId::new(&*fixture.clock, &shared::random::SystemRandom).to_string();
+        let ours = "http://board.test";
+        let parameter = Regex::new(r"\{[a-z]+\}").unwrap();
+        let ends_the_session = "/sign-out";
+        for (path, rule, _) in
+            router::console_routes().into_iter().filter(|(path, ..)| *path != ends_the_session)
+        {
+            let path = parameter.replace_all(path, id.as_str()).into_owned();
+            for method in [Method::GET, Method::POST] {
+                // A route that exists never answers 404 or 405 to somebody who is kept out.
+                let nobody = ask(&fixture, method.clone(), &path, None, ours).await.status();
+                let stranger =
+                    ask(&fixture, method.clone(), &path, Some("board_session=made-up"), ours).await.status();
+                let supporter = ask(&fixture, method.clone(), &path, Some(&support), ours).await.status();
+                let shut = [StatusCode::SEE_OTHER, StatusCode::UNAUTHORIZED];
+                match rule {
+                    Rule::Public => {}
+                    Rule::SignedIn | Rule::Consultant => {
+                        assert!(shut.contains(&nobody), "{method} {path} lets in nobody: {nobody}");
+                        assert!(shut.contains(&stranger), "{method} {path} lets in a stranger: {stranger}");
+                    }
+                }
+                match rule {
+                    Rule::Consultant => assert_eq!(supporter, StatusCode::FORBIDDEN, "{method} {path}"),
+                    Rule::Public | Rule::SignedIn => {
+                        assert_ne!(supporter, StatusCode::FORBIDDEN, "{method} {path}")
+                    }
+                }
+                if path != "/sign-out" {
+                    let allowed =
+                        ask(&fixture, method.clone(), &path, Some(&consultant), ours).await.status();
+                    assert_ne!(allowed, StatusCode::FORBIDDEN, "{method} {path}");
+                    assert_ne!(allowed, StatusCode::INTERNAL_SERVER_ERROR, "{method} {path}");
+                }
+            }
+        }
+        let ended = ask(&fixture, Method::POST, ends_the_session, None, ours).await.status();
+        assert_eq!(ended, StatusCode::SEE_OTHER, "to the sign-in page");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn forms_from_other_sites_are_refused_and_pages_have_a_strict_policy() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let cookie = signed_in(&fixture, Role::Consultant).await;
+        let forged = ask(&fixture, Method::POST, "/clients/new", Some(&cookie), "https://evil.example").await;
+        assert_eq!(forged.status(), StatusCode::FORBIDDEN);
+        let page = ask(&fixture, Method::GET, "/clients", Some(&cookie), "http://board.test").await;
+        assert_eq!(page.status(), StatusCode::OK);
+        let header = |name: &str| page.headers()[name].to_str().unwrap().to_owned();
+        let policy = header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(
+            (header("cache-control"), header("referrer-policy")),
+            ("no-store".into(), "no-referrer".into())
+        );
+    })
+    .await;
+}
+
+/// Lowest first: a module may use what stands before it. Modules in one line don't use each other.
+const LAYERS: &[&[&str]] = &[
+    &["aead", "free_text", "jobs", "links", "db"],
+    &["keys"],
+    &["audit"],
+    &["web"],
+    &["error", "app"],
+    &["pages", "live"],
+    &["access"],
+    &["catalog"],
+    &["clients"],
+    &["enrollment"],
+    &["secrets"],
+    &["inventory"],
+    &["runbook"],
+    &["link", "overview"],
+    &["router", "board"],
+    &["cli"],
+];
+
+/// Views know the page shell and each other's small parts; a feature's pages may use what every page uses.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("pages", "access"), // the page that says what went wrong
+    ("audit", "access"), // audit/web.rs: who looks
+    ("audit", "app"),
+    ("audit", "pages"),
+    ("audit", "web"),
+    ("error", "audit"),
+];
+
+#[test]
+fn dependencies_point_one_way() {
+    let rank = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
+    let used = Regex::new(r"crate::(?:\{self, )?([a-z_]+)").unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for layer in LAYERS {
+        for module in *layer {
+            let mut files = Vec::new();
+            let folder = source.join(module);
+            if folder.is_dir() {
+                rust_files(&folder, &mut files);
+            } else {
+                files.push(source.join(format!("{module}.rs")));
+            }
+            for file in files {
+                let text = std::fs::read_to_string(&file).unwrap();
+                for found in used.captures_iter(&text) {
+                    let other = &found[1];
+                    let upwards = rank(other).is_some_and(|other| other >= rank(module).unwrap());
+                    if other != *module && upwards && !EXCEPTIONS.contains(&(module, other)) {
+                        wrong.push(format!("{} uses {other}", file.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let listed = |name: &str| rank(name).is_some() || ["lib", "main", "tests", "testing"].contains(&name);
+    for entry in std::fs::read_dir(&source).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(listed(&name), "{name} has no place in LAYERS");
+    }
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Signing in, the first password, and the page that says what went wrong.
+//! Signing in, and the first password.
 
 use askama::Template;
 
@@ -21,15 +21,4 @@ pub struct SetPasswordPage {
     pub email: String,
     pub action: String,
     pub errors: Vec<FieldError>,
-}
-
-#[derive(Template)]
-#[template(path = "access/error.html")]
-pub struct ErrorPage {
-    pub shell: Shell,
-    pub status: u16,
-    pub title: String,
-    pub detail: String,
-    /// Where to go on: address and label.
-    pub next: Option<(String, String)>,
 }

@@ -20,12 +20,13 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The SQL texts of all `query…("…")` calls, with the file that holds each.
 fn statements() -> Vec<(PathBuf, String)> {
     let call = Regex::new(r#"query(?:_as|_scalar)?(?:::<[^(]*>)?\(\s*"((?:[^"\\]|\\.)*)""#).unwrap();
+    let comment = Regex::new(r"(?m)^\s*//.*$").unwrap();
     let continued = Regex::new(r"\\\n\s*").unwrap();
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     let mut found = Vec::new();
     for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
+        let text = comment.replace_all(&std::fs::read_to_string(&file).unwrap(), "").into_owned();
         for capture in call.captures_iter(&text) {
             found.push((file.clone(), continued.replace_all(&capture[1], "").into_owned()));
         }

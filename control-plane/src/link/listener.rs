@@ -124,12 +124,10 @@ async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) 
 fn device_of(der: &CertificateDer<'_>, board: &str) -> Option<PeerCertificate> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
-    let device_id = names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => {
-            let rest = uri.strip_prefix("spiffe://")?.strip_prefix(board)?.strip_prefix("/device/")?;
-            rest.parse::<DeviceId>().ok()
-        }
-        _ => None,
+    let device_id = names.value.general_names.iter().find_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        let rest = uri.strip_prefix("spiffe://")?.strip_prefix(board)?.strip_prefix("/device/")?;
+        rest.parse::<DeviceId>().ok()
     })?;
     Some(PeerCertificate { device_id, serial: certificate.raw_serial().to_vec() })
 }

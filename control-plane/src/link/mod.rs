@@ -8,7 +8,5 @@ mod listener;
 mod reports;
 mod session;
 mod store;
-#[cfg(test)]
-mod tests;
 
 pub use listener::{ListenerError, serve};

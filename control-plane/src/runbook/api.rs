@@ -63,11 +63,7 @@ pub async fn get_runbook(
         Some(runbook) => steps(&mut tx, runbook.id).await?,
         None => Vec::new(),
     };
-    let deliveries: Vec<_> = secrets::for_device(&mut tx, id)
-        .await?
-        .into_iter()
-        .filter(|delivery| delivery.state != DeliveryState::Superseded)
-        .collect();
+    let deliveries = secrets::for_device(&mut tx, id).await?;
     let done = runbook.is_some()
         && all.iter().all(|step| step.state.is_done())
         && deliveries.iter().all(|delivery| delivery.state == DeliveryState::Receipted);

@@ -1,1 +1,215 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
 
+use rcgen::SigningKey as _;
+use shared::ids::AttemptId;
+use shared::protocol::link::Receipt;
+use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
+use shared::secret::Secret;
+use shared::time::Clock as _;
+
+use super::{
+    ApplyError, AttemptState, Step, StepState, apply_ended, apply_offer_refused, apply_output, apply_started,
+    ensure, next_offer, of_device, output, progress, retry, steps, tail, wake_waiting,
+};
+use crate::db::Tx;
+use crate::db::testing::on_both;
+use crate::enrollment::{Device, get_device};
+use crate::secrets;
+use crate::testing::{Fixture, TestDevice};
+
+struct Running {
+    fixture: Fixture,
+    device: Device,
+    keys: TestDevice,
+    sent: BTreeSet<AttemptId>,
+}
+
+impl Running {
+    async fn new(db: crate::db::Db) -> Self {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["tool", "base"]).await;
+        let value = Secret::new("ours-some-value".to_owned());
+        let slot = fixture.our_slot().await;
+        secrets::put(&fixture.app, Fixture::who(), &fixture.get_client(client).await, &slot, &value)
+            .await
+            .unwrap();
+        let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let device = get_device(&mut tx, device_id).await.unwrap();
+        ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        Self { fixture, device, keys, sent: BTreeSet::new() }
+    }
+
+    async fn offer(&mut self) -> Option<Offer> {
+        let offer = next_offer(&self.fixture.app, &self.device, &self.sent).await.unwrap();
+        self.sent.extend(offer.as_ref().map(|offer| offer.attempt_id));
+        offer
+    }
+
+    async fn tx(&self) -> Tx {
+        self.fixture.app.db.write().await.unwrap()
+    }
+
+    async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
+        let mut tx = self.tx().await;
+        let ended =
+            AttemptEnded { attempt_id, outcome, exit_code: Some(0), found: "so".into(), duration_ms: 5 };
+        apply_ended(&self.fixture.app, &mut tx, &self.device, &ended).await?;
+        tx.commit().await.unwrap();
+        Ok(())
+    }
+
+    async fn steps(&self) -> Vec<Step> {
+        let mut tx = self.tx().await;
+        let runbook = of_device(&mut tx, self.device.id).await.unwrap().unwrap();
+        steps(&mut tx, runbook.id).await.unwrap()
+    }
+
+    async fn states(&self) -> Vec<(String, StepState)> {
+        let name = |step: Step| (format!("{}/{}", step.component_key, step.step_key), step.state);
+        self.steps().await.into_iter().map(name).collect()
+    }
+
+    async fn deliver(&self) {
+        let app = &self.fixture.app;
+        let mut tx = self.tx().await;
+        secrets::plan(app, &mut tx, self.device.id).await.unwrap();
+        let delivery = secrets::for_device(&mut tx, self.device.id).await.unwrap().remove(0);
+        tx.commit().await.unwrap();
+        let frame = secrets::seal(app, &delivery, "digest").await.unwrap().unwrap();
+        let mut receipt = Receipt {
+            delivery_id: frame.delivery_id,
+            component: frame.component,
+            slot: frame.slot,
+            version: frame.version,
+            time: self.fixture.clock.now(),
+            signature: Vec::new(),
+        };
+        receipt.signature = self.keys.tls.sign(&receipt.signed_bytes(app.board_id, self.device.id)).unwrap();
+        let mut tx = self.tx().await;
+        let (board, device) = (app.board_id, self.device.id);
+        secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now()).await.unwrap();
+        wake_waiting(app, &mut tx, device).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn steps_come_in_the_order_of_dependencies_one_at_a_time() {
+    on_both(|db| async move {
+        let mut running = Running::new(db).await;
+        let names: Vec<_> = running.states().await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["base/install", "tool/install", "tool/configure"], "without the step for macOS");
+        let first = running.offer().await.unwrap();
+        assert_eq!((first.component.as_str(), first.step.as_str()), ("base", "install"));
+        assert!(running.offer().await.is_none(), "one attempt at a time");
+        let mut tx = running.tx().await;
+        apply_started(&running.fixture.app, &mut tx, running.device.id, first.attempt_id).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(running.offer().await.is_none());
+        running.ended(first.attempt_id, Outcome::AlreadySo).await.unwrap();
+        assert_eq!(running.steps().await[0].attempt_state, Some(AttemptState::AlreadySo));
+        let second = running.offer().await.unwrap();
+        assert_eq!(second.component, "tool");
+        running.ended(second.attempt_id, Outcome::Succeeded).await.unwrap();
+        let (_, state) = running.states().await.remove(2);
+        assert_eq!(state, StepState::Waiting, "for the delivery of its secret");
+        assert!(running.offer().await.is_none());
+        running.deliver().await;
+        let third = running.offer().await.unwrap();
+        assert_eq!(third.step, "configure");
+        running.ended(third.attempt_id, Outcome::Succeeded).await.unwrap();
+        let mut tx = running.tx().await;
+        assert_eq!(progress(&mut tx, running.device.id).await.unwrap(), Some((3, 3)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_link_gets_the_same_offer_again_and_an_old_one_expires() {
+    on_both(|db| async move {
+        let mut running = Running::new(db).await;
+        let first = running.offer().await.unwrap();
+        running.sent.clear();
+        let again = running.offer().await.unwrap();
+        assert_eq!(again.attempt_id, first.attempt_id);
+        running.fixture.clock.advance(Duration::from_secs(300));
+        running.sent.clear();
+        let later = running.offer().await.unwrap();
+        assert_eq!((later.attempt_id, later.expires_in_ms), (first.attempt_id, 300_000));
+        running.fixture.clock.advance(Duration::from_secs(7 * 24 * 3600));
+        let fresh = running.offer().await.unwrap();
+        assert_ne!(fresh.attempt_id, first.attempt_id, "last week's offer is void");
+        assert_eq!(fresh.expires_in_ms, 600_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_counts_once_and_foreign_attempts_do_not_count() {
+    on_both(|db| async move {
+        let mut running = Running::new(db).await;
+        let first = running.offer().await.unwrap();
+        running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
+        running.ended(first.attempt_id, Outcome::Failed).await.unwrap();
+        assert_eq!(running.states().await[0].1, StepState::Succeeded);
+        let unknown = running.ended(
+            AttemptId::new(&*running.fixture.clock, &shared::random::SystemRandom),
+            Outcome::Succeeded,
+        );
+        assert!(matches!(unknown.await, Err(ApplyError::UnknownAttempt)));
+        let second = running.offer().await.unwrap();
+        let odd = running.ended(second.attempt_id, Outcome::Unknown).await;
+        assert!(matches!(odd, Err(ApplyError::UnknownOutcome)));
+        let client = running.fixture.client("Other", &["base"]).await;
+        let (_, other) = running.fixture.enrolled(client, "B-UUID").await;
+        let mut tx = running.tx().await;
+        let stolen = apply_started(&running.fixture.app, &mut tx, other, second.attempt_id).await;
+        assert!(matches!(stolen, Err(ApplyError::UnknownAttempt)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_step_blocks_what_depends_on_it_until_it_is_tried_again() {
+    on_both(|db| async move {
+        let mut running = Running::new(db).await;
+        let first = running.offer().await.unwrap();
+        running.ended(first.attempt_id, Outcome::Failed).await.unwrap();
+        assert!(running.offer().await.is_none());
+        let states = running.states().await;
+        assert_eq!((states[0].1, states[1].1), (StepState::Failed, StepState::Blocked));
+        let step_id = running.steps().await[0].id;
+        retry(&running.fixture.app, Fixture::who(), &running.device, step_id).await.unwrap();
+        let twice = retry(&running.fixture.app, Fixture::who(), &running.device, step_id).await;
+        assert_eq!(twice.unwrap_err().public.status, 409);
+        let second = running.offer().await.unwrap();
+        assert_ne!(second.attempt_id, first.attempt_id);
+        let mut tx = running.tx().await;
+        let (app, reason) = (&running.fixture.app, "this step is not in the bundle");
+        apply_offer_refused(app, &mut tx, &running.device, second.attempt_id, reason).await.unwrap();
+        tx.commit().await.unwrap();
+        let step = running.steps().await.remove(0);
+        assert_eq!((step.state, step.attempt_state), (StepState::Failed, Some(AttemptState::Refused)));
+        assert_eq!(step.found.as_deref(), Some(reason));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn output_is_kept_once_and_in_order() {
+    on_both(|db| async move {
+        let mut running = Running::new(db).await;
+        let attempt_id = running.offer().await.unwrap().attempt_id;
+        let mut tx = running.tx().await;
+        for (seq, text) in [(1, "two\nthr"), (0, "one\n"), (1, "two again"), (2, "ee\0 🙂\n")] {
+            let chunk = OutputChunk { attempt_id, seq, text: text.to_owned() };
+            apply_output(&mut tx, running.device.id, &chunk).await.unwrap();
+        }
+        assert_eq!(output(&mut tx, attempt_id).await.unwrap(), "one\ntwo\nthree\u{fffd} 🙂\n");
+        assert_eq!(tail(&mut tx, attempt_id, 2).await.unwrap(), ["two", "three\u{fffd} 🙂"]);
+    })
+    .await;
+}

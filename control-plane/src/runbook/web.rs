@@ -142,7 +142,7 @@ async fn fragment(
             order.push(key.clone());
         }
     }
-    for delivery in deliveries.iter().filter(|delivery| delivery.state != DeliveryState::Superseded) {
+    for delivery in &deliveries {
         lines.entry(delivery.component_key.clone()).or_default().push(delivery_line(delivery, head.on));
     }
     for step in &all {

@@ -53,9 +53,16 @@ pub async fn plan(app: &App, tx: &mut Tx, device_id: DeviceId) -> Result<(), sql
     Ok(())
 }
 
-/// A device's deliveries, newest version of each slot last.
+/// What is on its way to a device or there already: of each slot the newest version.
 pub async fn for_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Delivery>, sqlx::Error> {
-    store::deliveries(tx, device_id).await
+    let mut newest: Vec<Delivery> = Vec::new();
+    for delivery in store::deliveries(tx, device_id).await? {
+        match newest.last_mut() {
+            Some(last) if last.slot_id == delivery.slot_id => *last = delivery,
+            _ => newest.push(delivery),
+        }
+    }
+    Ok(newest)
 }
 
 /// Which of these slots of a component have no receipt for the latest stored version, as names for a person.
@@ -65,7 +72,7 @@ pub async fn missing(
     component: &str,
     slots: &[&str],
 ) -> Result<Vec<String>, sqlx::Error> {
-    let receipted: Vec<Delivery> = store::deliveries(tx, device_id)
+    let receipted: Vec<Delivery> = for_device(tx, device_id)
         .await?
         .into_iter()
         .filter(|delivery| delivery.component_key == component && delivery.state == DeliveryState::Receipted)

@@ -4,6 +4,7 @@
 //! part that also travels alone (a live fragment, a badge) marks itself [`HtmlSafe`]; no template says `safe` of data.
 
 pub mod assets;
+mod error_page;
 mod moment;
 mod state;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::fmt;
 use askama::filters::HtmlSafe;
 use shared::time::Timestamp;
 
+pub use error_page::ErrorPage;
 pub use moment::Moment;
 pub use state::RowState;
 

@@ -1,0 +1,10 @@
+//! End to end: a real board, real agents, real databases. No network beyond loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod joining;
+mod kills;
+mod operator;
+mod readme;
+mod stage;
+mod thread;

@@ -1,0 +1,87 @@
+//! The thread through the whole job, on both databases.
+
+use tests::process::output;
+use tests::scan;
+use tokio::process::Command;
+
+use crate::stage::{Database, SOON, Stage, VALUE};
+
+async fn the_whole_thread(database: Database) {
+    let mut stage = Stage::new(database).await;
+    let client = stage.client().await;
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    agent.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    let state = stage.consultant.all_present(&client, SOON).await.unwrap();
+    assert_eq!(state["devices"][0]["slots"][0]["state"], "present", "{state:#}");
+
+    let effects = std::fs::read_to_string(agent.home().join("effects")).unwrap();
+    assert_eq!(effects.split_whitespace().collect::<String>(), "12345678", "each once and in order");
+    let length = std::fs::read_to_string(agent.home().join("key-length")).unwrap();
+    assert_eq!(length.trim(), VALUE.len().to_string());
+    let through_wrapper = output(&mut Command::new(agent.wrapper("show-length"))).await.unwrap();
+    assert_eq!(through_wrapper.trim(), VALUE.len().to_string());
+
+    let runbook = stage.consultant.json(&format!("/api/v1/devices/{device}/runbook")).await.unwrap();
+    let used = runbook["steps"].as_array().unwrap().iter().find(|step| step["step"] == "use").unwrap();
+    let attempt = used["attempt"].as_str().unwrap();
+    let shown = stage.consultant.get(&format!("/devices/{device}/output/{attempt}")).await.unwrap();
+    assert!(shown.contains("the key is") && !shown.contains(VALUE), "masked on the device: {shown}");
+
+    let inventory = agent.inventory().await.unwrap();
+    assert_eq!(inventory["components"].as_array().unwrap().len(), 2, "{inventory:#}");
+    let status = agent.status().await.unwrap();
+    assert!(status["audit_head"]["seq"].as_u64().unwrap() > 0, "{status:#}");
+
+    agent.stop().await.unwrap();
+    stage.board.stop().await.unwrap();
+    assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
+    let found = scan::files_with(stage.folder.path(), &[VALUE.as_bytes()]).unwrap();
+    assert_eq!(found, [std::path::Path::new("mac/vault/slot.tool.OUR_KEY")]);
+    assert!(stage.consultant.pages.iter().all(|(_, text)| !text.contains(VALUE)));
+}
+
+#[tokio::test]
+async fn from_the_form_to_the_installed_state_on_sqlite() {
+    the_whole_thread(Database::Sqlite).await;
+}
+
+#[tokio::test]
+async fn from_the_form_to_the_installed_state_on_postgresql() {
+    the_whole_thread(Database::Postgres).await;
+}
+
+#[tokio::test]
+async fn a_device_that_was_off_gets_what_it_missed_and_support_is_answered_meanwhile() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.client().await;
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    agent.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    stage.consultant.all_present(&client, SOON).await.unwrap();
+    agent.stop().await.unwrap();
+    stage.consultant.enter_secrets(&client, |_| "another-value-entirely".to_owned()).await.unwrap();
+    let state = stage.consultant.json(&format!("/api/v1/clients/{client}/state")).await.unwrap();
+    assert_eq!(
+        state["devices"][0]["components"].as_array().unwrap().len(),
+        2,
+        "answered with the device off"
+    );
+    agent.start().unwrap();
+    let path = format!("/api/v1/devices/{device}/runbook");
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let runbook = stage.consultant.json(&path).await.unwrap();
+        let delivery = &runbook["deliveries"][0];
+        if delivery["version"] == 2 && delivery["state"] == "receipted" {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{runbook:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let length = output(&mut Command::new(agent.wrapper("show-length"))).await.unwrap();
+    assert_eq!(length.trim(), "another-value-entirely".len().to_string());
+    agent.stop().await.unwrap();
+}
