@@ -244,6 +244,8 @@ CREATE TABLE steps (
 CREATE TABLE attempts (
     id          UUID PRIMARY KEY NOT NULL,
     step_id     UUID NOT NULL REFERENCES steps (id),
+    -- Counts from 1 in each step; the latest attempt has the highest.
+    number      BIGINT NOT NULL,
     state       TEXT NOT NULL,
     offered_at  TIMESTAMPTZ NOT NULL,
     expires_at  TIMESTAMPTZ NOT NULL,
@@ -251,9 +253,9 @@ CREATE TABLE attempts (
     ended_at    TIMESTAMPTZ,
     exit_code   BIGINT,
     found       TEXT,
-    duration_ms BIGINT
+    duration_ms BIGINT,
+    UNIQUE (step_id, number)
 );
-CREATE INDEX attempts_by_step ON attempts (step_id, offered_at);
 
 CREATE TABLE attempt_output (
     attempt_id UUID NOT NULL REFERENCES attempts (id),

@@ -240,6 +240,8 @@ CREATE TABLE steps (
 CREATE TABLE attempts (
     id          BLOB PRIMARY KEY NOT NULL,
     step_id     BLOB NOT NULL REFERENCES steps (id),
+    -- Counts from 1 in each step; the latest attempt has the highest.
+    number      INTEGER NOT NULL,
     state       TEXT NOT NULL,
     offered_at  INTEGER NOT NULL,
     expires_at  INTEGER NOT NULL,
@@ -247,9 +249,9 @@ CREATE TABLE attempts (
     ended_at    INTEGER,
     exit_code   INTEGER,
     found       TEXT,
-    duration_ms INTEGER
+    duration_ms INTEGER,
+    UNIQUE (step_id, number)
 ) STRICT;
-CREATE INDEX attempts_by_step ON attempts (step_id, offered_at);
 
 CREATE TABLE attempt_output (
     attempt_id BLOB NOT NULL REFERENCES attempts (id),

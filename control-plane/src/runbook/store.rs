@@ -63,7 +63,7 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
          attempts.offered_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
          attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
          (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
-         ORDER BY latest.offered_at DESC, latest.id DESC LIMIT 1) \
+         ORDER BY latest.number DESC LIMIT 1) \
          WHERE steps.runbook_id = $1 ORDER BY steps.position",
     )
     .bind(runbook_id)
@@ -134,7 +134,8 @@ pub async fn insert_attempt(
     expires: Timestamp,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO attempts (id, step_id, state, offered_at, expires_at) VALUES ($1, $2, 'offered', $3, $4)",
+        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at) \
+         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4 FROM attempts WHERE step_id = $2",
     )
     .bind(id)
     .bind(step_id)
