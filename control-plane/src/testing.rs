@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::audit::Who;
 use crate::board;
 use crate::catalog;
-use crate::clients::{self, NewClient};
+use crate::clients::{self, NewClient, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
 use crate::keys::FileProvider;
@@ -118,12 +118,21 @@ impl Fixture {
     }
 
     pub async fn import(&self, serial: u64, manifests: &[(&str, &str)]) -> Result<(), catalog::CatalogError> {
+        self.import_with_tiers(serial, manifests, "").await
+    }
+
+    pub async fn import_with_tiers(
+        &self,
+        serial: u64,
+        manifests: &[(&str, &str)],
+        tiers: &str,
+    ) -> Result<(), catalog::CatalogError> {
         let bundle = Bundle {
             serial,
             min_serial: 0,
             not_after: self.clock.now().after(Duration::from_secs(3600)),
             revoked_steps: Vec::new(),
-            tiers: String::new(),
+            tiers: tiers.to_owned(),
             manifests: manifests
                 .iter()
                 .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
@@ -141,12 +150,14 @@ impl Fixture {
     }
 
     pub async fn client(&self, name: &str, components: &[&str]) -> ClientId {
-        let form = NewClient {
-            name: name.to_owned(),
+        let form = NewClient { name: name.to_owned(), ..NewClient::default() };
+        let id = clients::create(&self.app, Self::who(), self.user, &form).await.unwrap();
+        let scope = Scope {
             components: components.iter().map(|key| (*key).to_owned()).collect(),
-            ..NewClient::default()
+            ..Scope::default()
         };
-        clients::create(&self.app, Self::who(), self.user, &form).await.unwrap()
+        clients::choose_scope(&self.app, Self::who(), id, &scope).await.unwrap();
+        id
     }
 
     pub async fn code(&self, client: ClientId) -> String {

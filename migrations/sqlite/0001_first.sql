@@ -97,6 +97,32 @@ CREATE TABLE client_components (
     PRIMARY KEY (client_id, component_key)
 ) STRICT;
 
+-- The package that was chosen: a tier and add-ons. It preselects components; client_components is what counts.
+CREATE TABLE client_packages (
+    client_id   BLOB NOT NULL REFERENCES clients (id),
+    package_key TEXT NOT NULL,
+    kind        TEXT NOT NULL CHECK (kind IN ('tier', 'addon')),
+    PRIMARY KEY (client_id, package_key)
+) STRICT;
+
+-- Which slot of a group is filled.
+CREATE TABLE client_choices (
+    client_id     BLOB NOT NULL REFERENCES clients (id),
+    component_key TEXT NOT NULL,
+    group_key     TEXT NOT NULL,
+    slot_key      TEXT NOT NULL,
+    PRIMARY KEY (client_id, component_key, group_key)
+) STRICT;
+
+-- Inputs that are not secret.
+CREATE TABLE client_params (
+    client_id     BLOB NOT NULL REFERENCES clients (id),
+    component_key TEXT NOT NULL,
+    param_key     TEXT NOT NULL,
+    value         TEXT NOT NULL,
+    PRIMARY KEY (client_id, component_key, param_key)
+) STRICT;
+
 -- Our-managed secrets only: a BSE1 envelope each. There is no table for a client-supplied value.
 CREATE TABLE client_credentials (
     client_id       BLOB NOT NULL REFERENCES clients (id),
@@ -232,6 +258,8 @@ CREATE TABLE steps (
     title         TEXT NOT NULL,
     state         TEXT NOT NULL,
     waits_for     TEXT,
+    -- Skipped or marked by hand: who said so, and what.
+    note          TEXT,
     changed_at    INTEGER NOT NULL,
     UNIQUE (runbook_id, component_key, step_key),
     UNIQUE (runbook_id, position)

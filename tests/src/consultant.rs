@@ -89,16 +89,27 @@ impl Consultant {
         Ok(Answer { status, location, text })
     }
 
-    /// Fills the wizard's form; gives the client's id.
-    pub async fn create_client(&mut self, name: &str, components: &[&str]) -> anyhow::Result<String> {
+    /// Goes through the wizard's pages up to the secrets; gives the client's id. `fields` are the choices and inputs of
+    /// the integrations page.
+    pub async fn create_client(
+        &mut self,
+        name: &str,
+        components: &[&str],
+        fields: &[(&str, &str)],
+    ) -> anyhow::Result<String> {
         self.get("/clients/new").await?;
-        let mut form = vec![("name", name), ("vault_name", ""), ("notes", "")];
-        form.extend(components.iter().map(|component| ("component", *component)));
-        let answer = self.post("/clients/new", &form).await?;
-        let location =
-            answer.location.with_context(|| format!("the client was not made: {}", answer.text))?;
-        let id = location.strip_prefix("/clients/").and_then(|rest| rest.strip_suffix("/secrets"));
-        Ok(id.context("the wizard goes on to the secrets page")?.to_owned())
+        let answer = self.post("/clients/new", &[("name", name), ("vault_name", ""), ("notes", "")]).await?;
+        let id = after(&answer, "/package")?;
+        self.get(&format!("/clients/{id}/package")).await?;
+        let answer = self.post(&format!("/clients/{id}/package"), &[("tier", "")]).await?;
+        after(&answer, "/integrations")?;
+        self.get(&format!("/clients/{id}/integrations")).await?;
+        let mut form: Vec<(&str, &str)> =
+            components.iter().map(|component| ("component", *component)).collect();
+        form.extend_from_slice(fields);
+        let answer = self.post(&format!("/clients/{id}/integrations"), &form).await?;
+        after(&answer, "/secrets")?;
+        Ok(id)
     }
 
     /// Enters one value for every our-managed slot of the client, in the order of the page.
@@ -200,6 +211,14 @@ impl Consultant {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// The client's id, when the wizard goes on to its next page.
+fn after(answer: &Answer, page: &str) -> anyhow::Result<String> {
+    let location =
+        answer.location.as_deref().with_context(|| format!("the wizard stays: {}", answer.text))?;
+    let id = location.strip_prefix("/clients/").and_then(|rest| rest.strip_suffix(page));
+    Ok(id.with_context(|| format!("the wizard goes on to {page}, not to {location}"))?.to_owned())
 }
 
 fn is_as_wanted(state: &Value) -> bool {

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use regex::Regex;
 use shared::catalog::{As, Bundle, Detect, Manifest, Step, StepKind, Tag, parse_duration};
 
+use super::tiers::Tiers;
+
 const CATEGORIES: &[&str] =
     &["system", "runtime", "remote", "secrets", "ai", "crm", "commerce", "real-estate", "integration"];
 
@@ -20,39 +22,6 @@ pub struct Finding {
 
 pub fn report(findings: &[Finding]) -> String {
     findings.iter().map(|finding| format!("{}: {}\n", finding.place, finding.text)).collect()
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tiers {
-    #[serde(default, rename = "tier")]
-    tiers: Vec<Tier>,
-    #[serde(default, rename = "addon")]
-    addons: Vec<Addon>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tier {
-    key: String,
-    #[expect(dead_code, reason = "must be there; shown by the wizard once it offers tiers")]
-    name: String,
-    #[expect(dead_code, reason = "must be a boolean; used by the wizard once it offers tiers")]
-    #[serde(default)]
-    always: bool,
-    #[serde(default)]
-    includes: Vec<String>,
-    #[serde(default)]
-    components: Vec<String>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Addon {
-    key: String,
-    #[expect(dead_code, reason = "must be there; shown by the wizard once it offers add-ons")]
-    name: String,
-    components: Vec<String>,
 }
 
 /// Reads and checks `components/*.toml` and `tiers.toml` of a catalog folder.

@@ -7,6 +7,7 @@ pub mod cli;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod tiers;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,8 @@ use shared::catalog::{Bundle, BundleError, Manifest, PublisherKey, SignedBundle,
 use shared::ids::SlotId;
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
+
+pub use tiers::Tiers;
 
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Tx;
@@ -25,6 +28,7 @@ pub struct Catalog {
     pub digest: String,
     pub serial: u64,
     pub manifests: BTreeMap<String, Manifest>,
+    pub tiers: Tiers,
 }
 
 /// A slot as the database knows it: stable across bundles.
@@ -62,6 +66,16 @@ pub struct TheirSlot {
 pub enum AnySlot {
     Ours(OurSlot),
     Theirs(TheirSlot),
+}
+
+impl AnySlot {
+    /// Component key and slot key.
+    pub fn keys(&self) -> (&str, &str) {
+        match self {
+            Self::Ours(slot) => (&slot.component_key, &slot.slot_key),
+            Self::Theirs(slot) => (&slot.component_key, &slot.slot_key),
+        }
+    }
 }
 
 impl From<SlotRecord> for AnySlot {
@@ -174,8 +188,10 @@ pub async fn slot(tx: &mut Tx, component: &str, slot: &str) -> Result<Option<Any
     Ok(store::slot(tx, component, slot).await?.map(AnySlot::from))
 }
 
-fn read(digest: String, bundle: &Bundle) -> Result<Catalog, BundleError> {
-    Ok(Catalog { digest, serial: bundle.serial, manifests: bundle.parse_manifests()? })
+fn read(digest: String, bundle: &Bundle) -> Result<Catalog, CatalogError> {
+    let tiers =
+        toml::from_str(&bundle.tiers).map_err(|error| CatalogError::Check(format!("tiers.toml: {error}")))?;
+    Ok(Catalog { digest, serial: bundle.serial, manifests: bundle.parse_manifests()?, tiers })
 }
 
 async fn keep_slots(
@@ -204,4 +220,11 @@ async fn keep_slots(
 /// When a bundle signed now ends, unless its publisher says otherwise: a year.
 pub fn default_not_after(now: Timestamp) -> Timestamp {
     now.after(std::time::Duration::from_secs(365 * 24 * 3600))
+}
+
+impl Catalog {
+    /// A component's name for people; its key when this bundle doesn't have it.
+    pub fn name_of(&self, component: &str) -> String {
+        self.manifests.get(component).map_or_else(|| component.to_owned(), |manifest| manifest.name.clone())
+    }
 }

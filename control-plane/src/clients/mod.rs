@@ -1,5 +1,6 @@
 //! Clients and what they get: the wizard's form and the scope that it leaves behind.
 
+mod scope;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -13,9 +14,12 @@ use shared::ids::{ClientId, UserId};
 use shared::random;
 use shared::time::Timestamp;
 
+pub use scope::{
+    Package, Scope, choice_field, choose_package, choose_scope, groups, package, param_field, scope, slots,
+};
+
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
-use crate::catalog::{self, AnySlot, Catalog};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
@@ -40,7 +44,6 @@ pub struct NewClient {
     pub name: String,
     pub vault_name: String,
     pub notes: String,
-    pub components: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -56,12 +59,11 @@ impl<E: Into<Failure>> From<E> for CreateError {
     }
 }
 
-/// Creates a client with its scope. The vault's name defaults to the client's.
+/// Creates a client; the wizard goes on to its package. The vault's name defaults to the client's.
 pub async fn create(app: &App, who: Who, by: UserId, form: &NewClient) -> Result<ClientId, CreateError> {
     let mut tx = app.db.write().await?;
-    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     let vault_name = vault_name(form);
-    let errors = check(form, &vault_name, catalog.as_ref());
+    let errors = check(form, &vault_name);
     if !errors.is_empty() {
         return Err(CreateError::Fields(errors));
     }
@@ -75,12 +77,7 @@ pub async fn create(app: &App, who: Who, by: UserId, form: &NewClient) -> Result
         salt: Some(random::bytes(&*app.random)),
     };
     store::insert(&mut tx, &client, by).await?;
-    for component in &form.components {
-        store::insert_component(&mut tx, client.id, component, now).await?;
-    }
-    let entry = Entry::new(now, who, Action::ClientCreated)
-        .client(client.id)
-        .detail("components", form.components.join(" "));
+    let entry = Entry::new(now, who, Action::ClientCreated).client(client.id);
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
     Ok(client.id)
@@ -91,7 +88,7 @@ fn vault_name(form: &NewClient) -> String {
     if typed.is_empty() { form.name.trim().to_owned() } else { typed.to_owned() }
 }
 
-fn check(form: &NewClient, vault_name: &str, catalog: Option<&Catalog>) -> Vec<FieldError> {
+fn check(form: &NewClient, vault_name: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if form.name.trim().is_empty() {
         errors.push(FieldError::new("name", "Give the client a name."));
@@ -107,22 +104,6 @@ fn check(form: &NewClient, vault_name: &str, catalog: Option<&Catalog>) -> Vec<F
     }
     if let Err(error) = free_text::check(&form.notes, 4000) {
         errors.push(FieldError::new("notes", error.to_string()));
-    }
-    match catalog {
-        None => {
-            let message = "There is no catalog on this board yet. The operator imports one with `board catalog import`.";
-            errors.push(FieldError::new("component", message));
-        }
-        Some(_) if form.components.is_empty() => {
-            errors.push(FieldError::new("component", "Choose at least one component."));
-        }
-        Some(catalog) => {
-            let unknown = form.components.iter().find(|key| !catalog.manifests.contains_key(*key));
-            if unknown.is_some() {
-                let message = "One of the components is not in the catalog any more. Choose again.";
-                errors.push(FieldError::new("component", message));
-            }
-        }
     }
     errors
 }
@@ -140,12 +121,6 @@ pub async fn list(tx: &mut Tx) -> Result<Vec<Client>, sqlx::Error> {
 /// Keys of the components in scope.
 pub async fn components(tx: &mut Tx, id: ClientId) -> Result<Vec<String>, sqlx::Error> {
     store::components(tx, id).await
-}
-
-/// The credential slots in scope.
-pub async fn slots(tx: &mut Tx, id: ClientId) -> Result<Vec<AnySlot>, sqlx::Error> {
-    let components = components(tx, id).await?;
-    catalog::slots(tx, &components).await
 }
 
 /// A hint with the client's vault in it: `op://{vault}/Slack/bot-token` becomes `op://Example Client/Slack/bot-token`.

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use shared::ids::{ClientId, UserId};
 use shared::time::Timestamp;
 
-use super::Client;
+use super::{Client, Package, Scope};
 use crate::db::Tx;
 use crate::on;
 
@@ -45,12 +47,7 @@ pub async fn insert(tx: &mut Tx, client: &Client, by: UserId) -> Result<(), sqlx
     .map(|_| ()))
 }
 
-pub async fn insert_component(
-    tx: &mut Tx,
-    id: ClientId,
-    key: &str,
-    now: Timestamp,
-) -> Result<(), sqlx::Error> {
+async fn insert_component(tx: &mut Tx, id: ClientId, key: &str, now: Timestamp) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO client_components (client_id, component_key, added_at) VALUES ($1, $2, $3) \
          ON CONFLICT (client_id, component_key) DO NOTHING",
@@ -61,6 +58,106 @@ pub async fn insert_component(
     .execute(conn)
     .await
     .map(|_| ()))
+}
+
+/// Puts the scope in the place of the one before; components that stay keep the time when they were added.
+pub async fn replace_scope(
+    tx: &mut Tx,
+    id: ClientId,
+    scope: &Scope,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    for old in components(tx, id).await?.iter().filter(|old| !scope.components.contains(*old)) {
+        on!(tx, conn => sqlx::query("DELETE FROM client_components WHERE client_id = $1 AND component_key = $2")
+            .bind(id)
+            .bind(old)
+            .execute(conn)
+            .await
+            .map(|_| ()))?;
+    }
+    for component in &scope.components {
+        insert_component(tx, id, component, now).await?;
+    }
+    on!(tx, conn => sqlx::query("DELETE FROM client_choices WHERE client_id = $1").bind(id).execute(conn).await.map(|_| ()))?;
+    for ((component, group), slot) in &scope.choices {
+        on!(tx, conn => sqlx::query(
+            "INSERT INTO client_choices (client_id, component_key, group_key, slot_key) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(id)
+        .bind(component)
+        .bind(group)
+        .bind(slot)
+        .execute(conn)
+        .await
+        .map(|_| ()))?;
+    }
+    on!(tx, conn => sqlx::query("DELETE FROM client_params WHERE client_id = $1").bind(id).execute(conn).await.map(|_| ()))?;
+    for ((component, param), value) in &scope.params {
+        on!(tx, conn => sqlx::query(
+            "INSERT INTO client_params (client_id, component_key, param_key, value) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(id)
+        .bind(component)
+        .bind(param)
+        .bind(value)
+        .execute(conn)
+        .await
+        .map(|_| ()))?;
+    }
+    Ok(())
+}
+
+pub async fn choices(tx: &mut Tx, id: ClientId) -> Result<BTreeMap<(String, String), String>, sqlx::Error> {
+    let rows: Vec<(String, String, String)> = on!(tx, conn => sqlx::query_as(
+        "SELECT component_key, group_key, slot_key FROM client_choices WHERE client_id = $1",
+    )
+    .bind(id)
+    .fetch_all(conn)
+    .await)?;
+    Ok(rows.into_iter().map(|(component, group, slot)| ((component, group), slot)).collect())
+}
+
+pub async fn params(tx: &mut Tx, id: ClientId) -> Result<BTreeMap<(String, String), String>, sqlx::Error> {
+    let rows: Vec<(String, String, String)> = on!(tx, conn => sqlx::query_as(
+        "SELECT component_key, param_key, value FROM client_params WHERE client_id = $1",
+    )
+    .bind(id)
+    .fetch_all(conn)
+    .await)?;
+    Ok(rows.into_iter().map(|(component, param, value)| ((component, param), value)).collect())
+}
+
+pub async fn package(tx: &mut Tx, id: ClientId) -> Result<Package, sqlx::Error> {
+    let rows: Vec<(String, String)> = on!(tx, conn => sqlx::query_as("SELECT kind, package_key FROM client_packages WHERE client_id = $1")
+            .bind(id)
+            .fetch_all(conn)
+            .await)?;
+    let mut package = Package::default();
+    for (kind, key) in rows {
+        if kind == "tier" {
+            package.tier = Some(key);
+        } else {
+            package.addons.insert(key);
+        }
+    }
+    Ok(package)
+}
+
+pub async fn replace_package(tx: &mut Tx, id: ClientId, package: &Package) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM client_packages WHERE client_id = $1").bind(id).execute(conn).await.map(|_| ()))?;
+    let tier = package.tier.iter().map(|key| ("tier", key));
+    for (kind, key) in tier.chain(package.addons.iter().map(|key| ("addon", key))) {
+        on!(tx, conn => sqlx::query(
+            "INSERT INTO client_packages (client_id, package_key, kind) VALUES ($1, $2, $3)",
+        )
+        .bind(id)
+        .bind(key)
+        .bind(kind)
+        .execute(conn)
+        .await
+        .map(|_| ()))?;
+    }
+    Ok(())
 }
 
 pub async fn get(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, sqlx::Error> {

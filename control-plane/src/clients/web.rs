@@ -1,14 +1,25 @@
-use axum::extract::State;
+//! The wizard: client, package, integrations; then the secrets page. Saved at each page.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect};
 use axum_extra::extract::Form;
 use serde::Deserialize;
-use shared::catalog::{Manifest, Platform, StepKind, Tag};
+use shared::catalog::{Manifest, Platform, Slot, StepKind, Tag};
+use shared::ids::ClientId;
 
-use super::views::{ComponentChoice, NewClientPage};
-use super::{CreateError, NewClient, create};
+use super::views::{
+    ClientRef, ComponentChoice, IntegrationsPage, NewClientPage, PackageChoice, PackagePage, ParamField,
+    SlotGroup, SlotOption,
+};
+use super::{
+    Client, CreateError, NewClient, Package, Scope, choice_field, choose_package, choose_scope, create,
+    fill_hint, get, groups, package, param_field, scope,
+};
 use crate::access::Visitor;
 use crate::app::App;
-use crate::catalog;
+use crate::catalog::{self, Catalog, tiers::with_dependencies};
 use crate::error::Failure;
 use crate::pages::{Page, PageFailure, page, status};
 use crate::web::{FieldError, Section};
@@ -21,61 +32,212 @@ pub struct ClientForm {
     vault_name: String,
     #[serde(default)]
     notes: String,
-    #[serde(default)]
-    component: Vec<String>,
 }
 
-pub async fn new_page(State(app): State<App>, visitor: Visitor) -> Page {
-    let form = NewClient::default();
-    page(&filled(&app, &visitor, &form, Vec::new()).await?)
+pub async fn new_page(visitor: Visitor) -> Page {
+    page(&client_form(&visitor, &NewClient::default(), Vec::new()))
 }
 
 pub async fn new_form(State(app): State<App>, visitor: Visitor, Form(form): Form<ClientForm>) -> Page {
-    let form = NewClient {
-        name: form.name,
-        vault_name: form.vault_name,
-        notes: form.notes,
-        components: form.component,
-    };
+    let form = NewClient { name: form.name, vault_name: form.vault_name, notes: form.notes };
     match create(&app, visitor.who(), visitor.user()?.id, &form).await {
-        Ok(id) => Ok(Redirect::to(&format!("/clients/{id}/secrets")).into_response()),
+        Ok(id) => Ok(Redirect::to(&format!("/clients/{id}/package")).into_response()),
         Err(CreateError::Fields(errors)) => {
-            let shown = filled(&app, &visitor, &form, errors).await?;
+            Ok((status(422), page(&client_form(&visitor, &form, errors))?).into_response())
+        }
+        Err(CreateError::Failure(failure)) => Err((*failure).into()),
+    }
+}
+
+fn client_form(visitor: &Visitor, form: &NewClient, errors: Vec<FieldError>) -> NewClientPage {
+    NewClientPage {
+        shell: visitor.shell(Section::Clients),
+        name: form.name.clone(),
+        vault_name: form.vault_name.clone(),
+        notes: form.notes.clone(),
+        errors,
+    }
+}
+
+#[derive(Deserialize)]
+pub struct PackageForm {
+    #[serde(default)]
+    tier: String,
+    #[serde(default)]
+    addon: Vec<String>,
+}
+
+pub async fn package_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {
+    let mut tx = app.db.read().await?;
+    let chosen = package(&mut tx, id).await?;
+    drop(tx);
+    page(&package_form_view(&app, &visitor, id, &chosen, Vec::new()).await?)
+}
+
+pub async fn package_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<ClientId>,
+    Form(form): Form<PackageForm>,
+) -> Page {
+    let chosen = Package {
+        tier: Some(form.tier).filter(|tier| !tier.is_empty()),
+        addons: form.addon.into_iter().collect(),
+    };
+    match choose_package(&app, visitor.who(), id, &chosen).await {
+        Ok(()) => Ok(Redirect::to(&format!("/clients/{id}/integrations")).into_response()),
+        Err(CreateError::Fields(errors)) => {
+            let shown = package_form_view(&app, &visitor, id, &chosen, errors).await?;
             Ok((status(422), page(&shown)?).into_response())
         }
         Err(CreateError::Failure(failure)) => Err((*failure).into()),
     }
 }
 
-async fn filled(
+async fn package_form_view(
     app: &App,
     visitor: &Visitor,
-    form: &NewClient,
+    id: ClientId,
+    chosen: &Package,
     errors: Vec<FieldError>,
-) -> Result<NewClientPage, PageFailure> {
+) -> Result<PackagePage, PageFailure> {
+    let mut tx = app.db.read().await?;
+    let client = get(&mut tx, id).await?;
+    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
+    let names =
+        |catalog: &Catalog, keys: BTreeSet<&str>| keys.into_iter().map(|key| catalog.name_of(key)).collect();
+    let (mut tiers, mut addons) = (Vec::new(), Vec::new());
+    if let Some(catalog) = &catalog {
+        for tier in catalog.tiers.tiers.iter().filter(|tier| !tier.always) {
+            tiers.push(PackageChoice {
+                checked: chosen.tier.as_ref() == Some(&tier.key),
+                components: names(catalog, catalog.tiers.of_tier(&tier.key)),
+                key: tier.key.clone(),
+                name: tier.name.clone(),
+            });
+        }
+        for addon in &catalog.tiers.addons {
+            addons.push(PackageChoice {
+                checked: chosen.addons.contains(&addon.key),
+                components: names(catalog, catalog.tiers.of_addon(&addon.key)),
+                key: addon.key.clone(),
+                name: addon.name.clone(),
+            });
+        }
+    }
+    Ok(PackagePage {
+        shell: visitor.shell(Section::Clients),
+        client: ClientRef { href: format!("/clients/{id}"), name: client.name },
+        tiers,
+        addons,
+        errors,
+    })
+}
+
+pub async fn integrations_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {
+    let mut tx = app.db.read().await?;
+    let chosen = scope(&mut tx, id).await?;
+    drop(tx);
+    page(&integrations_view(&app, &visitor, id, &chosen, Vec::new()).await?)
+}
+
+/// Fields: `component` (repeated), `choice-COMPONENT-GROUP`, `param-COMPONENT-KEY`.
+pub async fn integrations_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<ClientId>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Page {
     let mut tx = app.db.read().await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
-    let vault = if form.vault_name.trim().is_empty() { "{vault}" } else { form.vault_name.trim() };
-    let components = catalog
-        .iter()
-        .flat_map(|catalog| catalog.manifests.values())
-        .map(|manifest| choice(manifest, form.components.contains(&manifest.key), vault))
-        .collect();
-    Ok(NewClientPage {
+    drop(tx);
+    let chosen = read_scope(&fields, catalog.as_ref());
+    match choose_scope(&app, visitor.who(), id, &chosen).await {
+        Ok(()) => Ok(Redirect::to(&format!("/clients/{id}/secrets")).into_response()),
+        Err(CreateError::Fields(errors)) => {
+            let shown = integrations_view(&app, &visitor, id, &chosen, errors).await?;
+            Ok((status(422), page(&shown)?).into_response())
+        }
+        Err(CreateError::Failure(failure)) => Err((*failure).into()),
+    }
+}
+
+fn read_scope(fields: &[(String, String)], catalog: Option<&Catalog>) -> Scope {
+    let value =
+        |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.trim().to_owned());
+    let mut scope = Scope {
+        components: fields
+            .iter()
+            .filter(|(name, _)| name == "component")
+            .map(|(_, key)| key.clone())
+            .collect(),
+        ..Scope::default()
+    };
+    for manifest in catalog.into_iter().flat_map(|catalog| catalog.manifests.values()) {
+        for group in groups(manifest) {
+            if let Some(slot) = value(&choice_field(&manifest.key, &group)) {
+                scope.choices.insert((manifest.key.clone(), group), slot);
+            }
+        }
+        for param in &manifest.params {
+            if let Some(value) = value(&param_field(&manifest.key, &param.key)) {
+                scope.params.insert((manifest.key.clone(), param.key.clone()), value);
+            }
+        }
+    }
+    scope
+}
+
+async fn integrations_view(
+    app: &App,
+    visitor: &Visitor,
+    id: ClientId,
+    chosen: &Scope,
+    errors: Vec<FieldError>,
+) -> Result<IntegrationsPage, PageFailure> {
+    let mut tx = app.db.read().await?;
+    let client = get(&mut tx, id).await?;
+    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
+    let mut components = Vec::new();
+    if let Some(catalog) = &catalog {
+        let needed_by = with_dependencies(&chosen.components, &catalog.manifests);
+        for manifest in catalog.manifests.values() {
+            components.push(choice(manifest, &client, chosen, catalog, &needed_by));
+        }
+    }
+    Ok(IntegrationsPage {
         shell: visitor.shell(Section::Clients),
-        name: form.name.clone(),
-        vault_name: form.vault_name.clone(),
-        notes: form.notes.clone(),
+        client: ClientRef { href: format!("/clients/{id}"), name: client.name },
         components,
         errors,
     })
 }
 
-fn choice(manifest: &Manifest, checked: bool, vault: &str) -> ComponentChoice {
+fn choice(
+    manifest: &Manifest,
+    client: &Client,
+    chosen: &Scope,
+    catalog: &Catalog,
+    needed_by: &BTreeMap<String, BTreeSet<String>>,
+) -> ComponentChoice {
     let steps = |kind| {
         u32::try_from(manifest.steps.iter().filter(|step| step.kind == kind).count()).unwrap_or(u32::MAX)
     };
-    let tagged = |tag| manifest.slots.iter().filter(move |slot| slot.tag == tag);
+    let alone = |tag| manifest.slots.iter().filter(move |slot| slot.tag == tag && slot.one_of.is_none());
+    let hint = |slot: &Slot| fill_hint(slot.hint.as_deref().unwrap_or_default(), client);
+    let groups = groups(manifest)
+        .into_iter()
+        .map(|group| {
+            let slots = manifest.slots.iter().filter(|slot| slot.one_of.as_ref() == Some(&group));
+            let options = slots.map(|slot| SlotOption {
+                key: slot.key.clone(),
+                name: slot.name.clone(),
+                hint: (slot.tag == Tag::ClientSupplied).then(|| hint(slot)),
+                checked: chosen.chosen(&manifest.key, &group) == Some(&slot.key),
+            });
+            SlotGroup { options: options.collect(), field: choice_field(&manifest.key, &group) }
+        })
+        .collect();
     let platform = |platform: &Platform| match platform {
         Platform::Macos => "macOS",
         Platform::Linux => "Linux",
@@ -83,13 +245,22 @@ fn choice(manifest: &Manifest, checked: bool, vault: &str) -> ComponentChoice {
     ComponentChoice {
         key: manifest.key.clone(),
         name: manifest.name.clone(),
+        category: manifest.category.clone(),
         summary: manifest.summary.clone(),
-        checked,
-        ours: tagged(Tag::OurManaged).map(|slot| slot.name.clone()).collect(),
-        theirs: tagged(Tag::ClientSupplied)
-            .map(|slot| {
-                let hint = slot.hint.as_deref().unwrap_or_default().replace("{vault}", vault);
-                (slot.name.clone(), hint)
+        checked: chosen.components.contains(&manifest.key),
+        always: catalog.tiers.always().contains(manifest.key.as_str()),
+        needs: needed_by.get(&manifest.key).into_iter().flatten().map(|key| catalog.name_of(key)).collect(),
+        ours: alone(Tag::OurManaged).map(|slot| slot.name.clone()).collect(),
+        theirs: alone(Tag::ClientSupplied).map(|slot| (slot.name.clone(), hint(slot))).collect(),
+        groups,
+        params: manifest
+            .params
+            .iter()
+            .map(|param| ParamField {
+                field: param_field(&manifest.key, &param.key),
+                name: param.name.clone(),
+                value: chosen.param(&manifest.key, &param.key).unwrap_or_default().to_owned(),
+                required: param.required,
             })
             .collect(),
         steps_agent: steps(StepKind::Auto),

@@ -73,6 +73,18 @@ pub async fn slots_of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Ins
     store::slots_of_client(tx, client_id).await
 }
 
+/// Whether the device says that it has this slot's value.
+pub async fn has_slot(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    component: &str,
+    slot: &str,
+) -> Result<bool, sqlx::Error> {
+    Ok(store::slot_state(tx, device_id, component, slot)
+        .await?
+        .is_some_and(|state| matches!(state, SlotState::Present | SlotState::Verified)))
+}
+
 /// Every change that was seen of one component, oldest first: presence, version, when.
 pub async fn history(
     tx: &mut Tx,

@@ -1,5 +1,5 @@
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::inventory::{ComponentReport, Presence, SlotReport};
+use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
 use shared::time::Timestamp;
 
 use super::{Installed, InstalledSlot};
@@ -138,6 +138,22 @@ pub async fn slots_of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Ins
     )
     .bind(client_id)
     .fetch_all(conn)
+    .await)
+}
+
+pub async fn slot_state(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    component: &str,
+    slot: &str,
+) -> Result<Option<SlotState>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT state FROM installed_slots WHERE device_id = $1 AND component_key = $2 AND slot_key = $3",
+    )
+    .bind(device_id)
+    .bind(component)
+    .bind(slot)
+    .fetch_optional(conn)
     .await)
 }
 

@@ -105,6 +105,7 @@ async fn body(
         }
         ReportBody::Inventory { components, slots } => {
             inventory::apply(tx, device.id, components, slots).await?;
+            runbook::confirm_manual(app, tx, device).await?;
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }

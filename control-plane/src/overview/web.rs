@@ -249,9 +249,7 @@ fn installed_row(
 }
 
 fn component_name(catalog: Option<&Catalog>, key: &str) -> String {
-    catalog
-        .and_then(|catalog| catalog.manifests.get(key))
-        .map_or_else(|| key.to_owned(), |manifest| manifest.name.clone())
+    catalog.map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key))
 }
 
 /// One sentence of state, the most pressing first.

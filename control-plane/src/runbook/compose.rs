@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::catalog::{Manifest, StepKind};
+use shared::catalog::{Manifest, Step, Tag};
 use shared::ids::{RunbookId, StepId};
 
-use super::{Runbook, StepState, run, store};
+use super::{Runbook, run, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
-use crate::clients;
+use crate::clients::{self, Scope};
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
+use crate::secrets;
 
 /// The device's runbook; composed when it has none and there is a catalog. Approval of the device starts it.
 pub async fn ensure(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Runbook>, Failure> {
@@ -29,14 +30,18 @@ pub async fn ensure(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Ru
         created_at: now,
     };
     store::insert(tx, &runbook).await?;
-    let scope = clients::components(tx, device.client_id).await?;
+    let scope = clients::scope(tx, device.client_id).await?;
+    let stored = secrets::stored_slots(tx, device.client_id).await?;
+    let keys: Vec<String> = scope.components.iter().cloned().collect();
     let mut position = 0;
-    for component in ordered(&scope, &catalog.manifests) {
+    for component in ordered(&keys, &catalog.manifests) {
         let Some(manifest) = catalog.manifests.get(component) else { continue };
         for step in manifest.steps.iter().filter(|step| step.runs_on(device.platform, manifest)) {
-            let state = if step.kind == StepKind::Manual { StepState::Waiting } else { StepState::Blocked };
+            if !belongs(step, manifest, &scope, &stored) {
+                continue;
+            }
             let id = StepId::new(&*app.clock, &*app.random);
-            store::insert_step(tx, &runbook, id, position, component, step, state).await?;
+            store::insert_step(tx, &runbook, id, position, component, step).await?;
             position += 1;
         }
     }
@@ -48,6 +53,24 @@ pub async fn ensure(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Ru
         .detail("steps", position);
     audit::append(tx, &entry).await?;
     Ok(Some(runbook))
+}
+
+/// Whether a step's `when` holds for this client. For a slot outside of a group that the client supplies, only the device
+/// can say: such a step is in the runbook, and is skipped when its turn comes and the slot is empty.
+fn belongs(step: &Step, manifest: &Manifest, scope: &Scope, stored: &BTreeSet<(String, String)>) -> bool {
+    if step.when.is_empty() {
+        return true;
+    }
+    if let Some(condition) = step.when.strip_prefix("param:") {
+        let (key, value) = condition.split_once('=').unwrap_or((condition, ""));
+        return scope.param(&manifest.key, key) == Some(value);
+    }
+    let Some(slot) = step.when.strip_prefix("slot:").and_then(|key| manifest.slot(key)) else { return false };
+    match (slot.tag, &slot.one_of) {
+        (_, Some(_)) => scope.wants_slot(manifest, &slot.key),
+        (Tag::OurManaged, None) => stored.contains(&(manifest.key.clone(), slot.key.clone())),
+        (Tag::ClientSupplied, None) => true,
+    }
 }
 
 /// The scope, with everything that a component depends on before it. Components that the scope doesn't name are not

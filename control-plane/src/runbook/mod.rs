@@ -5,6 +5,9 @@
 
 pub mod api;
 mod compose;
+mod decide;
+mod lines;
+mod markdown;
 mod run;
 mod store;
 #[cfg(test)]
@@ -18,9 +21,9 @@ use shared::text_enum;
 use shared::time::Timestamp;
 
 pub use compose::ensure;
+pub use decide::{confirm_manual, mark, retry, skip};
 pub use run::{
-    ApplyError, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer, retry,
-    wake_waiting,
+    ApplyError, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer, wake_waiting,
 };
 
 use crate::db::Tx;
@@ -82,6 +85,8 @@ pub struct Step {
     pub title: String,
     pub state: StepState,
     pub waits_for: Option<String>,
+    /// Why it was skipped, or who marked it.
+    pub note: Option<String>,
     pub changed_at: Timestamp,
     pub attempt_id: Option<AttemptId>,
     pub attempt_state: Option<AttemptState>,

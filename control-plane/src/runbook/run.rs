@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shared::catalog::StepKind;
+use shared::catalog::{StepKind, Tag};
 use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, Offer, OfferKind, Outcome, OutputChunk};
 
@@ -11,9 +11,11 @@ use super::{AttemptState, Runbook, Step, StepState, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
+use crate::clients;
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
+use crate::inventory;
 use crate::secrets;
 
 /// An offer that the device doesn't take in this time is void.
@@ -41,29 +43,62 @@ impl From<Failure> for ApplyError {
     }
 }
 
-/// Moves blocked steps whose turn has come to ready, or to waiting for a delivery; and waiting ones on.
+/// Moves steps whose turn has come: automatic ones to ready, or to waiting for a delivery; manual ones to waiting for a
+/// consultant. A step that asks for a client-supplied slot which the device doesn't have is skipped.
 pub(super) async fn advance(
     app: &App,
     tx: &mut Tx,
     runbook: &Runbook,
     catalog: &Catalog,
 ) -> Result<(), sqlx::Error> {
-    let steps = store::steps(tx, runbook.id).await?;
-    for (index, step) in steps.iter().enumerate() {
-        let waits_here = matches!(step.state, StepState::Blocked | StepState::Waiting);
-        if step.kind != StepKind::Auto || !waits_here || !turn_has_come(&steps, index, catalog) {
-            continue;
+    // Each pass may open the way for later steps; there are no more passes than steps.
+    let count = store::steps(tx, runbook.id).await?.len();
+    for _ in 0..=count {
+        let steps = store::steps(tx, runbook.id).await?;
+        let mut moved = false;
+        for (index, step) in steps.iter().enumerate() {
+            let waits_here = step.state == StepState::Blocked
+                || (step.state == StepState::Waiting && step.kind == StepKind::Auto);
+            if !waits_here || !turn_has_come(&steps, index, catalog) {
+                continue;
+            }
+            let (state, waits_for) = next_state(tx, runbook, step, catalog).await?;
+            if state != step.state {
+                store::move_step(tx, step.id, step.state, state, waits_for.as_deref(), app.now()).await?;
+                moved |= state.is_done();
+            }
         }
-        let missing = missing_deliveries(tx, runbook, step, catalog).await?;
-        let (state, waits_for) = match missing.first() {
-            Some(slot) => (StepState::Waiting, Some(format!("the delivery of {slot}"))),
-            None => (StepState::Ready, None),
-        };
-        if state != step.state {
-            store::move_step(tx, step.id, step.state, state, waits_for.as_deref(), app.now()).await?;
+        if !moved {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+async fn next_state(
+    tx: &mut Tx,
+    runbook: &Runbook,
+    step: &Step,
+    catalog: &Catalog,
+) -> Result<(StepState, Option<String>), sqlx::Error> {
+    let manifest = catalog.manifests.get(&step.component_key);
+    let wanted = manifest
+        .and_then(|manifest| Some((manifest, manifest.step(&step.step_key)?)))
+        .and_then(|(manifest, step)| manifest.slot(step.when.strip_prefix("slot:")?))
+        .filter(|slot| slot.tag == Tag::ClientSupplied && slot.one_of.is_none());
+    if let Some(slot) = wanted
+        && !inventory::has_slot(tx, runbook.device_id, &step.component_key, &slot.key).await?
+    {
+        return Ok((StepState::Skipped, None));
+    }
+    if step.kind == StepKind::Manual {
+        return Ok((StepState::Waiting, Some("a consultant".to_owned())));
+    }
+    let missing = missing_deliveries(tx, runbook, step, catalog).await?;
+    Ok(match missing.first() {
+        Some(slot) => (StepState::Waiting, Some(format!("the delivery of {slot}"))),
+        None => (StepState::Ready, None),
+    })
 }
 
 async fn missing_deliveries(
@@ -77,6 +112,10 @@ async fn missing_deliveries(
         .and_then(|manifest| manifest.step(&step.step_key))
         .map(|step| step.secrets.iter().map(|secret| secret.slot.as_str()).collect())
         .unwrap_or_default();
+    let ours = |slot: &&str| {
+        manifest.and_then(|manifest| manifest.slot(slot)).is_some_and(|slot| slot.tag == Tag::OurManaged)
+    };
+    let slots: Vec<&str> = slots.into_iter().filter(ours).collect();
     if slots.is_empty() {
         return Ok(Vec::new());
     }
@@ -135,7 +174,8 @@ pub async fn next_offer(
                 if sent.contains(&attempt_id) {
                     return Ok(None);
                 }
-                return Ok(Some(offer(&runbook, &step, attempt_id, expires.since(now))));
+                let params = params_of(&mut tx, device, &step.component_key).await?;
+                return Ok(Some(offer(&runbook, &step, attempt_id, expires.since(now), params)));
             }
             _ => {}
         }
@@ -155,19 +195,36 @@ pub async fn next_offer(
         .device(device.id)
         .detail("step", format!("{}/{}", step.component_key, step.step_key))
         .detail("attempt", attempt_id);
+    let params = params_of(&mut tx, device, &step.component_key).await?;
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(Some(offer(&runbook, step, attempt_id, OFFER_TTL)))
+    Ok(Some(offer(&runbook, step, attempt_id, OFFER_TTL, params)))
 }
 
-fn offer(runbook: &Runbook, step: &Step, attempt_id: AttemptId, left: Duration) -> Offer {
+async fn params_of(
+    tx: &mut Tx,
+    device: &Device,
+    component: &str,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let scope = clients::scope(tx, device.client_id).await?;
+    let own = scope.params.into_iter().filter(|((key, _), _)| key == component);
+    Ok(own.map(|((_, param), value)| (param, value)).collect())
+}
+
+fn offer(
+    runbook: &Runbook,
+    step: &Step,
+    attempt_id: AttemptId,
+    left: Duration,
+    params: BTreeMap<String, String>,
+) -> Offer {
     Offer {
         attempt_id,
         bundle_digest: runbook.bundle_digest.clone(),
         component: step.component_key.clone(),
         step: step.step_key.clone(),
         kind: OfferKind::Run,
-        params: BTreeMap::new(),
+        params,
         expires_in_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     }
 }
@@ -260,30 +317,5 @@ async fn finish(
         .reason(attempt_state.as_str())
         .detail("attempt", attempt_id);
     audit::append(tx, &entry).await?;
-    Ok(())
-}
-
-/// A person asks for another attempt of a step that didn't succeed.
-pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
-    let mut tx = app.db.write().await?;
-    let now = app.now();
-    let mut moved = 0;
-    for from in [StepState::Failed, StepState::Interrupted, StepState::Cancelled] {
-        moved += store::move_own_step(&mut tx, device.id, step_id, from, StepState::Ready, now).await?;
-    }
-    if moved != 1 {
-        return Err(Failure::conflict(
-            "not-failed",
-            "Nothing to try again",
-            "This step has not failed, or somebody else tries it again already. The runbook shows how it stands.",
-        ));
-    }
-    let entry = Entry::new(now, who, Action::StepRetried)
-        .client(device.client_id)
-        .device(device.id)
-        .detail("step", step_id);
-    audit::append(&mut tx, &entry).await?;
-    tx.commit().await?;
-    app.jobs.wake(crate::jobs::Wake::Device(device.id));
     Ok(())
 }

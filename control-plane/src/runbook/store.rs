@@ -36,7 +36,6 @@ pub async fn insert_step(
     position: i64,
     component: &str,
     step: &ManifestStep,
-    state: StepState,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO steps (id, runbook_id, position, component_key, step_key, kind, title, state, changed_at) \
@@ -49,7 +48,7 @@ pub async fn insert_step(
     .bind(&step.id)
     .bind(step.kind)
     .bind(&step.title)
-    .bind(state)
+    .bind(StepState::Blocked)
     .bind(runbook.created_at)
     .execute(conn)
     .await
@@ -59,7 +58,7 @@ pub async fn insert_step(
 pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
-         steps.waits_for, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
+         steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
          attempts.offered_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
          attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
          (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
@@ -103,23 +102,25 @@ pub async fn move_step(
     .map(|done| done.rows_affected()))
 }
 
-/// Moves a step only if it belongs to this device.
+/// Moves a step with a note, only if it belongs to this device.
 pub async fn move_own_step(
     tx: &mut Tx,
     device_id: DeviceId,
     id: StepId,
     from: StepState,
     to: StepState,
+    note: Option<&str>,
     now: Timestamp,
 ) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE steps SET state = $4, waits_for = NULL, changed_at = $5 WHERE id = $2 AND state = $3 \
+        "UPDATE steps SET state = $4, waits_for = NULL, note = $5, changed_at = $6 WHERE id = $2 AND state = $3 \
          AND runbook_id IN (SELECT id FROM runbooks WHERE device_id = $1)",
     )
     .bind(device_id)
     .bind(id)
     .bind(from)
     .bind(to)
+    .bind(note)
     .bind(now)
     .execute(conn)
     .await

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use rcgen::SigningKey as _;
 use shared::ids::AttemptId;
+use shared::protocol::inventory::{SlotReport, SlotState};
 use shared::protocol::link::Receipt;
 use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
 use shared::secret::Secret;
@@ -10,7 +11,7 @@ use shared::time::Clock as _;
 
 use super::{
     ApplyError, AttemptState, Step, StepState, apply_ended, apply_offer_refused, apply_output, apply_started,
-    ensure, next_offer, of_device, output, progress, retry, steps, tail, wake_waiting,
+    confirm_manual, ensure, mark, next_offer, of_device, output, progress, retry, skip, steps, tail, wake_waiting,
 };
 use crate::db::Tx;
 use crate::db::testing::on_both;
@@ -210,6 +211,185 @@ async fn output_is_kept_once_and_in_order() {
         }
         assert_eq!(output(&mut tx, attempt_id).await.unwrap(), "one\ntwo\nthree\u{fffd} 🙂\n");
         assert_eq!(tail(&mut tx, attempt_id, 2).await.unwrap(), ["two", "three\u{fffd} 🙂"]);
+    })
+    .await;
+}
+
+const MANUAL: &str = r#"
+key = "manual"
+name = "Manual"
+category = "integration"
+summary = "A person does the first step."
+platforms = ["macos", "linux"]
+[[slot]]
+key = "TOKEN"
+name = "Token"
+tag = "client-supplied"
+hint = "op://{vault}/Manual/token"
+[[slot]]
+key = "EXTRA"
+name = "Extra token"
+tag = "client-supplied"
+required = false
+hint = "op://{vault}/Manual/extra"
+[[param]]
+key = "MODE"
+name = "Mode"
+pattern = "^[a-z]+$"
+[[step]]
+id = "app"
+kind = "manual"
+title = "Put the token on the Mac"
+text = "Take it from the vault."
+slots = ["TOKEN"]
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install"
+as = "user"
+check = "false"
+run = "true"
+secrets = [{ slot = "TOKEN", as = "env" }]
+[[step]]
+id = "fast"
+kind = "auto"
+title = "Only in fast mode"
+as = "user"
+when = "param:MODE=fast"
+check = "false"
+run = "true"
+[[step]]
+id = "slow"
+kind = "auto"
+title = "Only in slow mode"
+as = "user"
+when = "param:MODE=slow"
+check = "false"
+run = "true"
+[[step]]
+id = "extra"
+kind = "auto"
+title = "Only with the extra token"
+as = "user"
+when = "slot:EXTRA"
+check = "false"
+run = "true"
+[[step]]
+id = "look"
+kind = "manual"
+title = "Look at it"
+text = "Does it answer?"
+"#;
+
+async fn with_manual_steps(db: crate::db::Db) -> Running {
+    let fixture = Fixture::new(db).await;
+    fixture.import(2, &[("manual", MANUAL)]).await.unwrap();
+    let client = fixture.client("Example Client", &["manual"]).await;
+    let scope = crate::clients::Scope {
+        components: ["manual".to_owned()].into(),
+        params: [(("manual".to_owned(), "MODE".to_owned()), "fast".to_owned())].into(),
+        ..crate::clients::Scope::default()
+    };
+    crate::clients::choose_scope(&fixture.app, Fixture::who(), client, &scope).await.unwrap();
+    let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
+    let mut tx = fixture.app.db.write().await.unwrap();
+    let device = get_device(&mut tx, device_id).await.unwrap();
+    ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    Running { fixture, device, keys, sent: BTreeSet::new() }
+}
+
+impl Running {
+    async fn reports_slot(&self, slot: &str, state: SlotState) {
+        let report = SlotReport {
+            component: "manual".into(),
+            slot: slot.into(),
+            state,
+            version: None,
+            observed_at: self.fixture.clock.now(),
+        };
+        let mut tx = self.tx().await;
+        crate::inventory::apply(&mut tx, self.device.id, &[], &[report]).await.unwrap();
+        confirm_manual(&self.fixture.app, &mut tx, &self.device).await.unwrap();
+        tx.commit().await.unwrap();
+        self.fixture.clock.advance(Duration::from_secs(1));
+    }
+
+    async fn step(&self, key: &str) -> Step {
+        self.steps().await.into_iter().find(|step| step.step_key == key).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_manual_step_is_done_when_the_device_says_so() {
+    on_both(|db| async move {
+        let mut running = with_manual_steps(db).await;
+        let keys: Vec<_> = running.steps().await.into_iter().map(|step| step.step_key).collect();
+        assert_eq!(keys, ["app", "install", "fast", "extra", "look"], "`when` decided about a param");
+        assert_eq!(running.step("app").await.state, StepState::Waiting);
+        assert!(running.offer().await.is_none(), "the steps after it wait");
+        running.reports_slot("TOKEN", SlotState::Empty).await;
+        assert_eq!(running.step("app").await.state, StepState::Waiting);
+        running.reports_slot("TOKEN", SlotState::Present).await;
+        let done = running.step("app").await;
+        assert_eq!((done.state, done.note), (StepState::Succeeded, None));
+        let install = running.offer().await.unwrap();
+        assert_eq!((install.step.as_str(), install.params["MODE"].as_str()), ("install", "fast"));
+        running.ended(install.attempt_id, Outcome::Succeeded).await.unwrap();
+        let fast = running.offer().await.unwrap();
+        running.ended(fast.attempt_id, Outcome::Succeeded).await.unwrap();
+        assert_eq!(running.step("extra").await.state, StepState::Skipped, "the device has no extra token");
+        let look = running.step("look").await;
+        assert_eq!(look.state, StepState::Waiting);
+        mark(&running.fixture.app, Fixture::who(), &running.device, look.id).await.unwrap();
+        let mut tx = running.tx().await;
+        assert_eq!(progress(&mut tx, running.device.id).await.unwrap(), Some((5, 5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn marking_by_hand_is_unverifiable_until_the_device_confirms_it() {
+    on_both(|db| async move {
+        let mut running = with_manual_steps(db).await;
+        let app = &running.fixture.app;
+        let step = running.step("app").await;
+        mark(app, Fixture::who(), &running.device, step.id).await.unwrap();
+        assert!(running.step("app").await.note.unwrap().contains("unverifiable"));
+        let twice = mark(app, Fixture::who(), &running.device, step.id).await.unwrap_err();
+        assert_eq!(twice.public.status, 409);
+        let install = running.step("install").await;
+        let automatic = mark(app, Fixture::who(), &running.device, install.id).await.unwrap_err();
+        assert_eq!(automatic.public.status, 404, "only manual steps are marked");
+        running.reports_slot("TOKEN", SlotState::Present).await;
+        assert_eq!(running.step("app").await.note, None);
+        assert_eq!(running.offer().await.unwrap().step, "install");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn skipping_wants_a_reason_and_lets_the_rest_go_on() {
+    on_both(|db| async move {
+        let mut running = with_manual_steps(db).await;
+        let step = running.step("app").await;
+        let token = format!("ghp_{}", "abcdefghijklmnopqrstuvwx");
+        for reason in ["", "   ", token.as_str()] {
+            let refused = skip(&running.fixture.app, Fixture::who(), &running.device, step.id, reason)
+                .await
+                .unwrap_err();
+            assert_eq!(refused.public.status, 422);
+            assert!(!refused.public.detail.contains(&token));
+        }
+        let reason = "the client has no account yet";
+        skip(&running.fixture.app, Fixture::who(), &running.device, step.id, reason).await.unwrap();
+        let skipped = running.step("app").await;
+        assert_eq!(skipped.state, StepState::Skipped);
+        assert!(skipped.note.unwrap().ends_with(reason));
+        assert_eq!(running.offer().await.unwrap().step, "install");
+        let running_one = running.step("install").await;
+        let late = skip(&running.fixture.app, Fixture::who(), &running.device, running_one.id, reason).await;
+        assert_eq!(late.unwrap_err().public.status, 409, "what the device was offered can't be skipped");
     })
     .await;
 }

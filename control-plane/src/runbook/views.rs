@@ -73,7 +73,46 @@ pub struct StepLine {
     pub detail: Option<String>,
     /// Where to POST to try it again.
     pub retry: Option<String>,
+    /// Where to POST a `reason` to go on without it.
+    pub skip: Option<String>,
+    /// Skipped or marked by hand: what was said.
+    pub note: Option<String>,
+    /// A manual step that waits: what to do.
+    pub card: Option<ManualCard>,
 }
+
+/// What a consultant has to do for a manual step.
+pub struct ManualCard {
+    pub component: String,
+    /// HTML made from the manifest's Markdown by our own renderer: paragraphs, lists, emphasis, code, nothing else.
+    pub text: Markdown,
+    pub slots: Vec<ManualSlot>,
+    /// Where to POST to say that it is done: "Mark pasted" with slots, "Mark done" without.
+    pub mark: Option<String>,
+}
+
+pub struct ManualSlot {
+    pub name: String,
+    /// Where the client keeps it: `op://Example Client/Slack/bot-token`.
+    pub reference: String,
+    /// What to run on the device: `sudo board-agent paste slack/SLACK_BOT_TOKEN`.
+    pub command: String,
+    /// What the device says of it, as a sentence.
+    pub says: String,
+    /// Whether the device has it.
+    pub there: bool,
+}
+
+/// Text of a signed manifest, rendered.
+pub struct Markdown(pub String);
+
+impl std::fmt::Display for Markdown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl HtmlSafe for Markdown {}
 
 /// The card on top of the steps.
 struct Next<'a> {
@@ -82,6 +121,24 @@ struct Next<'a> {
     title: String,
     text: Option<&'a str>,
     line: Option<&'a StepLine>,
+}
+
+impl<'a> Next<'a> {
+    fn card(&self) -> Option<&'a ManualCard> {
+        self.line.and_then(|line| line.card.as_ref())
+    }
+
+    fn is(&self, line: &StepLine) -> bool {
+        self.line.is_some_and(|next| next.anchor == line.anchor)
+    }
+}
+
+impl StepLine {
+    /// Whether there is more of it than fits into its line.
+    fn has_after(&self) -> bool {
+        let skip = self.skip.is_some() && self.card.is_none();
+        !self.tail.is_empty() || self.found.is_some() || self.retry.is_some() || skip
+    }
 }
 
 #[derive(Template)]

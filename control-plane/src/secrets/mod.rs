@@ -11,6 +11,8 @@ mod tests;
 pub mod views;
 pub mod web;
 
+use std::collections::BTreeSet;
+
 use shared::catalog::Manifest;
 use shared::crypto::{hex, sha256};
 use shared::ids::{ClientId, SlotId};
@@ -126,6 +128,14 @@ pub async fn put(
 /// What is stored for a client, without values.
 pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret>, sqlx::Error> {
     store::stored(tx, client_id).await
+}
+
+/// (component, slot) of everything that is stored for a client.
+pub async fn stored_slots(
+    tx: &mut Tx,
+    client_id: ClientId,
+) -> Result<BTreeSet<(String, String)>, sqlx::Error> {
+    Ok(store::stored_slots(tx, client_id).await?.into_iter().collect())
 }
 
 /// Opens the latest version. The caller has committed the audit entry for it already.

@@ -51,6 +51,17 @@ pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret
     .await)
 }
 
+pub async fn stored_slots(tx: &mut Tx, client_id: ClientId) -> Result<Vec<(String, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT slots.component_key, slots.slot_key FROM client_credentials \
+         JOIN component_credential_slots AS slots ON slots.id = client_credentials.slot_id \
+         WHERE client_credentials.client_id = $1",
+    )
+    .bind(client_id)
+    .fetch_all(conn)
+    .await)
+}
+
 pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<DeviceId>, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar("SELECT id FROM devices WHERE client_id = $1 AND state = 'enrolled'")
         .bind(client_id)

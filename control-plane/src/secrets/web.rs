@@ -9,7 +9,7 @@ use super::views::{OurSlot as OurView, SecretsPage, TheirSlot as TheirView};
 use super::{SecretError, check_value, put, stored};
 use crate::access::Visitor;
 use crate::app::App;
-use crate::catalog::{self, AnySlot, Catalog};
+use crate::catalog::{self, AnySlot};
 use crate::clients::{self, views::ClientRef};
 use crate::error::Failure;
 use crate::pages::{Page, PageFailure, page, status};
@@ -81,12 +81,13 @@ async fn filled(
     let client = clients::get(&mut tx, id).await?;
     let known = stored(&mut tx, id).await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
+    let name = |key: &str| catalog.as_ref().map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for slot in clients::slots(&mut tx, id).await? {
         match slot {
             AnySlot::Ours(slot) => ours.push(OurView {
                 field: field(&slot),
-                component: component_name(catalog.as_ref(), &slot.component_key),
+                component: name(&slot.component_key),
                 name: slot.name,
                 key: slot.slot_key,
                 stored: known.iter().find(|secret| secret.slot_id == slot.id).map(|secret| {
@@ -95,7 +96,7 @@ async fn filled(
                 }),
             }),
             AnySlot::Theirs(slot) => theirs.push(TheirView {
-                component: component_name(catalog.as_ref(), &slot.component_key),
+                component: name(&slot.component_key),
                 hint: clients::fill_hint(&slot.hint, &client),
                 name: slot.name,
                 key: slot.slot_key,
@@ -110,10 +111,4 @@ async fn filled(
         errors,
         saved,
     })
-}
-
-fn component_name(catalog: Option<&Catalog>, key: &str) -> String {
-    catalog
-        .and_then(|catalog| catalog.manifests.get(key))
-        .map_or_else(|| key.to_owned(), |manifest| manifest.name.clone())
 }

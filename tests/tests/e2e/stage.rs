@@ -46,7 +46,7 @@ impl Stage {
 
     /// A client with both components and our secret entered.
     pub async fn client(&mut self) -> String {
-        let client = self.consultant.create_client("Example Client", &["ground", "tool"]).await.unwrap();
+        let client = self.consultant.create_client("Example Client", &["tool"], &[]).await.unwrap();
         self.consultant.enter_secrets(&client, |_| VALUE.to_owned()).await.unwrap();
         client
     }

@@ -1,0 +1,164 @@
+//! What people decide about steps, and what a device confirms: retry, skip, mark, confirm.
+
+use shared::catalog::StepKind;
+use shared::ids::{DeviceId, StepId};
+
+use super::run::{ApplyError, wake_waiting};
+use super::{Step, StepState, store};
+use crate::app::App;
+use crate::audit::{self, Action, Entry, Who};
+use crate::catalog;
+use crate::db::Tx;
+use crate::enrollment::Device;
+use crate::error::Failure;
+use crate::free_text;
+use crate::inventory;
+use crate::jobs::Wake;
+
+/// A person asks for another attempt of a step that didn't succeed.
+pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
+    let unfinished = [StepState::Failed, StepState::Interrupted, StepState::Cancelled];
+    let mut tx = app.db.write().await?;
+    move_from(app, &mut tx, device.id, step_id, &unfinished, StepState::Ready, None).await?;
+    let entry = Entry::new(app.now(), who, Action::StepRetried);
+    finish(app, tx, device, step_id, entry).await
+}
+
+/// A person goes on without a step, and says why.
+pub async fn skip(
+    app: &App,
+    who: Who,
+    device: &Device,
+    step_id: StepId,
+    reason: &str,
+) -> Result<(), Failure> {
+    let reason = checked_reason(reason)?;
+    let open = [
+        StepState::Failed,
+        StepState::Interrupted,
+        StepState::Cancelled,
+        StepState::Waiting,
+        StepState::Ready,
+        StepState::Blocked,
+    ];
+    let note = format!("{}: {reason}", who.id);
+    let mut tx = app.db.write().await?;
+    move_from(app, &mut tx, device.id, step_id, &open, StepState::Skipped, Some(&note)).await?;
+    let entry = Entry::new(app.now(), who, Action::StepSkipped).reason(reason);
+    finish(app, tx, device, step_id, entry).await
+}
+
+/// A person says that a manual step is done. What the device can't confirm stays unverifiable until it says more.
+pub async fn mark(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
+    let mut tx = app.db.write().await?;
+    let manual = own_steps(&mut tx, device.id)
+        .await?
+        .into_iter()
+        .any(|step| step.id == step_id && step.kind == StepKind::Manual);
+    if !manual {
+        return Err(Failure::not_found("manual step"));
+    }
+    let note = format!("marked by {}; unverifiable until the device confirms it", who.id);
+    move_from(app, &mut tx, device.id, step_id, &[StepState::Waiting], StepState::Succeeded, Some(&note))
+        .await?;
+    let entry = Entry::new(app.now(), who, Action::StepMarked);
+    finish(app, tx, device, step_id, entry).await
+}
+
+/// The device said what it has: manual steps whose slots are all there are done, and marked ones confirmed.
+pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<(), ApplyError> {
+    let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(()) };
+    let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)? else {
+        return Ok(());
+    };
+    let mut confirmed = Vec::new();
+    for step in store::steps(tx, runbook.id).await? {
+        let open =
+            step.state == StepState::Waiting || (step.state == StepState::Succeeded && step.note.is_some());
+        let slots = catalog
+            .manifests
+            .get(&step.component_key)
+            .and_then(|manifest| manifest.step(&step.step_key))
+            .map(|step| step.slots.as_slice())
+            .unwrap_or_default();
+        if step.kind != StepKind::Manual || !open || slots.is_empty() {
+            continue;
+        }
+        let mut all = true;
+        for slot in slots {
+            all &= inventory::has_slot(tx, device.id, &step.component_key, slot).await?;
+        }
+        if all {
+            let (from, now) = (step.state, app.now());
+            store::move_own_step(tx, device.id, step.id, from, StepState::Succeeded, None, now).await?;
+            confirmed.push(format!("{}/{}", step.component_key, step.step_key));
+        }
+    }
+    // Other steps may have waited for a slot that is there now.
+    wake_waiting(app, tx, device.id).await?;
+    if !confirmed.is_empty() {
+        let entry = Entry::new(app.now(), Who::device(device.id, ""), Action::StepConfirmed)
+            .client(device.client_id)
+            .device(device.id)
+            .detail("steps", confirmed.join(" "));
+        audit::append(tx, &entry).await?;
+    }
+    Ok(())
+}
+
+async fn own_steps(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Step>, sqlx::Error> {
+    match store::of_device(tx, device_id).await? {
+        Some(runbook) => store::steps(tx, runbook.id).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn move_from(
+    app: &App,
+    tx: &mut Tx,
+    device_id: DeviceId,
+    step_id: StepId,
+    from: &[StepState],
+    to: StepState,
+    note: Option<&str>,
+) -> Result<(), Failure> {
+    for from in from {
+        if store::move_own_step(tx, device_id, step_id, *from, to, note, app.now()).await? == 1 {
+            return Ok(());
+        }
+    }
+    Err(Failure::conflict(
+        "step-moved",
+        "The step has moved on",
+        "It is not in a state in which this can be done: it may run, be done, or somebody else decided already. The runbook shows how it stands.",
+    ))
+}
+
+async fn finish(
+    app: &App,
+    mut tx: Tx,
+    device: &Device,
+    step_id: StepId,
+    entry: Entry,
+) -> Result<(), Failure> {
+    wake_waiting(app, &mut tx, device.id).await?;
+    let entry = entry.client(device.client_id).device(device.id).detail("step", step_id);
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    app.jobs.wake(Wake::Device(device.id));
+    Ok(())
+}
+
+fn checked_reason(reason: &str) -> Result<&str, Failure> {
+    let reason = reason.trim();
+    if reason.is_empty() {
+        return Err(Failure::invalid(
+            "reason",
+            "A reason is missing",
+            "Say why, for whoever reads the runbook later.",
+        ));
+    }
+    free_text::check(reason, 500)
+        .map_err(|error| Failure::invalid("reason", "The reason was not accepted", error.to_string()))?;
+    Ok(reason)
+}

@@ -1,0 +1,250 @@
+//! From a runbook's rows to what its page shows: the head, the groups, one line a step, and the cards of manual ones.
+
+use std::collections::BTreeMap;
+
+use shared::catalog::{Platform, StepKind};
+
+use super::views::{DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally};
+use super::{AttemptState, Step, StepState, markdown, of_device, steps, tail};
+use crate::access::{Role, Visitor};
+use crate::app::App;
+use crate::catalog::{self, Catalog};
+use crate::clients::{self, Client};
+use crate::db::Tx;
+use crate::enrollment::Device;
+use crate::error::Failure;
+use crate::inventory;
+use crate::secrets::{self, Delivery, DeliveryState};
+use crate::web::{Moment, RowState};
+
+/// Lines of a failed step's output on the runbook page.
+const TAIL: usize = 20;
+
+/// What the runbook page shows of a device.
+pub async fn fragment(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    visitor: &Visitor,
+) -> Result<RunbookFragment, Failure> {
+    let on = app.links.since(device.id);
+    let os = match device.platform {
+        Platform::Macos => "macOS",
+        Platform::Linux => "Linux",
+    };
+    let mut head = DeviceHead {
+        name: device.name.clone(),
+        on: on.is_some(),
+        since: on.or(device.last_seen_at).map(|at| Moment { at, now: visitor.now }),
+        os: format!("{os} {}", device.os_version),
+        catalog: String::new(),
+        dev: device.dev,
+    };
+    let Some(runbook) = of_device(tx, device.id).await? else {
+        return Ok(RunbookFragment { device: head, tally: Tally::default(), groups: Vec::new() });
+    };
+    let catalog = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)?;
+    if let Some(catalog) = &catalog {
+        head.catalog = format!("Catalog {}", catalog.serial);
+    }
+    let client = clients::get(tx, device.client_id).await?;
+    let context = Context { catalog: catalog.as_ref(), client: &client, on: head.on };
+    let mut lines: BTreeMap<String, Vec<StepLine>> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
+    let deliveries = secrets::for_device(tx, device.id).await?;
+    let all = steps(tx, runbook.id).await?;
+    for key in all
+        .iter()
+        .map(|step| &step.component_key)
+        .chain(deliveries.iter().map(|delivery| &delivery.component_key))
+    {
+        if !order.contains(key) {
+            order.push(key.clone());
+        }
+    }
+    for delivery in &deliveries {
+        lines.entry(delivery.component_key.clone()).or_default().push(delivery_line(delivery, head.on));
+    }
+    for step in &all {
+        let line = step_line(tx, device, step, visitor, &context).await?;
+        lines.entry(step.component_key.clone()).or_default().push(line);
+    }
+    let groups: Vec<StepGroup> = order
+        .into_iter()
+        .map(|key| group(&key, lines.remove(&key).unwrap_or_default(), catalog.as_ref()))
+        .collect();
+    Ok(RunbookFragment { device: head, tally: tally(&groups), groups })
+}
+
+fn group(key: &str, lines: Vec<StepLine>, catalog: Option<&Catalog>) -> StepGroup {
+    let done = count(&lines, RowState::Done);
+    let total = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+    let component = catalog.map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key));
+    StepGroup { component, done, total, finished: done == total, lines }
+}
+
+fn count(lines: &[StepLine], state: RowState) -> u32 {
+    u32::try_from(lines.iter().filter(|line| line.state == state).count()).unwrap_or(u32::MAX)
+}
+
+fn tally(groups: &[StepGroup]) -> Tally {
+    groups.iter().fold(Tally::default(), |sum, group| Tally {
+        done: sum.done + group.done,
+        running: sum.running + count(&group.lines, RowState::Running),
+        needs_you: sum.needs_you + count(&group.lines, RowState::NeedsYou),
+        failed: sum.failed + count(&group.lines, RowState::Failed),
+        total: sum.total + group.total,
+    })
+}
+
+fn delivery_line(delivery: &Delivery, on: bool) -> StepLine {
+    let (state, meta) = match delivery.state {
+        DeliveryState::Receipted => (RowState::Done, "receipt from the device".to_owned()),
+        DeliveryState::Pending | DeliveryState::Superseded if on => {
+            (RowState::Running, "being sealed".to_owned())
+        }
+        DeliveryState::Sent if on => (RowState::Running, "sealed and sent".to_owned()),
+        DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
+            (RowState::Waiting, "when the device is on".to_owned())
+        }
+        DeliveryState::Refused => (RowState::Failed, "refused by the device".to_owned()),
+    };
+    StepLine {
+        anchor: format!("delivery-{}", delivery.id),
+        state,
+        title: format!("Deliver {}", delivery.display_name),
+        meta,
+        last_line: None,
+        tail: Vec::new(),
+        found: delivery.reason.clone(),
+        output_href: None,
+        detail: Some(format!("version {}", delivery.version)),
+        retry: None,
+        skip: None,
+        note: None,
+        card: None,
+    }
+}
+
+/// What the lines of one page have in common.
+struct Context<'a> {
+    catalog: Option<&'a Catalog>,
+    client: &'a Client,
+    on: bool,
+}
+
+async fn step_line(
+    tx: &mut Tx,
+    device: &Device,
+    step: &Step,
+    visitor: &Visitor,
+    context: &Context<'_>,
+) -> Result<StepLine, Failure> {
+    let who = match step.kind {
+        StepKind::Auto => "agent",
+        StepKind::Manual => "you",
+    };
+    let took = step.duration_ms.map(|ms| format!("{:.1} s", ms as f64 / 1000.0));
+    let (state, meta) = match step.state {
+        StepState::Blocked => (RowState::Waiting, "after the steps before it".to_owned()),
+        StepState::Ready => (RowState::Waiting, "next for the agent".to_owned()),
+        StepState::Offered => (RowState::Running, "offered to the device".to_owned()),
+        StepState::Running => {
+            let since = step.running_at.map_or(0, |at| visitor.now.since(at).as_secs());
+            (RowState::Running, format!("running {since} s · {who}"))
+        }
+        StepState::Succeeded if step.kind == StepKind::Manual => {
+            let word = if step.note.is_some() {
+                "marked, not confirmed by the device"
+            } else {
+                "confirmed by the device"
+            };
+            (RowState::Done, word.to_owned())
+        }
+        StepState::Succeeded => {
+            let so = step.attempt_state == Some(AttemptState::AlreadySo);
+            let took = if so { "was already so".to_owned() } else { took.unwrap_or_default() };
+            (RowState::Done, format!("{took} · {who}"))
+        }
+        StepState::Skipped => (RowState::Done, "skipped".to_owned()),
+        StepState::Failed => {
+            (RowState::Failed, took.map_or("failed".to_owned(), |took| format!("failed after {took}")))
+        }
+        StepState::Interrupted => (RowState::Failed, "interrupted".to_owned()),
+        StepState::Cancelled => (RowState::Failed, "cancelled".to_owned()),
+        StepState::Waiting if step.kind == StepKind::Manual => {
+            (RowState::NeedsYou, "waits for you".to_owned())
+        }
+        StepState::Waiting => {
+            (RowState::Waiting, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
+        }
+    };
+    let tail = match (state, step.attempt_id) {
+        (RowState::Failed, Some(attempt)) => tail(tx, attempt, TAIL).await?,
+        (RowState::Running, Some(attempt)) => tail(tx, attempt, 1).await?,
+        _ => Vec::new(),
+    };
+    let failed = state == RowState::Failed;
+    let consultant = visitor.can(Role::Consultant);
+    let manual = step.kind == StepKind::Manual && step.state == StepState::Waiting;
+    let action = |name: &str| format!("/devices/{}/runbook/steps/{}/{name}", device.id, step.id);
+    let retry = (failed && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
+    let skip = ((failed || manual) && consultant).then(|| action("skip"));
+    let mark = (manual && consultant).then(|| action("mark"));
+    let card = if manual { manual_card(tx, device, step, context, mark).await? } else { None };
+    let (last_line, tail) = if failed { (None, tail) } else { (tail.into_iter().next_back(), Vec::new()) };
+    Ok(StepLine {
+        anchor: format!("step-{}", step.id),
+        state,
+        title: step.title.clone(),
+        meta,
+        last_line,
+        tail,
+        found: step.found.clone().filter(|found| failed && !found.is_empty()),
+        output_href: step
+            .attempt_id
+            .filter(|_| step.running_at.is_some())
+            .map(|attempt| format!("/devices/{}/output/{attempt}", device.id)),
+        detail: None,
+        retry,
+        skip,
+        note: step.note.clone(),
+        card,
+    })
+}
+
+async fn manual_card(
+    tx: &mut Tx,
+    device: &Device,
+    step: &Step,
+    context: &Context<'_>,
+    mark: Option<String>,
+) -> Result<Option<ManualCard>, Failure> {
+    let Some(manifest) = context.catalog.and_then(|catalog| catalog.manifests.get(&step.component_key))
+    else {
+        return Ok(None);
+    };
+    let Some(written) = manifest.step(&step.step_key) else { return Ok(None) };
+    let mut slots = Vec::new();
+    for slot in written.slots.iter().filter_map(|key| manifest.slot(key)) {
+        let there = inventory::has_slot(tx, device.id, &manifest.key, &slot.key).await?;
+        let says = match (there, context.on) {
+            (true, _) => "The Mac has it.",
+            (false, true) => "The Mac doesn't have it yet.",
+            (false, false) => "The Mac didn't have it when it was last on.",
+        };
+        slots.push(ManualSlot {
+            name: slot.name.clone(),
+            reference: clients::fill_hint(slot.hint.as_deref().unwrap_or_default(), context.client),
+            command: format!("sudo board-agent paste {}/{}", manifest.key, slot.key),
+            says: says.to_owned(),
+            there,
+        });
+    }
+    Ok(Some(ManualCard {
+        component: manifest.name.clone(),
+        text: markdown::render(written.text.as_deref().unwrap_or_default()),
+        slots,
+        mark,
+    }))
+}
