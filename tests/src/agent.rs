@@ -1,10 +1,12 @@
 //! A device: `board-agent` in a folder of its own, with `--dev`.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::board::Layout;
@@ -70,6 +72,25 @@ impl Agent {
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let ended = self.process.take().context("the agent is not running")?.stop().await?;
         anyhow::ensure!(ended.success(), "the agent ended with {ended}");
+        Ok(())
+    }
+
+    /// Pastes a client's secret on the device, as a person does with `op read … | board-agent paste SLOT`.
+    pub async fn paste(&self, slot: &str, value: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(program("board-agent")?);
+        command.args(["paste", slot]).arg("--data").arg(&self.data).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut input = child.stdin.take().context("standard input is piped")?;
+        input.write_all(format!("{value}\n").as_bytes()).await?;
+        drop(input);
+        let done = child.wait_with_output().await?;
+        anyhow::ensure!(
+            done.status.success(),
+            "paste ended with {}: {}",
+            done.status,
+            String::from_utf8_lossy(&done.stderr)
+        );
         Ok(())
     }
 

@@ -112,18 +112,18 @@ impl Consultant {
         Ok(id)
     }
 
-    /// Enters one value for every our-managed slot of the client, in the order of the page.
+    /// Enters a value for every our-managed slot of the client; `value` gets the slot's key.
     pub async fn enter_secrets(
         &mut self,
         client: &str,
-        value: impl Fn(usize) -> String,
+        value: impl Fn(&str) -> String,
     ) -> anyhow::Result<()> {
         let path = format!("/clients/{client}/secrets");
         let page = self.get(&path).await?;
-        let mut fields = all(&page, r#"name="(slot-[0-9a-f-]{36})""#)?;
-        fields.dedup();
+        let field = Regex::new(r#"<label for="(slot-[0-9a-f-]{36})">(?s:.*?)<code>(\w+)</code>"#)?;
         let values: Vec<(String, String)> =
-            fields.into_iter().enumerate().map(|(index, field)| (field, value(index))).collect();
+            field.captures_iter(&page).map(|found| (found[1].to_owned(), value(&found[2]))).collect();
+        ensure!(!values.is_empty(), "the page has a field for each of our secrets");
         let form: Vec<(&str, &str)> =
             values.iter().map(|(field, value)| (field.as_str(), value.as_str())).collect();
         let answer = self.post(&path, &form).await?;
@@ -182,10 +182,10 @@ impl Consultant {
             if runbook["done"] == true {
                 return Ok(runbook);
             }
-            let steps = runbook["steps"].as_array().map_or(&[][..], Vec::as_slice);
-            let deliveries = runbook["deliveries"].as_array().map_or(&[][..], Vec::as_slice);
-            let failed = steps.iter().any(|step| step["state"] == "failed" || step["state"] == "interrupted")
-                || deliveries.iter().any(|delivery| delivery["state"] == "refused");
+            let failed = list(&runbook, "steps")
+                .iter()
+                .any(|step| step["state"] == "failed" || step["state"] == "interrupted")
+                || list(&runbook, "deliveries").iter().any(|delivery| delivery["state"] == "refused");
             if failed {
                 bail!("the runbook failed: {runbook:#}");
             }
@@ -196,7 +196,24 @@ impl Consultant {
         }
     }
 
-    /// Waits until the board knows every component of the client's scope as present on every device.
+    /// Waits until a manual step of this name waits for a person.
+    pub async fn waits_for_you(&mut self, device: &str, step: &str, within: Duration) -> anyhow::Result<()> {
+        let path = format!("/api/v1/devices/{device}/runbook");
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let runbook = self.json(&path).await?;
+            let steps = list(&runbook, "steps");
+            if steps.iter().any(|one| one["step"] == step && one["state"] == "waiting") {
+                return Ok(());
+            }
+            if steps.iter().any(|one| one["state"] == "failed") || tokio::time::Instant::now() > deadline {
+                bail!("the step {step} doesn't wait for a person: {runbook:#}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the board knows every component that a device should have as present on it.
     pub async fn all_present(&mut self, client: &str, within: Duration) -> anyhow::Result<Value> {
         let path = format!("/api/v1/clients/{client}/state");
         let deadline = tokio::time::Instant::now() + within;
@@ -222,15 +239,19 @@ fn after(answer: &Answer, page: &str) -> anyhow::Result<String> {
 }
 
 fn is_as_wanted(state: &Value) -> bool {
-    let scope = state["scope"].as_array().map_or(&[][..], Vec::as_slice);
-    let devices = state["devices"].as_array().map_or(&[][..], Vec::as_slice);
+    let devices = list(state, "devices");
     !devices.is_empty()
         && devices.iter().all(|device| {
-            let components = device["components"].as_array().map_or(&[][..], Vec::as_slice);
-            scope.iter().all(|key| {
+            list(device, "wanted").iter().all(|key| {
+                let components = list(device, "components");
                 components.iter().any(|one| one["component"] == *key && one["presence"] == "present")
             })
         })
+}
+
+/// A list inside a JSON object; empty when it isn't there.
+pub fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
 }
 
 fn all(page: &str, pattern: &str) -> anyhow::Result<Vec<String>> {

@@ -39,6 +39,11 @@ pub async fn get_device(tx: &mut Tx, id: DeviceId) -> Result<Device, Failure> {
     store::device(tx, id).await?.ok_or_else(|| Failure::not_found("device"))
 }
 
+/// Whose device it is.
+pub async fn client_of(tx: &mut Tx, id: DeviceId) -> Result<ClientId, sqlx::Error> {
+    store::device(tx, id).await?.map(|device| device.client_id).ok_or(sqlx::Error::RowNotFound)
+}
+
 pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>, sqlx::Error> {
     store::devices_of(tx, client_id).await
 }

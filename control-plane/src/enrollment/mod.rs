@@ -21,7 +21,8 @@ use shared::text_enum;
 use shared::time::Timestamp;
 
 pub use device::{
-    CertificateRefused, Device, DeviceState, check_certificate, devices, devices_of, get_device, seen,
+    CertificateRefused, Device, DeviceState, check_certificate, client_of, devices, devices_of, get_device,
+    seen,
 };
 pub use join::{EnrollError, join, prove, status};
 

@@ -7,6 +7,7 @@ use shared::ids::{ClientId, DeviceId};
 use shared::protocol::inventory::{Evidence, Presence, SlotState};
 
 use crate::app::App;
+use crate::catalog;
 use crate::clients;
 use crate::enrollment::{self, DeviceState};
 use crate::error::Failure;
@@ -27,6 +28,8 @@ struct DeviceJson {
     state: DeviceState,
     on: bool,
     last_seen_at: Option<String>,
+    /// Components of the scope that are for this device's platform.
+    wanted: Vec<String>,
     components: Vec<ComponentJson>,
     slots: Vec<SlotJson>,
 }
@@ -58,6 +61,7 @@ pub async fn get_state(
     let mut tx = app.db.read().await?;
     let client = clients::get(&mut tx, id).await?;
     let scope = clients::components(&mut tx, id).await?;
+    let catalog = catalog::current(&mut tx).await?;
     let slots = inventory::slots_of_client(&mut tx, id).await?;
     let now = app.now();
     let mut devices = Vec::new();
@@ -86,7 +90,13 @@ pub async fn get_state(
                 observed_at: slot.observed_at.rfc3339(),
             })
             .collect();
+        let is_for_it = |key: &&String| {
+            let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(*key));
+            manifest.is_some_and(|manifest| manifest.platforms.contains(&device.platform))
+        };
+        let wanted = scope.iter().filter(is_for_it).cloned().collect();
         devices.push(DeviceJson {
+            wanted,
             device_id: device.id,
             on: app.links.since(device.id).is_some(),
             name: device.name,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shared::catalog::{StepKind, Tag};
+use shared::catalog::{Manifest, Step as ManifestStep, StepKind, Tag, Wrapper};
 use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, Offer, OfferKind, Outcome, OutputChunk};
 
@@ -13,7 +13,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
 use crate::clients;
 use crate::db::Tx;
-use crate::enrollment::Device;
+use crate::enrollment::{self, Device};
 use crate::error::Failure;
 use crate::inventory;
 use crate::secrets;
@@ -101,25 +101,38 @@ async fn next_state(
     })
 }
 
+/// Our-managed slots that the step needs and the device has no receipt for.
 async fn missing_deliveries(
     tx: &mut Tx,
     runbook: &Runbook,
     step: &Step,
     catalog: &Catalog,
 ) -> Result<Vec<String>, sqlx::Error> {
-    let manifest = catalog.manifests.get(&step.component_key);
-    let slots: Vec<&str> = manifest
-        .and_then(|manifest| manifest.step(&step.step_key))
-        .map(|step| step.secrets.iter().map(|secret| secret.slot.as_str()).collect())
-        .unwrap_or_default();
-    let ours = |slot: &&str| {
-        manifest.and_then(|manifest| manifest.slot(slot)).is_some_and(|slot| slot.tag == Tag::OurManaged)
-    };
-    let slots: Vec<&str> = slots.into_iter().filter(ours).collect();
-    if slots.is_empty() {
+    let Some(manifest) = catalog.manifests.get(&step.component_key) else { return Ok(Vec::new()) };
+    let Some(written) = manifest.step(&step.step_key) else { return Ok(Vec::new()) };
+    let mut needed = slots_of(written, manifest);
+    if needed.is_empty() {
         return Ok(Vec::new());
     }
-    secrets::missing(tx, runbook.device_id, &step.component_key, &slots).await
+    let client_id = enrollment::client_of(tx, runbook.device_id).await?;
+    let scope = clients::scope(tx, client_id).await?;
+    needed.retain(|key| {
+        let ours = manifest.slot(key).is_some_and(|slot| slot.tag == Tag::OurManaged);
+        ours && scope.wants_slot(manifest, key)
+    });
+    let needed: Vec<&str> = needed.into_iter().collect();
+    secrets::missing(tx, runbook.device_id, &step.component_key, &needed).await
+}
+
+/// Slots that a step reads itself, and those of the wrappers that its scripts start.
+fn slots_of<'a>(step: &'a ManifestStep, manifest: &'a Manifest) -> BTreeSet<&'a str> {
+    let scripts = [&step.check, &step.run, &step.verify];
+    let starts = |wrapper: &&Wrapper| {
+        let call = format!("BOARD_WRAPPERS/{}", wrapper.name);
+        scripts.iter().any(|script| script.as_ref().is_some_and(|script| script.contains(&call)))
+    };
+    let wrapped = manifest.wrappers.iter().filter(starts).flat_map(|wrapper| wrapper.slots.values());
+    wrapped.chain(step.secrets.iter().map(|secret| &secret.slot)).map(String::as_str).collect()
 }
 
 /// Whether all earlier steps of the component, and all steps of the components that it depends on, are done.

@@ -11,7 +11,8 @@ use shared::time::Clock as _;
 
 use super::{
     ApplyError, AttemptState, Step, StepState, apply_ended, apply_offer_refused, apply_output, apply_started,
-    confirm_manual, ensure, mark, next_offer, of_device, output, progress, retry, skip, steps, tail, wake_waiting,
+    confirm_manual, ensure, mark, next_offer, of_device, output, progress, retry, skip, steps, tail,
+    wake_waiting,
 };
 use crate::db::Tx;
 use crate::db::testing::on_both;

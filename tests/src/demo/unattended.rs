@@ -1,5 +1,6 @@
 //! Unattended: the consultant is played through the public HTTP interface, and the device is asked at the end.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,16 @@ use serde_json::Value;
 
 use super::report::{Check, Report, StepFigures};
 use super::{Stage, say};
-use crate::consultant::Consultant;
+use crate::consultant::{Consultant, list};
 use crate::mcp;
 use crate::scan;
 
-/// Unmistakable, and in the form that the slot wants.
-const CANARY: &str = "canary-7f3b9d51-our-managed-licence";
-const COMPONENTS: &[&str] = &["mcp_skill_pack"];
+/// Part of every value that the demo enters or pastes; unmistakable, and in no slot's pattern by itself.
+const CANARY: &str = "canary7f3b9d51canary7f3b9d51";
+/// What the consultant ticks; Node.js, uv and Claude Code come along.
+const COMPONENTS: &[&str] = &["claude_auth", "openrouter", "mcp_skill_pack", "hubspot"];
+/// Servers behind wrappers: wrapper name, and whether it takes the home folder as an argument.
+const SERVERS: &[(&str, bool)] = &[("skills", true), ("hubspot", false)];
 /// npm may be slow; a step has its own limit in the manifest.
 const RUNBOOK_LIMIT: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(60);
@@ -25,9 +29,10 @@ pub async fn unattended(mut stage: Stage) -> anyhow::Result<bool> {
     let started = Instant::now();
     let mut consultant = Consultant::welcome(&stage.board.console_url, &stage.board.welcome).await?;
     say("consultant: signed in by the one-time link");
-    let client = consultant.create_client("Example Client", COMPONENTS).await?;
-    consultant.enter_secrets(&client, |_| CANARY.to_owned()).await?;
-    say("consultant: made the client, entered our secret");
+    let choice = ("choice-claude_auth-auth", "ANTHROPIC_API_KEY");
+    let client = consultant.create_client("Example Client", COMPONENTS, &[choice]).await?;
+    consultant.enter_secrets(&client, our_value).await?;
+    say("consultant: went through the wizard, entered our secrets");
     let join = consultant.join_command(&client).await?;
     let mut joining = stage.agent.join(&join).await?;
     say(format!("mac: shows the fingerprint {}", joining.fingerprint));
@@ -41,13 +46,18 @@ pub async fn unattended(mut stage: Stage) -> anyhow::Result<bool> {
     );
     say("consultant: typed it and approved; the Mac is enrolled");
     stage.agent.start()?;
+    consultant.waits_for_you(&device, "app", RUNBOOK_LIMIT).await?;
+    stage.agent.paste("hubspot/PRIVATE_APP_ACCESS_TOKEN", &format!("pat-na1-{CANARY}")).await?;
+    say("consultant: pasted the client's HubSpot token on the Mac; the board never saw it");
     let runbook = consultant.runbook_done(&device, RUNBOOK_LIMIT).await?;
     say("mac: the runbook is done");
     let state = consultant.all_present(&client, SOON).await?;
     let inventory = stage.agent.inventory().await?;
 
-    let mut checks = vec![on_the_device(&inventory), known_to_the_board(&state)];
-    checks.push(server_answers(&stage).await);
+    let mut checks = vec![on_the_device(&inventory, &state), known_to_the_board(&state)];
+    for (wrapper, with_home) in SERVERS {
+        checks.push(server_answers(&stage, wrapper, *with_home).await);
+    }
     for path in ["/audit", "/enrollments", "/clients"] {
         consultant.get(path).await?;
     }
@@ -88,62 +98,67 @@ fn check(name: &str, ok: bool, saw: impl Into<String>) -> Check {
     Check { name: name.to_owned(), ok, saw: saw.into() }
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key].as_array().map_or(&[], Vec::as_slice)
+/// A value in the form that the slot's manifest wants.
+fn our_value(slot: &str) -> String {
+    match slot {
+        "ANTHROPIC_API_KEY" => format!("sk-ant-api03-{CANARY}"),
+        "OPENROUTER_API_KEY" => format!("sk-or-{CANARY}"),
+        _ => CANARY.to_owned(),
+    }
 }
 
 /// The device's own word decides, not what the board believes.
-fn on_the_device(inventory: &Value) -> Check {
+fn on_the_device(inventory: &Value, state: &Value) -> Check {
     let (components, slots) = (list(inventory, "components"), list(inventory, "slots"));
+    let wanted = list(&state["devices"][0], "wanted");
     let present =
-        |key: &&str| components.iter().any(|one| one["component"] == **key && one["presence"] == "present");
-    let missing: Vec<&str> = COMPONENTS.iter().copied().filter(|key| !present(key)).collect();
-    let empty = slots.iter().filter(|slot| slot["state"] == "empty").count();
+        |key: &&Value| components.iter().any(|one| one["component"] == **key && one["presence"] == "present");
+    let missing: Vec<String> = wanted.iter().filter(|key| !present(key)).map(Value::to_string).collect();
+    let filled = slots.iter().filter(|slot| slot["state"] == "present").count();
     let versions: Vec<String> = components
         .iter()
-        .map(|one| {
-            format!("{} {}", one["component"].as_str().unwrap_or("?"), one["version"].as_str().unwrap_or("?"))
-        })
+        .map(|one| format!("{} {}", text(one, "component"), one["version"].as_str().unwrap_or("present")))
         .collect();
-    let ok = missing.is_empty() && empty == 0 && !slots.is_empty();
-    check(
-        "asked by `board-agent inventory`",
-        ok,
-        format!("{}; {} slots filled", versions.join(", "), slots.len() - empty),
-    )
+    let ok = missing.is_empty() && !wanted.is_empty() && filled == 4;
+    let saw =
+        if missing.is_empty() { versions.join(", ") } else { format!("missing: {}", missing.join(", ")) };
+    check("asked by `board-agent inventory`", ok, format!("{saw}; {filled} slots filled"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
 }
 
 fn known_to_the_board(state: &Value) -> Check {
-    let count: usize = list(state, "devices").iter().map(|device| list(device, "components").len()).sum();
-    check("support can ask what is there", count >= COMPONENTS.len(), format!("{count} components known"))
+    let device = &state["devices"][0];
+    let (known, wanted) = (list(device, "components").len(), list(device, "wanted").len());
+    check("support can ask what is there", wanted > 0 && known >= wanted, format!("{known} components known"))
 }
 
-/// The wrapper gets the value through the broker; the server answers, and only its process has it.
-async fn server_answers(stage: &Stage) -> Check {
+/// The wrapper gets the value through the broker; the server answers, and only its processes have it.
+async fn server_answers(stage: &Stage, wrapper: &str, with_home: bool) -> Check {
     let asked = async {
-        let wrapper = stage.agent.wrapper("skills");
+        let path = stage.agent.wrapper(wrapper);
         let home = stage.agent.home();
-        let server = mcp::Server::start(&wrapper, &[&home], SOON).await?;
+        let arguments: Vec<&Path> = if with_home { vec![&home] } else { Vec::new() };
+        let server = mcp::Server::start(&path, &arguments, SOON).await?;
         let id = server.id().context("the server runs")?;
         let (command_lines, environments) = scan::processes_with(CANARY.as_bytes())?;
         ensure!(command_lines.is_empty(), "command lines show the secret: {command_lines:?}");
         ensure!(environments.contains(&id), "the server's environment has the secret");
-        let children = |candidate: &u32| is_below(*candidate, id);
+        let below = |candidate: &u32| is_below(*candidate, id);
         ensure!(
-            environments.iter().all(children),
+            environments.iter().all(below),
             "other processes have it in their environment: {environments:?}"
         );
+        let name = text(&server.initialized["serverInfo"], "name").to_owned();
         Ok::<_, anyhow::Error>(format!(
-            "{} answered; the secret is in its environment and in no command line",
-            server.initialized["serverInfo"]["name"].as_str().unwrap_or("the server")
+            "{name} answered; the secret is in its environment and in no command line"
         ))
     };
     let asked = asked.await;
-    check(
-        "MCP initialize through the wrapper",
-        asked.is_ok(),
-        asked.unwrap_or_else(|error| format!("{error:#}")),
-    )
+    let name = format!("MCP initialize through the wrapper {wrapper}");
+    check(&name, asked.is_ok(), asked.unwrap_or_else(|error| format!("{error:#}")))
 }
 
 /// Whether a process is `ancestor` or was started below it.
@@ -222,7 +237,7 @@ fn figures(runbook: &Value) -> Vec<StepFigures> {
                 step["component"].as_str().unwrap_or_default(),
                 step["step"].as_str().unwrap_or_default()
             ),
-            outcome: step["attempt_state"].as_str().unwrap_or_default().to_owned(),
+            outcome: step["attempt_state"].as_str().or(step["state"].as_str()).unwrap_or_default().to_owned(),
             milliseconds: step["duration_ms"].as_u64(),
             push_to_run_milliseconds: step["push_to_run_ms"].as_u64(),
         })
