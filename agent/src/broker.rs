@@ -1,7 +1,11 @@
-//! Gives secrets to programs on the device, over a Unix socket: one JSON line asks, one answers.
+//! Gives secrets to programs on the device and takes those that people paste, over a Unix socket: one JSON line asks,
+//! one answers.
 //!
 //! The peer must be the managed user or root, and the signed manifest must list the slot for that wrapper. Every reading
 //! is journalled before the value leaves.
+
+mod client;
+mod pasting;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -12,20 +16,41 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::catalog::{Manifest, Wrapper};
+use shared::catalog::{Manifest, Platform, Wrapper};
+use shared::secret::MAX_LEN;
 use shared::time::Clock;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::bundles::Catalog;
 use crate::config::{Identity, Paths};
 use crate::journal::{Journal, Params, Reading};
+use crate::slots;
 use crate::steps::environment::{self, Environment};
 use crate::vault::Vault;
 
-const LONGEST_REQUEST: u64 = 4096;
+pub use client::{AskError, ask};
+pub use pasting::{Paste, Pasting, SlotLine};
+
+/// Room for the largest value in base64, and the words around it.
+const LONGEST_REQUEST: usize = MAX_LEN.div_ceil(3) * 4 + 2048;
 const TIMEOUT: Duration = Duration::from_secs(10);
+const NO_CATALOG: &str = "the agent has no catalog yet: it must reach its board first";
+
+/// No Debug: it holds values. Variants name themselves outside of their content: an inner tag would make serde copy the
+/// content into memory that nobody wipes.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// What a wrapper needs.
+    Environment(Ask),
+    /// The slots of this device's scope, without their values.
+    Slots,
+    /// A person's value for a client-supplied slot.
+    Paste(Pasting),
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ask {
@@ -36,7 +61,7 @@ pub struct Ask {
 
 /// No Debug: it holds values.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     Environment {
         /// Of the managed user: PATH, HOME and what else their programs need.
@@ -47,15 +72,29 @@ pub enum Answer {
     Missing {
         reason: String,
     },
+    Slots(Vec<SlotLine>),
+    /// Written, read back, and on its way to the board that it is there.
+    Pasted,
+    /// The value can't be right. The reason never shows it.
+    BadValue {
+        reason: String,
+    },
     Refused {
         reason: String,
     },
+}
+
+impl Answer {
+    fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused { reason: reason.into() }
+    }
 }
 
 /// The verified catalog of the scope, as the daemon knows it.
 #[derive(Default)]
 pub struct Current {
     pub catalog: Option<Arc<Catalog>>,
+    pub components: Vec<String>,
     pub params: Params,
 }
 
@@ -66,6 +105,9 @@ pub struct Broker {
     pub journal: Arc<Journal>,
     pub clock: Arc<dyn Clock>,
     pub current: Arc<RwLock<Current>>,
+    pub platform: Platform,
+    /// The daemon writes them, one after the other.
+    pub pastes: mpsc::Sender<Paste>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +157,13 @@ impl Broker {
 
     async fn talk(&self, mut stream: UnixStream) -> io::Result<()> {
         let uid = stream.peer_cred()?.uid();
-        let (from, mut to) = stream.split();
-        let mut line = String::new();
-        BufReader::new(from.take(LONGEST_REQUEST)).read_line(&mut line).await?;
-        let answer = match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => self.answer(uid, &ask),
-            Err(_) => Answer::Refused { reason: "the request can't be understood".to_owned() },
+        let (mut from, mut to) = stream.split();
+        let line = read_line(&mut from).await?;
+        let answer = match serde_json::from_slice(&line) {
+            Ok(request) => self.answer(uid, request).await,
+            Err(_) => Answer::refused("the request can't be understood"),
         };
+        drop(line);
         let mut bytes = Zeroizing::new(Vec::with_capacity(128 * 1024));
         serde_json::to_writer(&mut *bytes, &answer).map_err(io::Error::other)?;
         bytes.push(b'\n');
@@ -129,26 +171,32 @@ impl Broker {
     }
 
     /// What a process of this user gets.
-    pub fn answer(&self, uid: u32, ask: &Ask) -> Answer {
+    pub async fn answer(&self, uid: u32, request: Request) -> Answer {
         if uid != 0 && uid != self.identity.managed_user.uid {
-            tracing::warn!(uid, component = %ask.component, "another user asked the broker");
-            return Answer::Refused { reason: "only the managed user of this device may ask".to_owned() };
+            tracing::warn!(uid, "another user asked the broker");
+            return Answer::refused("only the managed user of this device may ask");
         }
+        match request {
+            Request::Environment(ask) => self.environment(uid, &ask),
+            Request::Slots => self.slots(),
+            Request::Paste(pasting) => self.paste(pasting).await,
+        }
+    }
+
+    fn environment(&self, uid: u32, ask: &Ask) -> Answer {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let Some(catalog) = &current.catalog else {
-            return Answer::Refused {
-                reason: "the agent has no catalog yet: it must reach its board first".to_owned(),
-            };
+            return Answer::refused(NO_CATALOG);
         };
         let Some(manifest) = catalog.manifests.get(&ask.component) else {
-            return Answer::Refused { reason: format!("the catalog has no component {}", ask.component) };
+            return Answer::refused(format!("the catalog has no component {}", ask.component));
         };
         match find_wrapper(manifest, ask.wrapper.as_deref()) {
             Ok(wrapper) => {
                 let params = current.params.get(&ask.component);
                 self.values(uid, manifest, wrapper, params).unwrap_or_else(|refusal| refusal)
             }
-            Err(reason) => Answer::Refused { reason },
+            Err(reason) => Answer::refused(reason),
         }
     }
 
@@ -159,7 +207,7 @@ impl Broker {
         wrapper: &Wrapper,
         params: Option<&BTreeMap<String, String>>,
     ) -> Result<Answer, Answer> {
-        let failed = |error: &dyn std::fmt::Display| Answer::Refused { reason: error.to_string() };
+        let failed = |error: &dyn std::fmt::Display| Answer::refused(error.to_string());
         let mut values = Environment::default();
         let mut read = Vec::new();
         for (name, slot) in &wrapper.slots {
@@ -172,10 +220,9 @@ impl Broker {
             values.insert(name.clone(), text.to_owned());
             read.push(slot.clone());
         }
-        if let Some(slot) = missing_slot(manifest, wrapper, &read) {
-            return Err(Answer::Missing {
-                reason: format!("the secret {}/{slot} is not on this device yet", manifest.key),
-            });
+        let listed: Vec<&str> = wrapper.slots.values().map(String::as_str).collect();
+        if let Some(reason) = slots::missing(manifest, &listed, |slot| read.iter().any(|r| r == slot)) {
+            return Err(Answer::Missing { reason });
         }
         for (name, key) in &wrapper.params {
             match params.and_then(|params| params.get(key)) {
@@ -218,23 +265,18 @@ fn find_wrapper<'m>(manifest: &'m Manifest, name: Option<&str>) -> Result<&'m Wr
     }
 }
 
-/// A slot that the wrapper needs and doesn't have; of a `one_of` group any one will do.
-fn missing_slot(manifest: &Manifest, wrapper: &Wrapper, held: &[String]) -> Option<String> {
-    let listed = || wrapper.slots.values().filter_map(|key| manifest.slot(key));
-    // A slot that the manifest doesn't declare can't be given, so it counts as missing.
-    if let Some(unknown) = wrapper.slots.values().find(|key| manifest.slot(key).is_none()) {
-        return Some(unknown.clone());
+/// One line, with its end. What is too long for a request arrives cut off, and is no JSON.
+async fn read_line(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(vec![0; LONGEST_REQUEST]);
+    let mut length = 0;
+    while length < line.len() && !line[..length].ends_with(b"\n") {
+        match from.read(&mut line[length..]).await? {
+            0 => break,
+            read => length += read,
+        }
     }
-    listed()
-        .find(|slot| {
-            slot.required
-                && match &slot.one_of {
-                    None => !held.contains(&slot.key),
-                    Some(group) => !listed()
-                        .any(|other| other.one_of.as_ref() == Some(group) && held.contains(&other.key)),
-                }
-        })
-        .map(|slot| slot.key.clone())
+    line.truncate(length);
+    Ok(line)
 }
 
 #[cfg(test)]

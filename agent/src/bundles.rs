@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use shared::catalog::{Bundle, BundleError, Manifest, PublisherKey, SignedBundle};
+use shared::catalog::{Bundle, BundleError, Manifest, Platform, PublisherKey, SignedBundle};
 use shared::time::Timestamp;
 
 use crate::config::Paths;
@@ -32,6 +32,18 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// The manifests of these components, as far as they are for this platform.
+    pub fn of_scope<'a>(
+        &'a self,
+        components: &'a [String],
+        platform: Platform,
+    ) -> impl Iterator<Item = &'a Manifest> {
+        components
+            .iter()
+            .filter_map(|key| self.manifests.get(key))
+            .filter(move |manifest| manifest.platforms.contains(&platform))
+    }
+
     pub fn seen(&self) -> Seen {
         Seen {
             serial: self.bundle.serial,

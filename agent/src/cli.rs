@@ -1,3 +1,5 @@
+mod paste;
+
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -59,6 +61,9 @@ enum Command {
         Exit codes: 1 trouble, 5 a secret is not on this device yet; else the command's own"
     )]
     Exec(Exec),
+    /// Enter a secret that the client supplies: it goes into this device's store and nowhere else
+    #[command(after_help = paste::HELP)]
+    Paste(paste::Paste),
     /// Become a user and run a script that stdin describes
     #[command(hide = true)]
     RunAs,
@@ -138,6 +143,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(show) => status(&show),
         Command::Inventory(show) => inventory(&show),
         Command::Exec(exec) => self::exec(&exec),
+        Command::Paste(paste) => paste::paste(&paste),
         Command::RunAs => {
             complain(&run_as::become_spec());
             return ExitCode::from(NOT_STARTED);
@@ -206,7 +212,8 @@ fn daemon(data: &Data) -> anyhow::Result<ExitCode> {
         random: Arc::new(SystemRandom),
         launcher: Launcher::this_program()?,
     };
-    runtime(2)?.block_on(async {
+    // The loop has this thread; one more is enough for what runs beside it.
+    runtime(1)?.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -280,9 +287,7 @@ fn exec(exec: &Exec) -> anyhow::Result<ExitCode> {
     Ok(match error {
         ExecError::Missing(_) => ExitCode::from(MISSING_SECRET),
         ExecError::Start { .. } => ExitCode::from(NOT_STARTED),
-        ExecError::NotRunning { .. } | ExecError::Answer | ExecError::Refused(_) | ExecError::NoCommand => {
-            ExitCode::FAILURE
-        }
+        ExecError::Ask(_) | ExecError::Refused(_) | ExecError::NoCommand => ExitCode::FAILURE,
     })
 }
 

@@ -16,7 +16,7 @@ use shared::time::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::broker::{self, Broker, Current};
+use crate::broker::{self, Broker, Current, Paste};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{self, ConfigError, Identity, Paths};
 use crate::engine::{Engine, Event, Known, Machine};
@@ -109,10 +109,11 @@ struct LinkState {
 pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
     let (happened, mut happenings) = mpsc::channel(64);
     let (chunks, mut output) = mpsc::channel(256);
+    let (pastes, mut pasted) = mpsc::channel(1);
     let (link_events, mut from_link) = mpsc::channel(64);
     let mut daemon = Daemon::open(options, happened, chunks, stop.clone())?;
 
-    let broker = tokio::spawn(daemon.broker()?);
+    let broker = tokio::spawn(daemon.broker(pastes)?);
     let link =
         tokio::spawn(link::hold(daemon.board.clone(), link_events, Arc::clone(&daemon.random), stop.clone()));
     daemon.begin()?;
@@ -130,6 +131,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
             },
             Some(chunk) = output.recv() => daemon.output(chunk, &mut output)?,
             Some(what) = happenings.recv() => daemon.happened(what, &mut output)?,
+            Some(paste) = pasted.recv() => daemon.pasted(paste)?,
             _ = hourly.tick() => {
                 daemon.report_anyway = true;
                 daemon.look();
@@ -177,7 +179,7 @@ impl Daemon {
             answered: journal.deliveries()?,
             held: vault.held()?,
         };
-        let current = Current { catalog: None, params: journal.params()? };
+        let current = Current { params: journal.params()?, ..Current::default() };
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
         let context = Context { launcher, paths: paths.clone(), identity: Arc::clone(&identity), vault };
         Ok(Self {
@@ -207,7 +209,10 @@ impl Daemon {
         })
     }
 
-    fn broker(&self) -> Result<impl Future<Output = ()> + Send + use<>, DaemonError> {
+    fn broker(
+        &self,
+        pastes: mpsc::Sender<Paste>,
+    ) -> Result<impl Future<Output = ()> + Send + use<>, DaemonError> {
         let broker = Arc::new(Broker {
             identity: Arc::clone(&self.identity),
             paths: self.paths.clone(),
@@ -215,6 +220,8 @@ impl Daemon {
             journal: Arc::clone(&self.journal),
             clock: Arc::clone(&self.clock),
             current: Arc::clone(&self.current),
+            platform: self.platform,
+            pastes,
         });
         let listener = broker::bind(&self.paths)?;
         Ok(broker.serve(listener))

@@ -4,6 +4,7 @@
 
 mod deliveries;
 mod offers;
+mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 use shared::catalog::{Platform, Tag};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
 use shared::protocol::link::{Deliver, FromBoard, HeldSecret, Receipt, Refused, ReportBody, Scope, Welcome};
-use shared::protocol::steps::{AttemptEnded, Offer, Outcome};
+use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::time::Timestamp;
 
 use crate::bundles::Catalog;
 use crate::journal::{Attempt, Seen};
 use crate::steps::Plan;
+use crate::vault::HeldSlot;
 use offers::Verdict;
 
 /// Catalogs in memory; more are read from disk when they are needed.
@@ -38,6 +40,11 @@ pub enum Event {
     Stored {
         deliver: Deliver,
         result: Result<Receipt, String>,
+    },
+    /// A person's value is in the vault.
+    Pasted {
+        component: String,
+        slot: String,
     },
 }
 
@@ -70,6 +77,8 @@ pub enum Effect {
     /// The scope's catalog is here: wrappers can be written.
     ScopeReady(Arc<Catalog>),
     Probe,
+    /// What is known of the device, with the slots as they are this moment. Looking takes longer.
+    ReportSlots,
 }
 
 /// What the engine knows of the machine.
@@ -92,7 +101,8 @@ pub struct Engine {
     recovering: Vec<Attempt>,
     answered: BTreeSet<DeliveryId>,
     waiting_deliveries: Vec<Deliver>,
-    held: BTreeMap<(String, String), u64>,
+    /// Component and slot = version; none of what was pasted.
+    held: BTreeMap<(String, String), Option<u64>>,
     /// The board's time, and when it said so.
     board_time: Option<(Timestamp, Instant)>,
 }
@@ -109,7 +119,7 @@ pub struct Known {
     pub scope: Scope,
     pub ended: Vec<AttemptId>,
     pub answered: Vec<DeliveryId>,
-    pub held: Vec<HeldSecret>,
+    pub held: Vec<HeldSlot>,
 }
 
 impl Engine {
@@ -160,17 +170,24 @@ impl Engine {
                 self.recover(now, &mut effects);
             }
             Event::Stored { deliver, result } => self.stored(deliver, result, &mut effects),
+            Event::Pasted { component, slot } => {
+                self.held.insert((component, slot), None);
+                effects.extend([Effect::ReportSlots, Effect::Probe]);
+            }
         }
         effects
     }
 
+    /// The delivered secrets: what a person pasted is not the board's to know by version.
     pub fn held(&self) -> Vec<HeldSecret> {
         self.held
             .iter()
-            .map(|((component, slot), version)| HeldSecret {
-                component: component.clone(),
-                slot: slot.clone(),
-                version: *version,
+            .filter_map(|((component, slot), version)| {
+                version.map(|version| HeldSecret {
+                    component: component.clone(),
+                    slot: slot.clone(),
+                    version,
+                })
             })
             .collect()
     }
@@ -350,39 +367,6 @@ impl Engine {
         self.ended.insert(attempt_id);
         let report = ReportBody::OfferRefused { attempt_id, reason };
         effects.push(Effect::Remember { offer, report });
-    }
-
-    /// Takes up the next attempt that a kill left unfinished.
-    fn recover(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        while self.running.is_none() && !self.recovering.is_empty() {
-            let attempt = self.recovering.remove(0);
-            match self.judge(&attempt.offer, now) {
-                Verdict::NeedsBundle => {
-                    self.fetch(&attempt.offer.bundle_digest, effects);
-                    self.recovering.insert(0, attempt);
-                    return;
-                }
-                Verdict::Refused(reason) => self.interrupted(&attempt, reason, effects),
-                Verdict::Fits(fit) => {
-                    self.running = Some(attempt.offer.attempt_id);
-                    let plan = fit.plan(&attempt.offer, Some(attempt.next_chunk));
-                    effects.push(Effect::Start(Box::new(plan)));
-                }
-            }
-        }
-    }
-
-    fn interrupted(&mut self, attempt: &Attempt, reason: String, effects: &mut Vec<Effect>) {
-        self.end(
-            AttemptEnded {
-                attempt_id: attempt.offer.attempt_id,
-                outcome: Outcome::Interrupted,
-                exit_code: None,
-                found: format!("the agent was stopped while this ran, and it can't go on: {reason}"),
-                duration_ms: 0,
-            },
-            effects,
-        );
     }
 
     fn end(&mut self, ended: AttemptEnded, effects: &mut Vec<Effect>) {

@@ -2,24 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use zeroize::Zeroizing;
-
-use crate::broker::{Answer, Ask};
+use crate::broker::{self, Answer, Ask, AskError, Request};
 use crate::config::Paths;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    #[error("the agent does not answer at {path}: {error}. Is `board-agent run` running?")]
-    NotRunning { path: PathBuf, error: io::Error },
-    #[error("the agent's answer can't be understood")]
-    Answer,
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error("{0}")]
     Missing(String),
     #[error("{0}")]
@@ -47,10 +41,12 @@ fn prepare(paths: &Paths, target: &str, command: &[OsString]) -> Result<Command,
         Some((component, wrapper)) => (component, Some(wrapper.to_owned())),
         None => (target, None),
     };
-    let (user, values) = match ask(paths, &Ask { component: component.to_owned(), wrapper })? {
+    let request = Request::Environment(Ask { component: component.to_owned(), wrapper });
+    let (user, values) = match broker::ask(paths, &request)? {
         Answer::Environment { user, values } => (user, values),
         Answer::Missing { reason } => return Err(ExecError::Missing(reason)),
-        Answer::Refused { reason } => return Err(ExecError::Refused(reason)),
+        Answer::Refused { reason } | Answer::BadValue { reason } => return Err(ExecError::Refused(reason)),
+        Answer::Slots(_) | Answer::Pasted => return Err(AskError::Answer.into()),
     };
     let mut prepared = Command::new(program);
     prepared.args(arguments).envs(&user).envs(values.expose());
@@ -58,19 +54,6 @@ fn prepare(paths: &Paths, target: &str, command: &[OsString]) -> Result<Command,
         prepared.env("PATH", path);
     }
     Ok(prepared)
-}
-
-fn ask(paths: &Paths, ask: &Ask) -> Result<Answer, ExecError> {
-    let path = paths.socket();
-    let not_running = |error| ExecError::NotRunning { path: path.clone(), error };
-    let mut stream = UnixStream::connect(&path).map_err(not_running)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(not_running)?;
-    let mut request = serde_json::to_vec(ask).map_err(|_| ExecError::Answer)?;
-    request.push(b'\n');
-    stream.write_all(&request).map_err(not_running)?;
-    let mut line = Zeroizing::new(String::with_capacity(128 * 1024));
-    BufReader::new(stream).read_line(&mut line).map_err(not_running)?;
-    serde_json::from_str(&line).map_err(|_| ExecError::Answer)
 }
 
 /// The managed user's own search path first, then what the caller has besides: Claude Code is often started with little.
@@ -101,6 +84,6 @@ mod tests {
     fn without_a_daemon_it_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let error = exec(&Paths::new(folder.path().to_owned()), "slack", &["true".into()]);
-        assert!(matches!(error, ExecError::NotRunning { .. }));
+        assert!(matches!(error, ExecError::Ask(AskError::NotRunning { .. })));
     }
 }

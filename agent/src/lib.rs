@@ -10,7 +10,7 @@
 //! | `journal` | what must survive a kill: reports, attempts, receipts |
 //! | `bundles` | signed bundles, verified before anything in them is believed |
 //! | `steps` | running a script as the managed user; output and masking |
-//! | `vault`, `broker`, `exec`, `wrappers` | secrets, and how programs get them |
+//! | `vault`, `slots`, `broker`, `exec`, `paste`, `wrappers` | secrets, how programs get them, how people enter them |
 //! | `inventory` | looking at what is really installed |
 //! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
 //! | `platform` | what differs between macOS and Linux |
@@ -27,7 +27,9 @@ pub mod http;
 pub mod inventory;
 pub mod journal;
 pub mod link;
+pub mod paste;
 pub mod platform;
+pub mod slots;
 pub mod status;
 pub mod steps;
 pub mod tls;

@@ -159,10 +159,12 @@ fn framed(mut response: Response, visitor: &Visitor) -> Response {
 }
 
 async fn visitor(app: &App, address: SocketAddr, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
-    let user = match jar.get(access::web::COOKIE) {
+    let cookie = jar.get(access::web::COOKIE);
+    let user = match cookie {
         Some(cookie) => access::user_of(app, cookie.value()).await?,
         None => None,
     };
+    let session = cookie.map(|cookie| access::session_hash(app, cookie.value()));
     let now = app.now();
     let pending = if user.is_some() {
         let mut tx = app.db.read().await?;
@@ -170,7 +172,7 @@ async fn visitor(app: &App, address: SocketAddr, jar: &CookieJar) -> Result<Visi
     } else {
         0
     };
-    Ok(Visitor { user, address: address.ip().to_string(), pending, now })
+    Ok(Visitor { user, session, address: address.ip().to_string(), pending, now })
 }
 
 async fn health(State(app): State<App>) -> Response {

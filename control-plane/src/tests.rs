@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use regex::Regex;
 use shared::ids::UserId;
 use shared::secret::Secret;
@@ -14,6 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::access::{self, Role};
 use crate::db::testing::on_both;
+use crate::jobs::Wake;
 use crate::router::{self, Rule};
 use crate::testing::Fixture;
 
@@ -107,6 +110,34 @@ async fn forms_from_other_sites_are_refused_and_pages_have_a_strict_policy() {
             (header("cache-control"), header("referrer-policy")),
             ("no-store".into(), "no-referrer".into())
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_live_page_ends_with_its_session() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let cookie = signed_in(&fixture, Role::Support).await;
+        let path = format!("/clients/{client}/events");
+        let page = ask(&fixture, Method::GET, &path, Some(&cookie), "http://board.test").await;
+        assert_eq!(page.status(), StatusCode::OK);
+        let mut body = page.into_body().into_data_stream();
+        let first = body.next().await.unwrap().unwrap();
+        assert!(first.starts_with(b"event: title"), "{first:?}");
+        let out = ask(&fixture, Method::POST, "/sign-out", Some(&cookie), "http://board.test").await;
+        assert_eq!(out.status(), StatusCode::SEE_OTHER);
+        let end = async {
+            loop {
+                fixture.app.jobs.wake(Wake::Client(client));
+                match tokio::time::timeout(Duration::from_millis(300), body.next()).await {
+                    Ok(None) => return,
+                    Ok(Some(_)) | Err(_) => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), end).await.expect("the stream ends");
     })
     .await;
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use shared::protocol::inventory::SlotReport;
 use shared::protocol::link::ReportBody;
 use shared::time::Clock;
 
@@ -59,7 +60,9 @@ impl Daemon {
 
     pub(super) fn looked(&mut self, inventory: Option<Inventory>) -> Result<(), DaemonError> {
         self.looking = false;
-        if let Some(inventory) = inventory {
+        if let Some(mut inventory) = inventory {
+            // A look takes a while; values come and go meanwhile.
+            inventory.slots = self.slots(&inventory.slots)?;
             let same = self.last_inventory.as_ref().is_some_and(|last| last.says_the_same_as(&inventory));
             if !same || std::mem::take(&mut self.report_anyway) {
                 self.last_inventory = Some(inventory.clone());
@@ -71,6 +74,24 @@ impl Daemon {
             self.look();
         }
         Ok(())
+    }
+
+    /// The last picture with the slots as they are; a look that is under way tells the rest.
+    pub(super) fn report_slots(&mut self) -> Result<(), DaemonError> {
+        let inventory = self.last_inventory.get_or_insert_default();
+        let mut inventory = std::mem::take(inventory);
+        inventory.slots = self.slots(&inventory.slots)?;
+        self.last_inventory = Some(inventory.clone());
+        let Inventory { components, slots } = inventory;
+        self.report(vec![ReportBody::Inventory { components, slots }])
+    }
+
+    /// `otherwise` is for the time before the first catalog.
+    fn slots(&self, otherwise: &[SlotReport]) -> Result<Vec<SlotReport>, DaemonError> {
+        let catalog = self.current.read().unwrap_or_else(PoisonError::into_inner).catalog.clone();
+        let Some(catalog) = catalog else { return Ok(otherwise.to_vec()) };
+        let (vault, components) = (&self.context.vault, &self.scope.components);
+        Ok(inventory::slots(vault, &catalog, components, self.platform, &*self.clock)?)
     }
 }
 

@@ -1,13 +1,15 @@
-//! Opening a delivery: decrypt, check, write, read back, sign.
+//! Values on their way into the vault. Opening a delivery: decrypt, check, write, read back, sign. What a person pasted
+//! was checked by the broker.
 
 use rcgen::SigningKey as _;
-use regex::bytes::Regex;
 use shared::catalog::Tag;
 use shared::crypto::{DeliveryContext, open_delivery};
 use shared::protocol::link::{Deliver, Receipt};
-use shared::secret::MAX_LEN;
 
-use super::Daemon;
+use super::{Daemon, DaemonError};
+use crate::broker::Paste;
+use crate::engine::Event;
+use crate::slots;
 
 impl Daemon {
     /// The reason of a refusal never shows anything of the value.
@@ -29,16 +31,7 @@ impl Daemon {
         };
         let value = open_delivery(&self.keys.sealing, &context, &deliver.sealed)
             .map_err(|error| format!("the delivery can't be opened: {error}"))?;
-        if value.expose().len() > MAX_LEN {
-            return Err("the value is larger than 16 KiB".to_owned());
-        }
-        if let Some(pattern) = pattern {
-            let pattern = Regex::new(&format!("^(?:{pattern})$"))
-                .map_err(|_| "the manifest's pattern can't be understood".to_owned())?;
-            if !pattern.is_match(value.expose()) {
-                return Err("the value does not fit the slot's pattern".to_owned());
-            }
-        }
+        slots::check_value(pattern, value.expose()).map_err(|bad| bad.to_string())?;
         self.context
             .vault
             .write(&deliver.component, &deliver.slot, deliver.version, &value)
@@ -56,5 +49,18 @@ impl Daemon {
             self.keys.tls.sign(&message).map_err(|_| "the receipt can't be signed".to_owned())?;
         tracing::info!(component = %deliver.component, slot = %deliver.slot, version = deliver.version, "a secret was delivered");
         Ok(receipt)
+    }
+
+    /// The board hears of it at once.
+    pub(super) fn pasted(&mut self, paste: Paste) -> Result<(), DaemonError> {
+        let Paste { component, slot, value, written } = paste;
+        let result = self.context.vault.write_pasted(&component, &slot, &value);
+        if result.is_ok() {
+            tracing::info!(component, slot, "a secret was pasted");
+            self.engine_event(Event::Pasted { component, slot })?;
+        }
+        // Whoever pasted may be gone.
+        let _ = written.send(result.map_err(|error| error.to_string()));
+        Ok(())
     }
 }

@@ -70,6 +70,7 @@ impl Daemon {
             }
             Effect::ScopeReady(catalog) => self.scope_ready(catalog),
             Effect::Probe => self.look(),
+            Effect::ReportSlots => self.report_slots()?,
         }
         Ok(())
     }
@@ -119,7 +120,9 @@ impl Daemon {
                 self.write_wrappers(key, &manifest.wrappers);
             }
         }
-        self.current.write().unwrap_or_else(PoisonError::into_inner).catalog = Some(catalog);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.catalog = Some(catalog);
+        current.components.clone_from(&self.scope.components);
     }
 
     pub(super) fn write_wrappers(&self, component: &str, list: &[Wrapper]) {

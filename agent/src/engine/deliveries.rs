@@ -28,7 +28,7 @@ impl Engine {
             return;
         };
         let slot = catalog.manifests.get(&deliver.component).and_then(|m| m.slot(&deliver.slot));
-        let held = self.held.get(&(deliver.component.clone(), deliver.slot.clone()));
+        let held = self.held.get(&(deliver.component.clone(), deliver.slot.clone())).copied().flatten();
         let refusal = match slot {
             _ if self.too_old(catalog).is_some() => self.too_old(catalog),
             None => Some(format!("the manifest has no slot {}/{}", deliver.component, deliver.slot)),
@@ -41,8 +41,9 @@ impl Engine {
             Some(_) if deliver.sealed.len() > MAX_LEN + SEALED_EXTRA => {
                 Some("the value is larger than 16 KiB".to_owned())
             }
+            Some(_) if deliver.version == 0 => Some("versions of secrets begin with 1".to_owned()),
             Some(_) => held
-                .filter(|held| **held > deliver.version)
+                .filter(|held| *held > deliver.version)
                 .map(|held| format!("version {held} is held already; {} is older", deliver.version)),
         };
         match (refusal, slot) {
@@ -72,7 +73,7 @@ impl Engine {
         match result {
             Ok(receipt) => {
                 self.answered.insert(deliver.delivery_id);
-                self.held.insert((deliver.component, deliver.slot), deliver.version);
+                self.held.insert((deliver.component, deliver.slot), Some(deliver.version));
                 effects.extend([Effect::Report(ReportBody::Receipt(receipt)), Effect::Probe]);
             }
             Err(reason) => self.refuse_delivery(deliver.delivery_id, reason, effects),

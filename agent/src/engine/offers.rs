@@ -7,6 +7,7 @@ use shared::catalog::{As, Manifest, Step, StepKind, Wrapper};
 use shared::protocol::steps::{Offer, OfferKind};
 
 use super::Engine;
+use crate::slots;
 use crate::steps::Plan;
 
 pub enum Verdict {
@@ -94,13 +95,9 @@ impl Engine {
         if downloads {
             return Some("this agent does not fetch downloads yet".to_owned());
         }
-        step.secrets.iter().find_map(|secret| match manifest.slot(&secret.slot) {
-            None => Some(format!("the manifest has no slot {}", secret.slot)),
-            Some(slot) => {
-                let held = self.held.contains_key(&(manifest.key.clone(), slot.key.clone()));
-                (slot.required && slot.one_of.is_none() && !held)
-                    .then(|| format!("this device does not have {} yet", slot.key))
-            }
+        let listed: Vec<&str> = step.secrets.iter().map(|secret| secret.slot.as_str()).collect();
+        slots::missing(manifest, &listed, |slot| {
+            self.held.contains_key(&(manifest.key.clone(), slot.to_owned()))
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use shared::catalog::Bundle;
 use shared::protocol::link::Head;
-use shared::protocol::steps::OfferKind;
+use shared::protocol::steps::{OfferKind, Outcome};
 use shared::random::SystemRandom;
 use shared::secret::MAX_LEN;
 use shared::time::{Clock as _, SystemClock};
@@ -68,6 +68,12 @@ kind = "auto"
 title = "x"
 run = "true"
 secrets = [{ slot = "OURS", as = "env" }]
+[[step]]
+id = "theirs"
+kind = "auto"
+title = "x"
+run = "true"
+secrets = [{ slot = "THEIRS", as = "env" }]
 [[step]]
 id = "gone"
 kind = "auto"
@@ -191,7 +197,7 @@ fn what_does_not_fit_is_refused_with_a_reason() {
         ("root", |_| (), "as root"),
         ("board", |_| (), "board's own"),
         ("needy", |_| (), "needs"),
-        ("secret", |_| (), "does not have OURS"),
+        ("secret", |_| (), "slack/OURS is not on this device"),
         ("install", |o| o.expires_in_ms = 0, "expired"),
         ("install", |o| drop(o.params.insert("OTHER".to_owned(), "x".to_owned())), "no parameter OTHER"),
         ("install", |o| drop(o.params.insert("TEAM".to_owned(), "T; rm -rf /".to_owned())), "parameter TEAM"),
@@ -384,6 +390,7 @@ fn a_delivery_takes_its_tag_from_the_manifest_and_never_goes_back() {
         (deliver("OURS", 1), "older"),
         (deliver("THEIRS", 1), "client-supplied"),
         (deliver("NOBODYS", 1), "no slot"),
+        (deliver("OURS", 0), "begin with 1"),
         (expired, "expired"),
         (large, "16 KiB"),
     ] {
@@ -395,6 +402,19 @@ fn a_delivery_takes_its_tag_from_the_manifest_and_never_goes_back() {
         assert!(matches!(again.as_slice(), [Effect::RepeatDelivery(repeated)] if *repeated == id));
     }
     assert_eq!(engine.held()[0].version, 2);
+}
+
+#[test]
+fn what_a_person_pasted_is_told_at_once_and_is_enough_for_a_step() {
+    let mut engine = engine();
+    let effects = frame(&mut engine, FromBoard::Offer(offer("theirs")));
+    let reason = refusal(&effects).unwrap();
+    assert!(reason.contains("slack/THEIRS is not on this device"), "{reason}");
+    let pasted = Event::Pasted { component: "slack".to_owned(), slot: "THEIRS".to_owned() };
+    let effects = engine.on(pasted, Instant::now());
+    assert!(matches!(effects.as_slice(), [Effect::ReportSlots, Effect::Probe]));
+    assert!(engine.held().is_empty(), "the board learns no version of it");
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer("theirs")))).is_some());
 }
 
 fn welcome(engine: &mut Engine) -> Vec<Effect> {

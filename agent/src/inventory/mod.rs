@@ -12,11 +12,11 @@ use shared::time::{Clock, Timestamp};
 
 use crate::bundles::Catalog;
 use crate::steps::Context;
-use crate::vault::StoreError;
+use crate::vault::{StoreError, Vault};
 use probe::{Prober, Seen};
 
 /// What a look found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     pub components: Vec<ComponentReport>,
     pub slots: Vec<SlotReport>,
@@ -45,20 +45,31 @@ pub async fn look(
     clock: &dyn Clock,
 ) -> Result<Inventory, StoreError> {
     let mut prober = Prober::new(context, platform)?;
-    let mut inventory = Inventory { components: Vec::new(), slots: Vec::new() };
-    let manifests = components
-        .iter()
-        .filter_map(|key| catalog.manifests.get(key))
-        .filter(|manifest| manifest.platforms.contains(&platform));
-    for manifest in manifests {
+    let mut reports = Vec::new();
+    for manifest in catalog.of_scope(components, platform) {
         let mut seen = Vec::new();
         for detect in &manifest.detects {
             seen.push(prober.look(&manifest.key, detect).await);
         }
-        inventory.components.push(component_report(manifest, seen, clock.now()));
-        inventory.slots.extend(slot_reports(manifest, context, clock.now())?);
+        reports.push(component_report(manifest, seen, clock.now()));
     }
-    Ok(inventory)
+    let slots = slots(&context.vault, catalog, components, platform, clock)?;
+    Ok(Inventory { components: reports, slots })
+}
+
+/// Every slot of the scope: this asks the vault only, and takes no time.
+pub fn slots(
+    vault: &Vault,
+    catalog: &Catalog,
+    components: &[String],
+    platform: Platform,
+    clock: &dyn Clock,
+) -> Result<Vec<SlotReport>, StoreError> {
+    let mut reports = Vec::new();
+    for manifest in catalog.of_scope(components, platform) {
+        reports.extend(slot_reports(manifest, vault, clock.now())?);
+    }
+    Ok(reports)
 }
 
 /// Every probe must say that it is there.
@@ -83,21 +94,17 @@ fn component_report(manifest: &Manifest, seen: Vec<Seen>, now: Timestamp) -> Com
     }
 }
 
-fn slot_reports(
-    manifest: &Manifest,
-    context: &Context,
-    now: Timestamp,
-) -> Result<Vec<SlotReport>, StoreError> {
+fn slot_reports(manifest: &Manifest, vault: &Vault, now: Timestamp) -> Result<Vec<SlotReport>, StoreError> {
     manifest
         .slots
         .iter()
         .map(|slot| {
-            let held = context.vault.read(&manifest.key, &slot.key)?;
+            let held = vault.read(&manifest.key, &slot.key)?;
             Ok(SlotReport {
                 component: manifest.key.clone(),
                 slot: slot.key.clone(),
                 state: if held.is_some() { SlotState::Present } else { SlotState::Empty },
-                version: held.map(|held| held.version),
+                version: held.and_then(|held| held.version),
                 observed_at: now,
             })
         })

@@ -155,7 +155,10 @@ impl<'a> Prober<'a> {
         let probe = format!("secret {slot}");
         match self.context.vault.read(component, slot) {
             Ok(Some(held)) => {
-                let saw = format!("version {} is held", held.version);
+                let saw = match held.version {
+                    Some(version) => format!("version {version} is held"),
+                    None => "it is held".to_owned(),
+                };
                 Seen { probe, presence: Presence::Present, version: None, saw }
             }
             Ok(None) => {

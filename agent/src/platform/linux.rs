@@ -41,7 +41,7 @@ pub fn forbid_tracing() -> Result<(), PlatformError> {
 
 /// By the mark in their environment: it survives whatever sessions and groups the scripts made.
 pub fn processes_of_attempt(attempt: &str) -> Result<Vec<i32>, PlatformError> {
-    let mark = format!("BOARD_ATTEMPT={attempt}");
+    let mark = format!("{}={attempt}", crate::steps::run_as::ATTEMPT);
     let entries = fs::read_dir("/proc")
         .map_err(|error| PlatformError::Unknown { what: "the list of processes", error })?;
     Ok(entries

@@ -1,36 +1,62 @@
-//! Takes the device's secrets out of what scripts print, however the output is cut into reads.
+//! Takes secrets out of what scripts print, however the output is cut into reads: every value that the device holds, in
+//! the forms of `pattern`, and every token that can be recognised by its shape.
 //!
-//! Best effort: a value that a program changes before printing it goes through.
+//! Best effort: a value that a program changes in another way before it prints it goes through. What may be the
+//! beginning of a secret is held back until that is decided; how much that can be is bounded by the longest form.
+
+mod pattern;
+mod shapes;
 
 use std::sync::Arc;
 
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use shared::secret::Secret;
+use zeroize::Zeroize as _;
+
+use pattern::{Match, Pattern};
+use shapes::SHAPES;
 
 const MASK: &[u8] = "••••".as_bytes();
-/// Shorter values would mask half of every text.
-const SHORTEST: usize = 8;
 
-/// What is masked: each value as it is and in base64.
-#[derive(Clone, Default)]
+/// What is masked.
+#[derive(Clone)]
 pub struct Masks {
-    patterns: Arc<Vec<Secret<Vec<u8>>>>,
+    known: Arc<Known>,
+}
+
+struct Known {
+    patterns: Vec<Pattern>,
+    /// For each byte the patterns whose text can begin with it.
+    by_byte: Vec<Vec<usize>>,
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Self::new(&[])
+    }
 }
 
 impl Masks {
     pub fn new(values: &[Secret<Vec<u8>>]) -> Self {
-        let mut patterns = Vec::new();
-        for value in values.iter().map(Secret::expose).filter(|value| value.len() >= SHORTEST) {
-            patterns.push(Secret::new(value.clone()));
-            patterns.push(Secret::new(BASE64_NOPAD.encode(value).into_bytes()));
-            patterns.push(Secret::new(BASE64URL_NOPAD.encode(value).into_bytes()));
+        let patterns: Vec<Pattern> = values.iter().flat_map(|value| pattern::of(value.expose())).collect();
+        let mut by_byte = vec![Vec::new(); 256];
+        for (number, pattern) in patterns.iter().enumerate() {
+            for byte in pattern.beginnings() {
+                by_byte[usize::from(byte)].push(number);
+            }
         }
-        Self { patterns: Arc::new(patterns) }
+        Self { known: Arc::new(Known { patterns, by_byte }) }
     }
 
     /// One for each stream.
     pub fn masker(&self) -> Masker {
-        Masker { patterns: Arc::clone(&self.patterns), held: Vec::new(), covered: 0 }
+        Masker {
+            known: Arc::clone(&self.known),
+            held: Vec::new(),
+            before: Vec::new(),
+            covered: 0,
+            tokens: [false; SHAPES.len()],
+            pem: 0,
+        }
     }
 
     pub fn apply(&self, text: &str) -> String {
@@ -42,11 +68,39 @@ impl Masks {
 }
 
 pub struct Masker {
-    patterns: Arc<Vec<Secret<Vec<u8>>>>,
+    known: Arc<Known>,
     /// The end of what came, as long as it may be the beginning of a secret.
     held: Vec<u8>,
+    /// The last bytes before it.
+    before: Vec<u8>,
     /// How many of the next bytes belong to a secret that was recognised already.
     covered: usize,
+    /// Which shapes go on.
+    tokens: [bool; SHAPES.len()],
+    /// How many more bytes a PEM block that has begun may have.
+    pem: usize,
+}
+
+/// What begins at one place.
+#[derive(Default)]
+struct Begins {
+    /// So many bytes are secret for sure.
+    length: usize,
+    tokens: [bool; SHAPES.len()],
+    pem: bool,
+    pem_ends: bool,
+    undecided: bool,
+}
+
+impl Begins {
+    fn note(&mut self, found: Match) -> bool {
+        match found {
+            Match::No => {}
+            Match::Open => self.undecided = true,
+            Match::Yes(length) => self.length = self.length.max(length),
+        }
+        matches!(found, Match::Yes(_))
+    }
 }
 
 impl Masker {
@@ -62,92 +116,63 @@ impl Masker {
     /// Secrets may overlap: every byte that belongs to one is masked.
     fn work(&mut self, all: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.held.len());
+        let mut held = std::mem::take(&mut self.held);
         let mut at = 0;
-        while let Some(&byte) = self.held.get(at) {
-            let rest = &self.held[at..];
-            let mut longest = 0;
-            let mut undecided = false;
-            for pattern in self.patterns.iter().map(Secret::expose).filter(|p| p.first() == Some(&byte)) {
-                if rest.starts_with(pattern) {
-                    longest = longest.max(pattern.len());
-                } else if pattern.starts_with(rest) {
-                    undecided = true;
-                }
-            }
-            if undecided && !all {
+        while at < held.len() {
+            let begins = self.begins(&held[at..]);
+            if begins.undecided && !all {
                 break;
             }
-            if longest > 0 && self.covered == 0 {
-                out.extend_from_slice(MASK);
-            }
-            self.covered = self.covered.max(longest);
-            if self.covered > 0 {
-                self.covered -= 1;
-            } else {
-                out.push(byte);
-            }
+            self.pass(held[at], &begins, &mut out);
             at += 1;
         }
-        zeroize::Zeroize::zeroize(&mut self.held[..at]);
-        self.held.drain(..at);
+        self.held = held[at..].to_vec();
+        held.zeroize();
         out
+    }
+
+    fn begins(&self, text: &[u8]) -> Begins {
+        let mut begins = Begins::default();
+        let Some(first) = text.first() else { return begins };
+        for number in &self.known.by_byte[usize::from(*first)] {
+            begins.note(self.known.patterns[*number].at(text));
+        }
+        for (number, shape) in SHAPES.iter().enumerate() {
+            begins.tokens[number] = begins.note(shape.at(&self.before, text));
+        }
+        begins.pem = begins.note(shapes::pem_begins(text));
+        begins.pem_ends = self.pem > 0 && begins.note(shapes::pem_ends(text));
+        begins
+    }
+
+    fn pass(&mut self, byte: u8, begins: &Begins, out: &mut Vec<u8>) {
+        let mut inside = self.covered > 0 || self.pem > 0;
+        for (goes_on, shape) in self.tokens.iter_mut().zip(&SHAPES) {
+            *goes_on = *goes_on && shape.holds(byte);
+            inside |= *goes_on;
+        }
+        self.covered = self.covered.max(begins.length);
+        for (goes_on, began) in self.tokens.iter_mut().zip(begins.tokens) {
+            *goes_on |= began;
+        }
+        if begins.pem {
+            self.pem = shapes::LONGEST_PEM;
+        } else if begins.pem_ends {
+            self.pem = 0;
+        }
+        if begins.length > 0 && !inside {
+            out.extend_from_slice(MASK);
+        } else if !inside {
+            out.push(byte);
+        }
+        self.covered = self.covered.saturating_sub(1);
+        self.pem = self.pem.saturating_sub(1);
+        self.before.push(byte);
+        if self.before.len() > shapes::BEFORE {
+            self.before.remove(0);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn masks(values: &[&str]) -> Masks {
-        Masks::new(&values.iter().map(|v| Secret::new(v.as_bytes().to_vec())).collect::<Vec<_>>())
-    }
-
-    fn split(masks: &Masks, text: &str, cuts: &[usize]) -> String {
-        let mut masker = masks.masker();
-        let mut out = Vec::new();
-        let mut from = 0;
-        for &cut in cuts {
-            out.extend(masker.push(&text.as_bytes()[from..cut]));
-            from = cut;
-        }
-        out.extend(masker.push(&text.as_bytes()[from..]));
-        out.extend(masker.finish());
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn a_secret_is_masked_wherever_the_stream_is_cut() {
-        let masks = masks(&["correct-horse", "correct-battery", "horsepower"]);
-        let encoded = BASE64_NOPAD.encode(b"correct-horse");
-        let text = format!("a correct-horse b {encoded} correct-b c correct-batterycorrect-horse");
-        let expected = "a •••• b •••• correct-b c ••••••••";
-        for first in 0..=text.len() {
-            for second in first..=text.len() {
-                assert_eq!(split(&masks, &text, &[first, second]), expected, "cut at {first} and {second}");
-            }
-        }
-        let every: Vec<usize> = (0..=text.len()).collect();
-        assert_eq!(split(&masks, &text, &every), expected);
-    }
-
-    #[test]
-    fn overlapping_secrets_leave_no_end_behind() {
-        let masks = masks(&["abcdefgh", "efghijkl"]);
-        let text = "xabcdefghijkly";
-        for cut in 0..=text.len() {
-            assert_eq!(split(&masks, text, &[cut]), "x••••y");
-        }
-    }
-
-    #[test]
-    fn a_short_value_is_not_masked_and_a_beginning_is_let_go() {
-        let masks = masks(&["short", "0123456789"]);
-        assert_eq!(masks.apply("short 012345"), "short 012345");
-    }
-
-    #[test]
-    fn output_is_not_held_back_longer_than_it_may_be_a_secret() {
-        let masks = masks(&["0123456789"]);
-        assert_eq!(masks.masker().push(b"no secret 01"), b"no secret ");
-    }
-}
+mod tests;

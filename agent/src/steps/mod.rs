@@ -226,7 +226,7 @@ impl Attempt<'_> {
             Some(As::Root) => environment::of_root(paths),
             Some(As::User | As::Board) | None => environment::base(identity, paths),
         });
-        environment.insert("BOARD_ATTEMPT".to_owned(), self.plan.attempt_id.to_string());
+        environment.insert(run_as::ATTEMPT.to_owned(), self.plan.attempt_id.to_string());
         for (key, value) in &self.plan.params {
             environment.insert(format!("BOARD_PARAM_{key}"), value.clone());
         }

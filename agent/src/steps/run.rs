@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::mask::{Masker, Masks};
 use super::output::{Decoder, Sink};
-use super::run_as::{RunAsError, RunSpec};
+use super::run_as::{ATTEMPT, RunAsError, RunSpec};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -70,9 +70,12 @@ pub async fn run(
     mut sink: Option<&mut dyn Sink>,
     mut stop: Option<watch::Receiver<bool>>,
 ) -> Result<Ended, RunError> {
+    // The mark of its attempt from the first moment: what outlives a killed agent is found by it.
+    let mark = spec.attempt().map(|attempt| (ATTEMPT, attempt.to_owned()));
     let mut child = Command::new(&launcher.program)
         .arg("run-as")
         .env_clear()
+        .envs(mark)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

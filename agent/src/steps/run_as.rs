@@ -17,6 +17,9 @@ use crate::config::ManagedUser;
 use crate::platform::{self, PlatformError};
 use crate::steps::environment::Environment;
 
+/// The variable that says which attempt a process belongs to.
+pub const ATTEMPT: &str = "BOARD_ATTEMPT";
+
 /// No Debug: the environment may hold secrets.
 #[derive(Serialize, Deserialize)]
 pub struct RunSpec {
@@ -50,6 +53,10 @@ impl RunSpec {
             cwd: user.home.clone(),
             script: script.to_owned(),
         }
+    }
+
+    pub fn attempt(&self) -> Option<&str> {
+        self.env.expose().get(ATTEMPT).map(String::as_str)
     }
 
     pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, RunAsError> {

@@ -9,7 +9,6 @@ use std::io;
 
 use rcgen::KeyPair;
 use shared::crypto::SealingKey;
-use shared::protocol::link::HeldSecret;
 use shared::secret::Secret;
 
 use crate::config::Paths;
@@ -62,10 +61,22 @@ pub struct DeviceKeys {
     pub sealing: SealingKey,
 }
 
-/// One version of one slot's value.
+/// What is stored in place of a version when a person pasted the value.
+const PASTED: u64 = 0;
+
+/// One slot's value.
 pub struct Held {
-    pub version: u64,
+    /// Of a delivered secret; a pasted one has none.
+    pub version: Option<u64>,
     pub value: Secret<Vec<u8>>,
+}
+
+/// A slot that has a value here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldSlot {
+    pub component: String,
+    pub slot: String,
+    pub version: Option<u64>,
 }
 
 impl Vault {
@@ -96,7 +107,18 @@ impl Vault {
         let name = entry_name(component, slot)?;
         let Some(entry) = self.store.get(&name)? else { return Ok(None) };
         let (version, value) = entry.expose().split_first_chunk::<8>().ok_or(StoreError::Damaged(name))?;
-        Ok(Some(Held { version: u64::from_be_bytes(*version), value: Secret::new(value.to_vec()) }))
+        let version = Some(u64::from_be_bytes(*version)).filter(|version| *version != PASTED);
+        Ok(Some(Held { version, value: Secret::new(value.to_vec()) }))
+    }
+
+    /// Writes what a person pasted, and reads it back. It takes the place of what was pasted before.
+    pub fn write_pasted(
+        &self,
+        component: &str,
+        slot: &str,
+        value: &Secret<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        self.write(component, slot, PASTED, value)
     }
 
     /// Writes and reads back. Never goes back to an older version.
@@ -107,10 +129,9 @@ impl Vault {
         version: u64,
         value: &Secret<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        if let Some(held) = self.read(component, slot)?
-            && version < held.version
-        {
-            return Err(StoreError::Older { held: held.version, got: version });
+        let held = self.read(component, slot)?.and_then(|held| held.version);
+        if let Some(held) = held.filter(|held| version < *held) {
+            return Err(StoreError::Older { held, got: version });
         }
         let mut entry = Vec::with_capacity(8 + value.expose().len());
         entry.extend_from_slice(&version.to_be_bytes());
@@ -118,7 +139,7 @@ impl Vault {
         self.put(&entry_name(component, slot)?, &Secret::new(entry))
     }
 
-    pub fn held(&self) -> Result<Vec<HeldSecret>, StoreError> {
+    pub fn held(&self) -> Result<Vec<HeldSlot>, StoreError> {
         let mut held = Vec::new();
         for name in self.store.names()? {
             let Some((component, slot)) = name.strip_prefix(SLOT_PREFIX).and_then(|n| n.split_once('.'))
@@ -126,7 +147,7 @@ impl Vault {
                 continue;
             };
             if let Some(found) = self.read(component, slot)? {
-                held.push(HeldSecret {
+                held.push(HeldSlot {
                     component: component.to_owned(),
                     slot: slot.to_owned(),
                     version: found.version,

@@ -19,7 +19,7 @@ fn what_is_written_can_be_read_and_nobody_else_can() {
     let vault = vault(folder.path());
     vault.write("slack", "SLACK_BOT_TOKEN", 3, &secret("xoxb-one")).unwrap();
     let held = vault.read("slack", "SLACK_BOT_TOKEN").unwrap().unwrap();
-    assert_eq!((held.version, held.value.expose().as_slice()), (3, b"xoxb-one".as_slice()));
+    assert_eq!((held.version, held.value.expose().as_slice()), (Some(3), b"xoxb-one".as_slice()));
 
     let mode = |path: &str| std::fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("vault"), 0o700);
@@ -39,7 +39,20 @@ fn an_older_version_is_refused_and_the_same_one_is_not() {
     assert_eq!(vault.read("slack", "T").unwrap().unwrap().value.expose(), b"three");
     vault.write("slack", "T", 3, &secret("three")).unwrap();
     vault.write("slack", "T", 4, &secret("four")).unwrap();
-    assert_eq!(vault.held().unwrap()[0].version, 4);
+    assert_eq!(vault.held().unwrap()[0].version, Some(4));
+}
+
+#[test]
+fn what_is_pasted_has_no_version_and_takes_the_place_of_what_was_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    vault.write_pasted("slack", "T", &secret("one")).unwrap();
+    vault.write_pasted("slack", "T", &secret("two")).unwrap();
+    let held = vault.read("slack", "T").unwrap().unwrap();
+    assert_eq!((held.version, held.value.expose().as_slice()), (None, b"two".as_slice()));
+    assert_eq!(vault.held().unwrap()[0].version, None);
+    vault.write("slack", "OURS", 1, &secret("delivered")).unwrap();
+    assert!(vault.write_pasted("slack", "OURS", &secret("x")).is_err(), "never over a delivered one");
 }
 
 #[test]

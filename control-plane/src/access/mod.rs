@@ -19,7 +19,7 @@ use shared::text_enum;
 use shared::time::Clock;
 
 pub use password::MIN_LEN as MIN_PASSWORD_LEN;
-pub use session::{SESSION_TTL, sign_out, user_of};
+pub use session::{SESSION_TTL, session_hash, sign_out, user_of};
 pub use throttle::Throttle;
 pub use visitor::Visitor;
 

@@ -22,17 +22,25 @@ pub(super) async fn open(app: &App, tx: &mut Tx, user_id: UserId) -> Result<Secr
     Ok(token)
 }
 
+/// What the database holds instead of a session's token.
+pub fn session_hash(app: &App, token: &str) -> Vec<u8> {
+    app.root.hash_token(Purpose::Token, token)
+}
+
 /// Who holds this session, if it is a living one.
 pub async fn user_of(app: &App, token: &str) -> Result<Option<User>, sqlx::Error> {
-    let hash = app.root.hash_token(Purpose::Token, token);
+    user_by_hash(app, &session_hash(app, token)).await
+}
+
+pub(super) async fn user_by_hash(app: &App, hash: &[u8]) -> Result<Option<User>, sqlx::Error> {
     let mut tx = app.db.read().await?;
-    let Some((id, email)) = store::session_user(&mut tx, &hash, app.now()).await? else { return Ok(None) };
+    let Some((id, email)) = store::session_user(&mut tx, hash, app.now()).await? else { return Ok(None) };
     let roles = store::roles(&mut tx, id).await?;
     Ok(Some(User { id, email, roles }))
 }
 
 pub async fn sign_out(app: &App, token: &str, who: Who) -> Result<(), AccessError> {
-    let hash = app.root.hash_token(Purpose::Token, token);
+    let hash = session_hash(app, token);
     let mut tx = app.db.write().await?;
     store::delete_session(&mut tx, &hash).await?;
     audit::append(&mut tx, &Entry::new(app.now(), who, Action::SignedOut)).await?;

@@ -5,7 +5,8 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use shared::time::Timestamp;
 
-use super::{Role, User};
+use super::{Role, User, session};
+use crate::app::App;
 use crate::audit::Who;
 use crate::error::Failure;
 use crate::web::{Section, Shell, Viewer};
@@ -13,6 +14,8 @@ use crate::web::{Section, Shell, Viewer};
 #[derive(Clone, Debug)]
 pub struct Visitor {
     pub user: Option<User>,
+    /// Hash of the session's token.
+    pub session: Option<Vec<u8>>,
     /// Address of the peer.
     pub address: String,
     /// Enrollments that wait for a decision.
@@ -21,6 +24,17 @@ pub struct Visitor {
 }
 
 impl Visitor {
+    /// The same visitor now. Fails once their session is over, so that a live page ends with it.
+    pub async fn again(&self, app: &App) -> Result<Self, Failure> {
+        let user = match &self.session {
+            Some(hash) => session::user_by_hash(app, hash).await?,
+            None => None,
+        };
+        let user =
+            user.ok_or_else(|| Failure::new(401, "sign-in", "Sign in first", "Your session is over."))?;
+        Ok(Self { user: Some(user), now: app.now(), ..self.clone() })
+    }
+
     pub fn who(&self) -> Who {
         Who::user(self.user.as_ref().map_or("nobody", |user| &user.email), &self.address)
     }

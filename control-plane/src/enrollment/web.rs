@@ -60,9 +60,9 @@ pub async fn events(State(app): State<App>, visitor: Visitor, Query(query): Quer
         &app,
         |wake| matches!(wake, Wake::Enrollment(_)),
         move || {
-            let (app, mut visitor) = (state.clone(), visitor.clone());
+            let (app, visitor) = (state.clone(), visitor.clone());
             async move {
-                visitor.now = app.now();
+                let visitor = visitor.again(&app).await?;
                 let fragment = fragment(&app, &visitor, query.client, None).await?;
                 Ok(Shown {
                     title: fragment.title(),

@@ -63,9 +63,9 @@ pub async fn client_events(State(app): State<App>, visitor: Visitor, Path(id): P
         &app,
         move |wake| matches!(wake, Wake::Enrollment(_)) || wake == Wake::Client(id),
         move || {
-            let (app, mut visitor) = (state.clone(), visitor.clone());
+            let (app, visitor) = (state.clone(), visitor.clone());
             async move {
-                visitor.now = app.now();
+                let visitor = visitor.again(&app).await?;
                 let mut tx = app.db.read().await?;
                 let client = clients::get(&mut tx, id).await?;
                 let fragment = fragment(&app, &mut tx, &client, &visitor).await?;

@@ -6,15 +6,21 @@ use pulldown_cmark::{Event, Parser, Tag, TagEnd, html};
 use super::views::Markdown;
 
 pub fn render(text: &str) -> Markdown {
-    let events = Parser::new(text).filter_map(|event| match event {
-        Event::Html(raw) | Event::InlineHtml(raw) => Some(Event::Text(raw)),
-        Event::Start(Tag::Link { .. } | Tag::Image { .. } | Tag::HtmlBlock | Tag::Heading { .. }) => None,
-        Event::End(TagEnd::Link | TagEnd::Image | TagEnd::HtmlBlock | TagEnd::Heading(_)) => None,
-        other => Some(other),
-    });
     let mut shown = String::new();
-    html::push_html(&mut shown, events);
+    html::push_html(&mut shown, Parser::new(text).filter_map(kept));
     Markdown(shown)
+}
+
+fn kept(event: Event<'_>) -> Option<Event<'_>> {
+    if let Event::Html(raw) | Event::InlineHtml(raw) = &event {
+        return Some(Event::Text(raw.clone()));
+    }
+    let left_out = matches!(
+        &event,
+        Event::Start(Tag::Link { .. } | Tag::Image { .. } | Tag::HtmlBlock | Tag::Heading { .. })
+            | Event::End(TagEnd::Link | TagEnd::Image | TagEnd::HtmlBlock | TagEnd::Heading(_))
+    );
+    (!left_out).then_some(event)
 }
 
 #[cfg(test)]

@@ -38,9 +38,9 @@ pub async fn events(State(app): State<App>, visitor: Visitor, Path(id): Path<Dev
         &app,
         move |wake| wake == Wake::Device(id),
         move || {
-            let (app, mut visitor) = (state.clone(), visitor.clone());
+            let (app, visitor) = (state.clone(), visitor.clone());
             async move {
-                visitor.now = app.now();
+                let visitor = visitor.again(&app).await?;
                 let mut tx = app.db.read().await?;
                 let device = get_device(&mut tx, id).await?;
                 let client = client_ref(&mut tx, &device).await?;

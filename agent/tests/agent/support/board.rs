@@ -1,9 +1,8 @@
 //! A board in this process, as small as the agent allows: it speaks the real TLS, HTTP and WebSocket, and decides what
-//! the test tells it. And the real agent as a child process.
+//! the test tells it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,14 +21,13 @@ use shared::crypto::{
 use shared::ids::{BoardId, ClientId, DeviceId, EnrollmentId};
 use shared::problem::Problem;
 use shared::protocol::enroll::{Enrolled, EnrollmentStatus, JoinAnswer, JoinRequest, ProveRequest};
-use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, Report, ReportBody, Scope, Welcome};
+use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, Scope, Welcome};
 use shared::protocol::{LINK_SUBPROTOCOL, LISTENER_NAME};
 use shared::random::SystemRandom;
 use shared::secret::Secret;
 use shared::time::{Clock as _, SystemClock};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -39,7 +37,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use x509_parser::prelude::FromDer as _;
 
-pub const AGENT: &str = env!("CARGO_BIN_EXE_board-agent");
+use super::Link;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Board {
@@ -133,7 +132,7 @@ impl Board {
     /// The next link, after its hello.
     pub async fn link(&mut self) -> (Link, Hello) {
         let mut link = within(self.links.recv()).await.unwrap();
-        let Some(FromAgent::Hello(hello)) = within(link.from_agent.recv()).await else {
+        let Some(FromAgent::Hello(hello)) = within(link.next()).await else {
             panic!("the first frame is no hello")
         };
         (link, hello)
@@ -142,11 +141,21 @@ impl Board {
     /// The next link, welcomed.
     pub async fn welcome(&mut self, digest: &str, components: &[&str]) -> (Link, Hello) {
         let (link, hello) = self.link().await;
+        link.send(self.welcome_frame(digest, components));
+        (link, hello)
+    }
+
+    /// The next link, before its hello: it may be cut already.
+    pub async fn raw_link(&mut self) -> Link {
+        self.links.recv().await.unwrap()
+    }
+
+    pub fn welcome_frame(&self, digest: &str, components: &[&str]) -> FromBoard {
         let (client_id, device_id) = {
             let state = self.state.lock().unwrap();
             (state.client_id, state.device_id)
         };
-        link.send(FromBoard::Welcome(Welcome {
+        FromBoard::Welcome(Welcome {
             time: SystemClock.now(),
             client_id,
             device_id,
@@ -155,63 +164,7 @@ impl Board {
                 bundle_digest: Some(digest.to_owned()),
                 components: components.iter().map(|&key| key.to_owned()).collect(),
             },
-        }));
-        (link, hello)
-    }
-}
-
-/// One link. Dropping it cuts the connection without a word.
-pub struct Link {
-    from_agent: mpsc::UnboundedReceiver<FromAgent>,
-    to_agent: mpsc::UnboundedSender<FromBoard>,
-    /// Inventories come when they come; they are kept for whoever asks.
-    inventories: VecDeque<ReportBody>,
-}
-
-impl Link {
-    pub fn send(&self, frame: FromBoard) {
-        self.to_agent.send(frame).unwrap();
-    }
-
-    pub async fn frame(&mut self) -> FromAgent {
-        within(self.from_agent.recv()).await.expect("the link is cut")
-    }
-
-    /// The next report that isn't an inventory; not acknowledged.
-    pub async fn report(&mut self) -> Report {
-        loop {
-            if let FromAgent::Report(report) = self.frame().await {
-                if !matches!(report.body, ReportBody::Inventory { .. }) {
-                    return report;
-                }
-                self.keep(report);
-            }
-        }
-    }
-
-    fn keep(&mut self, report: Report) {
-        self.acknowledge(&report);
-        self.inventories.push_back(report.body);
-    }
-
-    pub fn acknowledge(&self, report: &Report) {
-        self.send(FromBoard::Ack { reports: vec![report.id] });
-    }
-
-    /// Waits for an inventory that fits.
-    pub async fn inventory(&mut self, fits: impl Fn(&ReportBody) -> bool) {
-        loop {
-            while let Some(inventory) = self.inventories.pop_front() {
-                if fits(&inventory) {
-                    return;
-                }
-            }
-            if let FromAgent::Report(report) = self.frame().await
-                && matches!(report.body, ReportBody::Inventory { .. })
-            {
-                self.keep(report);
-            }
-        }
+        })
     }
 }
 
@@ -372,7 +325,7 @@ async fn carry(stream: TlsStream<TcpStream>, up: &mpsc::UnboundedSender<Link>) -
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     let (to_test, from_agent) = mpsc::unbounded_channel();
     let (to_agent, mut from_test) = mpsc::unbounded_channel::<FromBoard>();
-    up.send(Link { from_agent, to_agent, inventories: VecDeque::new() }).ok()?;
+    up.send(Link::new(from_agent, to_agent)).ok()?;
     loop {
         tokio::select! {
             message = socket.next() => match message?.ok()? {
@@ -385,73 +338,5 @@ async fn carry(stream: TlsStream<TcpStream>, up: &mpsc::UnboundedSender<Link>) -
                 socket.send(Message::text(text)).await.ok()?;
             }
         }
-    }
-}
-
-/// A data folder, and the agent in it.
-pub struct Device {
-    pub data: PathBuf,
-}
-
-impl Device {
-    pub fn new(folder: &Path) -> Self {
-        Self { data: folder.join("the agent's data") }
-    }
-
-    pub fn join(&self, board: &Board, code: &str) -> Running {
-        let mut command = Command::new(AGENT);
-        command.args(["join", "--board", &board.address, "--pin", &board.pin, "--code", code, "--dev"]);
-        command.args(["--hardware-uuid", "test-hardware", "--publisher-key"]).arg(&board.publisher_key);
-        Running::start(command.arg("--data").arg(&self.data))
-    }
-
-    pub async fn enroll(&self, board: &Board) {
-        let mut joining = self.join(board, "ABCD2345");
-        while !joining.line().await.starts_with("Fingerprint: ") {}
-        board.approve();
-        assert_eq!(joining.end().await, Some(0));
-    }
-
-    pub fn run(&self) -> Running {
-        Running::start(Command::new(AGENT).args(["run", "--data"]).arg(&self.data))
-    }
-
-    /// Runs a short command to its end: exit code, stdout, stderr.
-    pub async fn call(&self, command: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let mut call = Command::new(AGENT);
-        call.arg(command).arg("--data").arg(&self.data).args(arguments);
-        let output = within(call.output()).await.unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    }
-}
-
-pub struct Running {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    pub async fn line(&mut self) -> String {
-        within(self.lines.next_line()).await.unwrap().expect("it ended")
-    }
-
-    pub async fn end(&mut self) -> Option<i32> {
-        within(self.child.wait()).await.unwrap().code()
-    }
-
-    pub async fn kill(&mut self) {
-        self.child.kill().await.unwrap();
-    }
-
-    pub fn terminate(&self) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
     }
 }

@@ -1,0 +1,13 @@
+//! The agent's integration tests, one binary: the real `board-agent` against a board in this process, and scripts that
+//! are really started.
+
+#[cfg(test)]
+mod board;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod paste;
+#[cfg(test)]
+mod steps;
+#[cfg(test)]
+mod support;

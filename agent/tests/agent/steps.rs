@@ -1,0 +1,299 @@
+//! Scripts, really started, by the real `run-as`.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent::config::{Identity, ManagedUser, Paths};
+use agent::steps::mask::Masks;
+use agent::steps::output::Tail;
+use agent::steps::run::{Ended, Launcher, run};
+use agent::steps::run_as::RunSpec;
+use agent::steps::{Context, Plan, environment, execute, sweep};
+use agent::vault;
+use shared::catalog::{Bundle, Step};
+use shared::ids::{AttemptId, BoardId, ClientId, DeviceId, EnrollmentId};
+use shared::protocol::steps::{AttemptEnded, Outcome};
+use shared::random::SystemRandom;
+use shared::secret::Secret;
+use shared::time::{Clock as _, SystemClock};
+use tokio::sync::{mpsc, watch};
+
+use crate::support::AGENT;
+
+fn launcher() -> Launcher {
+    Launcher::new(PathBuf::from(AGENT))
+}
+
+fn me() -> ManagedUser {
+    ManagedUser { home: PathBuf::from("/"), ..ManagedUser::find(None).unwrap() }
+}
+
+async fn script(user: &ManagedUser, script: &str, timeout: Duration) -> (Ended, String) {
+    let env = BTreeMap::from([("PATH", "/usr/bin:/bin"), ("GREETING", "it's\n\"here\"")]);
+    let env: BTreeMap<_, _> =
+        env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let spec = RunSpec::for_user(user, env.into(), script);
+    let mut tail = Tail::of(10_000);
+    let ended = run(&launcher(), spec, Some(timeout), &Masks::default(), Some(&mut tail), None).await;
+    (ended.unwrap(), tail.finish())
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_script_has_exactly_its_environment_and_nothing_to_read() {
+    let (ended, said) = script(&me(), "env | sort; pwd; wc -c; exit 7", SOON).await;
+    assert_eq!(ended, Ended::Exited(7));
+    assert!(said.starts_with("\"here\"\nGREETING=it's\nPATH=/usr/bin:/bin\nPWD=/\n"), "{said}");
+    assert!(said.ends_with("/\n0"), "{said}");
+    assert!(!said.contains("CARGO"), "nothing is inherited");
+    let (ended, said) = script(&me(), "echo $UNSET; echo not reached", SOON).await;
+    assert!(matches!(ended, Ended::Exited(code) if code != 0) && !said.contains("not reached"));
+}
+
+#[tokio::test]
+async fn a_script_is_the_leader_of_its_own_session() {
+    let (_, said) = script(&me(), "echo $$; ps -o sid= -p $$ || cut -d' ' -f6 /proc/$$/stat", SOON).await;
+    let mut words = said.split_whitespace();
+    assert_eq!(words.next(), words.next());
+}
+
+/// Root can; whoever else runs the tests must be refused.
+#[tokio::test]
+async fn only_root_becomes_another_user_and_then_for_good() {
+    let script_of = async |user: &ManagedUser| script(user, "id -u; id -G; cat /etc/shadow", SOON).await;
+    if nix::unistd::Uid::effective().is_root() {
+        let nobody = user("nobody");
+        let (ended, said) = script_of(&nobody).await;
+        assert!(!matches!(ended, Ended::Exited(0)), "it reads nothing of root's");
+        assert!(said.starts_with(&format!("{}\n{}\n", nobody.uid, nobody.gid)), "{said}");
+    } else {
+        let (ended, said) = script_of(&user("root")).await;
+        refused(ended, &said);
+    }
+}
+
+/// As root this takes nobody's part: the refusal is seen whoever runs the tests.
+#[tokio::test]
+async fn who_is_not_root_becomes_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = folder.path().join("board-agent");
+    std::fs::copy(AGENT, &agent).unwrap();
+    let spec = RunSpec::for_user(&user("root"), BTreeMap::new().into(), "id -u");
+    let mut command = std::process::Command::new(&agent);
+    command.arg("run-as").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if nix::unistd::Uid::effective().is_root() {
+        let nobody = user("nobody");
+        command.uid(nobody.uid).gid(nobody.gid);
+    }
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&spec.to_bytes().unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    refused(Ended::Exited(output.status.code().unwrap()), &String::from_utf8(output.stderr).unwrap());
+    assert!(output.stdout.is_empty(), "nothing was run");
+}
+
+fn user(name: &str) -> ManagedUser {
+    ManagedUser { home: PathBuf::from("/"), ..ManagedUser::find(Some(name)).unwrap() }
+}
+
+fn refused(ended: Ended, said: &str) {
+    assert_eq!(ended, Ended::Exited(126));
+    assert_eq!(said.trim_end(), "board-agent: only root can become another user");
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_ended_with_everything_that_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let pids = folder.path().join("pids");
+    let text = format!(
+        "sh -c 'trap \"\" TERM; echo $$ >> {0}; while :; do sleep 0.1; done' & echo $! >> {0}; echo $$ >> {0}; wait",
+        pids.display()
+    );
+    let began = Instant::now();
+    let (ended, _) = script(&me(), &text, Duration::from_millis(700)).await;
+    assert_eq!(ended, Ended::TimedOut);
+    assert!(began.elapsed() >= Duration::from_secs(5), "TERM first: the child that ignores it had its time");
+    let pids = std::fs::read_to_string(pids).unwrap();
+    assert!(pids.lines().count() >= 2);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for pid in pids.lines() {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let dead = state.is_empty() || state.contains(") Z ");
+        assert!(dead || !cfg!(target_os = "linux"), "{pid} lives: {state}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_script_leaves_running_does_not_hold_it_up() {
+    let began = Instant::now();
+    let (ended, said) = script(&me(), "sleep 30 & echo $!", SOON).await;
+    assert_eq!(ended, Ended::Exited(0));
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let pid = nix::unistd::Pid::from_raw(said.parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+struct Fixture {
+    _folder: tempfile::TempDir,
+    context: Context,
+    home: PathBuf,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::new(folder.path().to_owned());
+    paths.create().unwrap();
+    let home = paths.dev_home();
+    let identity = Identity {
+        board: String::new(),
+        pin: String::new(),
+        board_id: BoardId::new(&SystemClock, &SystemRandom),
+        client_id: ClientId::new(&SystemClock, &SystemRandom),
+        client_name: String::new(),
+        enrollment_id: EnrollmentId::new(&SystemClock, &SystemRandom),
+        device_id: DeviceId::new(&SystemClock, &SystemRandom),
+        certificate: Vec::new(),
+        not_after: SystemClock.now(),
+        managed_user: ManagedUser { home: home.clone(), ..me() },
+        dev: true,
+        hardware_uuid: None,
+        extra_path: Vec::new(),
+    };
+    environment::make_dev_home(&identity, &paths).unwrap();
+    let vault = Arc::new(vault::open(&paths, true).unwrap());
+    vault.write("x", "TOKEN", 1, &Secret::new(b"a secret token".to_vec())).unwrap();
+    let context = Context { launcher: launcher(), paths, identity: Arc::new(identity), vault };
+    Fixture { _folder: folder, context, home }
+}
+
+fn step(text: &str) -> Step {
+    let head =
+        "key = \"x\"\nname = \"x\"\ncategory = \"ai\"\nsummary = \"x\"\nplatforms = [\"linux\", \"macos\"]\n";
+    let slot = "[[slot]]\nkey = \"TOKEN\"\nname = \"x\"\ntag = \"our-managed\"\n";
+    let text = format!("{head}{slot}[[step]]\nid = \"s\"\nkind = \"auto\"\ntitle = \"x\"\n{text}");
+    let bundle = Bundle {
+        serial: 1,
+        min_serial: 0,
+        not_after: SystemClock.now(),
+        revoked_steps: Vec::new(),
+        tiers: String::new(),
+        manifests: BTreeMap::from([("x".to_owned(), text)]),
+    };
+    bundle.parse_manifests().unwrap()["x"].steps[0].clone()
+}
+
+impl Fixture {
+    async fn attempt(&self, text: &str, resume: bool) -> (AttemptEnded, String) {
+        let plan = Plan {
+            attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
+            component: "x".to_owned(),
+            step: step(text),
+            wrappers: Vec::new(),
+            params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
+            resume,
+            next_chunk: 0,
+        };
+        let (chunks, mut output) = mpsc::channel(1000);
+        let (_keep, stop) = watch::channel(false);
+        let ended = execute(&plan, &self.context, chunks, stop).await;
+        let mut text = String::new();
+        while let Some(chunk) = output.recv().await {
+            text.push_str(&chunk.text);
+        }
+        (ended, text)
+    }
+}
+
+#[tokio::test]
+async fn what_is_so_already_is_not_run() {
+    let fixture = fixture();
+    let (ended, _) = fixture.attempt("check = 'true'\nrun = 'touch ran'\nverify = 'true'", false).await;
+    assert_eq!((ended.outcome, ended.exit_code), (Outcome::AlreadySo, None));
+    assert!(!fixture.home.join("ran").exists());
+}
+
+#[tokio::test]
+async fn the_exit_code_of_run_proves_nothing() {
+    let fixture = fixture();
+    let table = [
+        ("run = 'exit 0'\nverify = 'echo nothing there; false'", Outcome::Failed, Some(0), "nothing there"),
+        ("run = 'exit 3'\nverify = 'true'", Outcome::Succeeded, Some(3), "verify says that it is so"),
+        ("run = 'exit 3'\nverify = 'false'", Outcome::Failed, Some(3), "exit code 3"),
+        ("run = 'touch a'\ncheck = 'test -e a'", Outcome::Succeeded, Some(0), "check says that it is so"),
+        ("run = 'true'", Outcome::Failed, Some(0), "the manifest has no way to verify it"),
+        (
+            "run = 'sleep 60'\nverify = 'true'\ntimeout = '1s'",
+            Outcome::Failed,
+            None,
+            "not done after 1 seconds",
+        ),
+    ];
+    for (text, outcome, code, found) in table {
+        let (ended, _) = fixture.attempt(text, false).await;
+        assert_eq!((ended.outcome, ended.exit_code), (outcome, code), "{text}: {}", ended.found);
+        assert!(ended.found.contains(found), "{text}: {}", ended.found);
+    }
+}
+
+#[tokio::test]
+async fn after_a_kill_it_is_so_or_runs_again_or_asks() {
+    let fixture = fixture();
+    let there = "run = 'touch again'\nverify = 'true'";
+    assert_eq!(fixture.attempt(there, true).await.0.outcome, Outcome::Succeeded);
+    assert!(!fixture.home.join("again").exists());
+    let missing = "run = 'touch once'\nverify = 'test -e once'";
+    assert_eq!(fixture.attempt(missing, true).await.0.outcome, Outcome::Interrupted);
+    assert!(!fixture.home.join("once").exists());
+    let repeatable = format!("{missing}\nrepeatable = true");
+    assert_eq!(fixture.attempt(&repeatable, true).await.0.outcome, Outcome::Succeeded);
+    assert!(fixture.home.join("once").exists());
+}
+
+#[tokio::test]
+async fn secrets_reach_the_script_and_nobody_else() {
+    let fixture = fixture();
+    let text = r#"
+run = '''
+echo "$TOKEN"; cat "$BOARD_SECRET_FILE_TOKEN"; echo
+stat -c "%a" "$BOARD_SECRET_FILE_TOKEN" "$(dirname "$BOARD_SECRET_FILE_TOKEN")"
+printf %s "$TOKEN" | base64; printf 'a secret'; sleep 0.5; echo ' token'; echo "$TOKEN" >&2
+echo "$BOARD_PARAM_NAME"
+'''
+verify = 'echo "$TOKEN"'
+secrets = [{ slot = "TOKEN", as = "env" }, { slot = "TOKEN", as = "file" }]"#;
+    let (ended, said) = fixture.attempt(text, false).await;
+    assert_eq!(ended.outcome, Outcome::Succeeded, "{}", ended.found);
+    assert!(!said.contains("secret") && !ended.found.contains("secret"), "{said} {}", ended.found);
+    assert_eq!(said.matches("••••").count(), 5, "{said}");
+    assert!(said.contains("600\n700\n"), "{said}");
+    assert!(said.contains("$(id)"), "a parameter is data, never code");
+    let left = std::fs::read_dir(fixture.context.paths.attempts()).unwrap().count();
+    assert_eq!(left, 0, "the files are gone");
+}
+
+#[tokio::test]
+async fn a_step_that_prints_secrets_shows_nothing() {
+    let fixture = fixture();
+    let text = "run = 'echo private'\nverify = 'echo private'\noutput = 'none'";
+    let (ended, said) = fixture.attempt(text, false).await;
+    assert_eq!((ended.outcome, said.as_str()), (Outcome::Succeeded, ""));
+    assert!(!ended.found.contains("private"));
+}
+
+#[test]
+fn what_a_killed_agent_left_is_swept() {
+    let fixture = fixture();
+    let left = fixture.context.paths.attempts().join("old");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("TOKEN"), "x").unwrap();
+    sweep(&fixture.context.paths).unwrap();
+    assert!(!left.exists());
+}
