@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use regex::RegexSet;
 
+use crate::error::Failure;
+
 static SHAPES: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
     RegexSet::new([
         r"\bsk-[A-Za-z0-9_-]{16,}",
@@ -39,6 +41,21 @@ pub fn check(text: &str, limit: usize) -> Result<(), FreeTextError> {
         return Err(FreeTextError::Token);
     }
     Ok(())
+}
+
+/// A reason that a person gave, trimmed: at most 500 characters, not empty, no token.
+pub fn reason(text: &str) -> Result<&str, Failure> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Failure::invalid(
+            "reason",
+            "A reason is missing",
+            "Say why, for whoever reads it later.",
+        ));
+    }
+    check(text, 500)
+        .map_err(|error| Failure::invalid("reason", "The reason was not accepted", error.to_string()))?;
+    Ok(text)
 }
 
 #[cfg(test)]

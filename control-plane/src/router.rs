@@ -59,6 +59,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
         ("/enrollments/{id}/approve",             Consultant, post(enrollment::web::approve_form)),
         ("/enrollments/{id}/reject",              Consultant, post(enrollment::web::reject_form)),
+        ("/devices/{id}/revoke",                  Consultant, post(enrollment::web::revoke_form)),
         ("/devices/{id}/runbook",                 SignedIn,   get(runbook::web::runbook_page)),
         ("/devices/{id}/runbook/events",          SignedIn,   get(runbook::web::events)),
         ("/devices/{id}/runbook/steps/{step}/retry", Consultant, post(runbook::web::retry_form)),

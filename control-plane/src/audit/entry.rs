@@ -34,6 +34,7 @@ text_enum! {
         EnrollmentRejected = "enrollment.rejected",
         DeviceEnrolled = "device.enrolled",
         DeviceRefused = "device.refused",
+        DeviceRevoked = "device.revoked",
         RunbookComposed = "runbook.composed",
         StepOffered = "step.offered",
         StepEnded = "step.ended",

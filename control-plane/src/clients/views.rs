@@ -222,3 +222,62 @@ impl ComponentChoice {
         options.filter(|option| option.checked && option.hint.is_none() == ours).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(name: &str, category: &str, checked: bool, needs: &[&str]) -> ComponentChoice {
+        ComponentChoice {
+            key: name.to_lowercase(),
+            name: name.to_owned(),
+            category: category.to_owned(),
+            summary: String::new(),
+            checked,
+            always: false,
+            needs: needs.iter().map(|&name| name.to_owned()).collect(),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+            groups: Vec::new(),
+            params: Vec::new(),
+            steps_agent: 1,
+            steps_you: 0,
+            for_platforms: String::new(),
+        }
+    }
+
+    fn page(components: Vec<ComponentChoice>) -> IntegrationsPage {
+        let shell = Shell {
+            viewer: None,
+            section: crate::web::Section::Clients,
+            pending: 0,
+            now: shared::time::Timestamp::from_micros(0),
+        };
+        let client = ClientRef { href: "/clients/1".to_owned(), name: "Example Client".to_owned() };
+        IntegrationsPage { shell, client, components, errors: Vec::new() }
+    }
+
+    #[test]
+    fn what_comes_along_is_counted_even_through_another() {
+        let page = page(vec![
+            choice("Node", "runtime", false, &["Code"]),
+            choice("Code", "ai", false, &["Pack"]),
+            choice("Pack", "ai", true, &[]),
+            choice("Slack", "integration", false, &[]),
+        ]);
+        assert_eq!(page.summary().components, 3);
+        assert_eq!(page.summary().steps_agent, 3);
+    }
+
+    #[test]
+    fn a_category_stands_together_and_unknown_ones_come_last() {
+        let page = page(vec![
+            choice("Lamp", "home", false, &[]),
+            choice("Node", "runtime", false, &[]),
+            choice("Code", "ai", false, &[]),
+            choice("Uv", "runtime", false, &[]),
+        ]);
+        let names: Vec<_> = page.categories().into_iter().map(|it| (it.name, it.choices.len())).collect();
+        assert_eq!(names, [("AI".to_owned(), 1), ("Runtimes".to_owned(), 2), ("home".to_owned(), 1)]);
+    }
+}

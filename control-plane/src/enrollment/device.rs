@@ -10,6 +10,8 @@ use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Tx;
 use crate::error::Failure;
+use crate::free_text;
+use crate::jobs::Wake;
 
 text_enum! {
     pub enum DeviceState {
@@ -55,6 +57,25 @@ pub async fn devices(tx: &mut Tx) -> Result<Vec<Device>, sqlx::Error> {
 /// Notes that the device was heard.
 pub async fn seen(tx: &mut Tx, id: DeviceId, now: Timestamp) -> Result<(), sqlx::Error> {
     store::seen(tx, id, now).await
+}
+
+/// Ends a device's enrollment: its certificate is refused from now on, and its link is closed at once.
+pub async fn revoke(app: &App, who: Who, id: DeviceId, reason: &str) -> Result<Device, Failure> {
+    let reason = free_text::reason(reason)?;
+    let mut tx = app.db.write().await?;
+    let device = get_device(&mut tx, id).await?;
+    if store::revoke_device(&mut tx, id).await? != 1 {
+        let detail = "This device's enrollment ended before. Nothing was changed.";
+        return Err(Failure::conflict("revoked", "Revoked already", detail));
+    }
+    store::revoke_identities(&mut tx, id).await?;
+    let entry =
+        Entry::new(app.now(), who, Action::DeviceRevoked).client(device.client_id).device(id).reason(reason);
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    app.jobs.wake(Wake::Device(id));
+    app.jobs.wake(Wake::Client(device.client_id));
+    Ok(device)
 }
 
 #[derive(Debug, thiserror::Error)]

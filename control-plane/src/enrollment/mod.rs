@@ -22,7 +22,7 @@ use shared::time::Timestamp;
 
 pub use device::{
     CertificateRefused, Device, DeviceState, check_certificate, client_of, devices, devices_of, get_device,
-    seen,
+    revoke, seen,
 };
 pub use join::{EnrollError, join, prove, status};
 
@@ -142,8 +142,8 @@ pub enum DecideError {
     NotOpen,
     #[error("This Mac belongs to another client of this board. Its enrollment there has to end first.")]
     OtherClient,
-    #[error("{0}")]
-    Reason(String),
+    #[error("{}", .0.public.detail)]
+    Reason(Box<Failure>),
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
     #[error(transparent)]
@@ -164,7 +164,7 @@ impl From<DecideError> for Failure {
             DecideError::OtherClient => {
                 Self::conflict("other-client", "This Mac is enrolled elsewhere", text)
             }
-            DecideError::Reason(_) => Self::invalid("reason", "The reason was not accepted", text),
+            DecideError::Reason(failure) => *failure,
             DecideError::Audit(error) => error.into(),
             DecideError::Database(error) => error.into(),
         }
@@ -233,11 +233,7 @@ pub async fn reject(
     id: EnrollmentId,
     reason: &str,
 ) -> Result<(), DecideError> {
-    let reason = reason.trim();
-    if reason.is_empty() {
-        return Err(DecideError::Reason("Say why: the Mac shows it to whoever sits there.".into()));
-    }
-    free_text::check(reason, 500).map_err(|error| DecideError::Reason(error.to_string()))?;
+    let reason = free_text::reason(reason).map_err(|failure| DecideError::Reason(Box::new(failure)))?;
     let now = app.now();
     let mut tx = app.db.write().await?;
     let enrollment = store::get(&mut tx, id).await?.ok_or(DecideError::NotOpen)?;

@@ -311,6 +311,14 @@ pub async fn revoke_identities(tx: &mut Tx, device_id: DeviceId) -> Result<(), s
     .map(|_| ()))
 }
 
+pub async fn revoke_device(tx: &mut Tx, id: DeviceId) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE devices SET state = 'revoked' WHERE id = $1 AND state <> 'revoked'")
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
 pub async fn insert_device(
     tx: &mut Tx,
     id: DeviceId,

@@ -6,6 +6,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
     CertificateRefused, DecideError, DeviceState, EnrollError, approve, check_certificate, pending, reject,
+    revoke,
 };
 use crate::audit::{self, Action};
 use crate::db::testing::on_both;
@@ -295,6 +296,30 @@ async fn only_the_latest_certificate_of_an_enrolled_device_is_let_in() {
         let typed = moved.fingerprint(&fixture.app, &answer);
         let refused = approve(&fixture.app, Fixture::who(), fixture.user, answer.enrollment_id, &typed).await;
         assert!(matches!(refused, Err(DecideError::OtherClient)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_device_is_out_at_once_and_may_join_again_as_another() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, device_id) = fixture.enrolled(client, MAC).await;
+        let serial = {
+            let mut tx = fixture.app.db.read().await.unwrap();
+            super::store::serials(&mut tx, device_id).await.unwrap().unwrap().1.unwrap()
+        };
+        let without = revoke(&fixture.app, Fixture::who(), device_id, "  ").await.unwrap_err();
+        assert_eq!(without.public.status, 422);
+        revoke(&fixture.app, Fixture::who(), device_id, "It was stolen").await.unwrap();
+        let refused = check_certificate(&fixture.app, device_id, &serial, "192.0.2.17").await;
+        assert!(matches!(refused, Err(CertificateRefused::NotEnrolled)));
+        let again = revoke(&fixture.app, Fixture::who(), device_id, "It was stolen").await.unwrap_err();
+        assert_eq!(again.public.status, 409);
+        assert_eq!(actions(&fixture).await.iter().filter(|a| **a == Action::DeviceRevoked).count(), 1);
+        let (_, other) = fixture.enrolled(client, MAC).await;
+        assert_ne!(other, device_id);
     })
     .await;
 }

@@ -5,11 +5,12 @@ use axum_extra::extract::Form;
 use serde::Deserialize;
 use shared::catalog::Platform;
 use shared::crypto::hex;
-use shared::ids::{ClientId, EnrollmentId};
+use shared::ids::{ClientId, DeviceId, EnrollmentId};
 
 use super::views::{DecidedRow, EnrollmentCard, EnrollmentsFragment, EnrollmentsPage, JoinCodePage};
 use super::{
-    DecideError, Enrollment, EnrollmentState, approve, decided, known_device, make_join_code, pending, reject,
+    DecideError, Enrollment, EnrollmentState, approve, decided, known_device, make_join_code, pending,
+    reject, revoke,
 };
 use crate::access::{Role, Visitor};
 use crate::app::App;
@@ -109,6 +110,16 @@ pub async fn reject_form(
         Ok(()) => Ok(Redirect::to("/enrollments").into_response()),
         Err(error) => refused(&app, &visitor, id, String::new(), error).await,
     }
+}
+
+pub async fn revoke_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<DeviceId>,
+    Form(form): Form<RejectForm>,
+) -> Page {
+    let device = revoke(&app, visitor.who(), id, &form.reason).await?;
+    Ok(Redirect::to(&format!("/clients/{}", device.client_id)).into_response())
 }
 
 /// Shows what is wrong on the card itself when it can still be decided, as a page of its own otherwise.

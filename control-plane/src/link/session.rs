@@ -122,6 +122,7 @@ impl Session {
                     }
                 }
                 () = changes.next(|wake| wake == Wake::Device(device_id) || wake == Wake::Client(client_id)) => {
+                    self.still_enrolled().await?;
                     self.push().await?;
                 }
                 _ = look.tick() => {

@@ -32,7 +32,7 @@ pub async fn skip(
     step_id: StepId,
     reason: &str,
 ) -> Result<(), Failure> {
-    let reason = checked_reason(reason)?;
+    let reason = free_text::reason(reason)?;
     let open = [
         StepState::Failed,
         StepState::Interrupted,
@@ -147,18 +147,4 @@ async fn finish(
     tx.commit().await?;
     app.jobs.wake(Wake::Device(device.id));
     Ok(())
-}
-
-fn checked_reason(reason: &str) -> Result<&str, Failure> {
-    let reason = reason.trim();
-    if reason.is_empty() {
-        return Err(Failure::invalid(
-            "reason",
-            "A reason is missing",
-            "Say why, for whoever reads the runbook later.",
-        ));
-    }
-    free_text::check(reason, 500)
-        .map_err(|error| Failure::invalid("reason", "The reason was not accepted", error.to_string()))?;
-    Ok(reason)
 }

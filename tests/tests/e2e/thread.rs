@@ -85,3 +85,28 @@ async fn a_device_that_was_off_gets_what_it_missed_and_support_is_answered_meanw
     assert_eq!(length.trim(), "another-value-entirely".len().to_string());
     agent.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_revoked_device_is_cut_off_at_once() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.client().await;
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    agent.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    let path = format!("/api/v1/devices/{device}/runbook");
+    assert_eq!(stage.consultant.json(&path).await.unwrap()["on"], true);
+    let revoked =
+        stage.consultant.post(&format!("/devices/{device}/revoke"), &[("reason", "It was stolen")]).await;
+    assert_eq!(revoked.unwrap().status.as_u16(), 303);
+    let started = std::time::Instant::now();
+    while stage.consultant.json(&path).await.unwrap()["on"] == true {
+        assert!(started.elapsed() < std::time::Duration::from_secs(2), "its link is closed at once");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(stage.consultant.json(&path).await.unwrap()["on"], false, "it doesn't come back");
+    let log = std::fs::read_to_string(agent.log()).unwrap();
+    assert!(log.contains("revoked"), "the device says why: {log}");
+    agent.stop().await.unwrap();
+}
