@@ -23,6 +23,16 @@ pub enum CatalogError {
     Io(#[from] std::io::Error),
 }
 
+impl CatalogError {
+    /// Whether trying the same again later can help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Io(_) => true,
+            Self::Digest(_) | Self::OtherDigest | Self::Bundle(_) => false,
+        }
+    }
+}
+
 /// A verified bundle and its manifests.
 #[derive(Debug)]
 pub struct Catalog {

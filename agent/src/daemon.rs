@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use crate::broker::{self, Broker, Current, Paste};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{self, ConfigError, Identity, Paths};
-use crate::engine::{Engine, Event, Known, Machine};
+use crate::engine::{Engine, Event, Known, Machine, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, LinkEvent};
@@ -65,7 +65,7 @@ pub enum DaemonError {
 
 /// What the things beside the loop come back with.
 enum Happened {
-    Bundle { digest: String, result: Result<Arc<Catalog>, String> },
+    Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
     Ended(AttemptEnded),
     Looked(Option<Inventory>),
 }
@@ -176,7 +176,7 @@ impl Daemon {
             seen: journal.seen()?,
             scope: scope.clone(),
             ended: ended_attempts(&journal)?,
-            answered: journal.deliveries()?,
+            received: journal.receipts()?,
             held: vault.held()?,
         };
         let current = Current { params: journal.params()?, ..Current::default() };

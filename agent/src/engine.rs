@@ -5,6 +5,7 @@
 mod deliveries;
 mod offers;
 mod recovery;
+mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::steps::Plan;
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
+pub use refusal::Refusal;
+
 /// Catalogs in memory; more are read from disk when they are needed.
 const CATALOGS: usize = 4;
 
@@ -33,13 +36,13 @@ pub enum Event {
     /// A bundle that was asked for by [`Effect::Fetch`].
     Bundle {
         digest: String,
-        result: Result<Arc<Catalog>, String>,
+        result: Result<Arc<Catalog>, Refusal>,
     },
     AttemptEnded(AttemptEnded),
     /// What became of [`Effect::Store`].
     Stored {
         deliver: Deliver,
-        result: Result<Receipt, String>,
+        result: Result<Receipt, Refusal>,
     },
     /// A person's value is in the vault.
     Pasted {
@@ -63,6 +66,7 @@ pub enum Effect {
     Report(ReportBody),
     /// The report that ended this attempt, again.
     RepeatAttempt(AttemptId),
+    /// The receipt of this delivery, again.
     RepeatDelivery(DeliveryId),
     /// Open it, check it, write it, sign a receipt.
     Store {
@@ -94,12 +98,13 @@ pub struct Engine {
     scope: Scope,
     catalogs: BTreeMap<String, Arc<Catalog>>,
     fetching: BTreeSet<String>,
-    /// Ended or refused; their last report is in the journal.
+    /// Ended, or refused for good; their last report is in the journal.
     ended: BTreeSet<AttemptId>,
     running: Option<AttemptId>,
     waiting: Vec<Waiting>,
     recovering: Vec<Attempt>,
-    answered: BTreeSet<DeliveryId>,
+    /// Their receipts are in the journal. A refused delivery that comes again is judged again.
+    received: BTreeSet<DeliveryId>,
     waiting_deliveries: Vec<Deliver>,
     /// Component and slot = version; none of what was pasted.
     held: BTreeMap<(String, String), Option<u64>>,
@@ -118,7 +123,7 @@ pub struct Known {
     pub seen: Seen,
     pub scope: Scope,
     pub ended: Vec<AttemptId>,
-    pub answered: Vec<DeliveryId>,
+    pub received: Vec<DeliveryId>,
     pub held: Vec<HeldSlot>,
 }
 
@@ -134,7 +139,7 @@ impl Engine {
             running: None,
             waiting: Vec::new(),
             recovering: Vec::new(),
-            answered: known.answered.into_iter().collect(),
+            received: known.received.into_iter().collect(),
             waiting_deliveries: Vec::new(),
             held: known.held.into_iter().map(|h| ((h.component, h.slot), h.version)).collect(),
             board_time: None,
@@ -251,7 +256,7 @@ impl Engine {
     fn bundle(
         &mut self,
         digest: &str,
-        result: Result<Arc<Catalog>, String>,
+        result: Result<Arc<Catalog>, Refusal>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
@@ -261,24 +266,24 @@ impl Engine {
                 self.keep(catalog, effects);
                 None
             }
-            Err(reason) => Some(reason),
+            Err(refusal) => Some(refusal),
         };
         if self.scope.bundle_digest.as_deref() == Some(digest) {
             match (&failed, self.catalogs.get(digest)) {
                 (None, Some(catalog)) => self.scope_ready(Arc::clone(catalog), effects),
-                (reason, _) => effects.push(Effect::Refuse(Refused {
+                (refusal, _) => effects.push(Effect::Refuse(Refused {
                     what: "bundle".to_owned(),
-                    reason: reason.clone().unwrap_or_default(),
+                    reason: refusal.as_ref().map(|refusal| refusal.reason.clone()).unwrap_or_default(),
                 })),
             }
         }
-        if let Some(reason) = &failed {
+        if let Some(refusal) = &failed {
             let (mine, rest) = std::mem::take(&mut self.recovering)
                 .into_iter()
                 .partition::<Vec<_>, _>(|attempt| attempt.offer.bundle_digest == digest);
             self.recovering = rest;
             for attempt in mine {
-                self.interrupted(&attempt, reason.clone(), effects);
+                self.interrupted(&attempt, refusal.reason.clone(), effects);
             }
         }
         self.recover(now, effects);
@@ -288,7 +293,7 @@ impl Engine {
         self.waiting = rest;
         for waiting in ready {
             match &failed {
-                Some(reason) => self.refuse_offer(waiting.offer, reason.clone(), effects),
+                Some(refusal) => self.refuse_offer(waiting.offer, refusal.clone(), effects),
                 None => self.offer(waiting, now, effects),
             }
         }
@@ -298,7 +303,7 @@ impl Engine {
         self.waiting_deliveries = rest;
         for deliver in ready {
             match &failed {
-                Some(reason) => self.refuse_delivery(deliver.delivery_id, reason.clone(), effects),
+                Some(refusal) => self.refuse_delivery(deliver.delivery_id, refusal.clone(), effects),
                 None => self.deliver(deliver, now, effects),
             }
         }
@@ -336,7 +341,7 @@ impl Engine {
             return;
         }
         if now >= waiting.deadline {
-            self.refuse_offer(waiting.offer, "the offer has expired".to_owned(), effects);
+            self.refuse_offer(waiting.offer, Refusal::passing("the offer has expired"), effects);
             return;
         }
         match self.judge(&waiting.offer, now) {
@@ -344,9 +349,9 @@ impl Engine {
                 self.fetch(&waiting.offer.bundle_digest, effects);
                 self.waiting.push(waiting);
             }
-            Verdict::Refused(reason) => self.refuse_offer(waiting.offer, reason, effects),
+            Verdict::Refused(reason) => self.refuse_offer(waiting.offer, Refusal::verdict(reason), effects),
             Verdict::Fits(_) if self.running.is_some() || !self.recovering.is_empty() => {
-                self.refuse_offer(waiting.offer, "another attempt is running".to_owned(), effects);
+                self.refuse_offer(waiting.offer, Refusal::passing("another attempt is running"), effects);
             }
             Verdict::Fits(fit) => {
                 self.running = Some(id);
@@ -362,11 +367,17 @@ impl Engine {
         }
     }
 
-    fn refuse_offer(&mut self, offer: Offer, reason: String, effects: &mut Vec<Effect>) {
+    /// Only a verdict is remembered: after a passing refusal the same attempt may be offered again.
+    fn refuse_offer(&mut self, offer: Offer, refusal: Refusal, effects: &mut Vec<Effect>) {
         let attempt_id = offer.attempt_id;
-        self.ended.insert(attempt_id);
-        let report = ReportBody::OfferRefused { attempt_id, reason };
-        effects.push(Effect::Remember { offer, report });
+        let Refusal { reason, passing } = refusal;
+        let report = ReportBody::OfferRefused { attempt_id, reason, passing };
+        if passing {
+            effects.push(Effect::Report(report));
+        } else {
+            self.ended.insert(attempt_id);
+            effects.push(Effect::Remember { offer, report });
+        }
     }
 
     fn end(&mut self, ended: AttemptEnded, effects: &mut Vec<Effect>) {

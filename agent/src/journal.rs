@@ -1,7 +1,8 @@
 //! What must survive a kill. Only the daemon opens it; one transaction and one sync a call.
 //!
-//! Reports wait here, in order, until the board acknowledges them. Attempts and deliveries remember their last report,
-//! so that the same offer or delivery again gets the same answer. Everything in it is bounded.
+//! Reports wait here, in order, until the board acknowledges them. Attempts remember their last report and
+//! deliveries their receipt, so that the same offer or delivery again gets the same answer; a passing refusal and a
+//! refused delivery are no such answer. Everything in it is bounded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ pub struct Attempt {
     pub at: Timestamp,
     /// Number of the next chunk of output.
     pub next_chunk: u64,
-    /// `None` while it runs; then the report that ended it, or refused the offer.
+    /// `None` while it runs; then the report that ended it, or refused the offer for good.
     pub last: Option<Report>,
 }
 
@@ -198,29 +199,22 @@ impl Journal {
         read(&table, *id.as_bytes())
     }
 
-    /// The report that answered a delivery.
-    pub fn delivery(&self, id: DeliveryId) -> Result<Option<Report>, JournalError> {
+    pub fn receipt(&self, id: DeliveryId) -> Result<Option<Report>, JournalError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(DELIVERIES)?;
-        read(&table, *id.as_bytes())
+        let report: Option<Report> = read(&table, *id.as_bytes())?;
+        Ok(report.filter(|report| matches!(report.body, ReportBody::Receipt(_))))
     }
 
-    /// Ids of deliveries that were answered.
-    pub fn deliveries(&self) -> Result<Vec<DeliveryId>, JournalError> {
+    /// Ids of deliveries that have a receipt. Earlier agents kept refusals beside them.
+    pub fn receipts(&self) -> Result<Vec<DeliveryId>, JournalError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(DELIVERIES)?;
         let mut ids = Vec::new();
         for entry in table.iter()? {
             let report: Report = serde_json::from_slice(entry?.1.value())?;
-            match report.body {
-                ReportBody::Receipt(receipt) => ids.push(receipt.delivery_id),
-                ReportBody::DeliveryRefused { delivery_id, .. } => ids.push(delivery_id),
-                ReportBody::AttemptStarted { .. }
-                | ReportBody::Output(_)
-                | ReportBody::AttemptEnded(_)
-                | ReportBody::OfferRefused { .. }
-                | ReportBody::Inventory { .. }
-                | ReportBody::Unknown => {}
+            if let ReportBody::Receipt(receipt) = report.body {
+                ids.push(receipt.delivery_id);
             }
         }
         Ok(ids)
@@ -320,7 +314,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
                     attempt.last = Some(report.clone());
                 })?;
             }
-            ReportBody::OfferRefused { attempt_id, .. } => {
+            ReportBody::OfferRefused { attempt_id, passing: false, .. } => {
                 change(&mut attempts, *attempt_id.as_bytes(), |attempt: &mut Attempt| {
                     attempt.last = Some(report.clone());
                 })?;
@@ -329,11 +323,11 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
                 let bytes = serde_json::to_vec(report)?;
                 deliveries.insert(*receipt.delivery_id.as_bytes(), bytes.as_slice())?;
             }
-            ReportBody::DeliveryRefused { delivery_id, .. } => {
-                let bytes = serde_json::to_vec(report)?;
-                deliveries.insert(*delivery_id.as_bytes(), bytes.as_slice())?;
-            }
-            ReportBody::AttemptStarted { .. } | ReportBody::Inventory { .. } | ReportBody::Unknown => {}
+            ReportBody::OfferRefused { passing: true, .. }
+            | ReportBody::DeliveryRefused { .. }
+            | ReportBody::AttemptStarted { .. }
+            | ReportBody::Inventory { .. }
+            | ReportBody::Unknown => {}
         }
     }
     set_places_end(transaction, next)?;

@@ -49,7 +49,7 @@ pub fn forbid_inspection() -> Result<(), PlatformError> {
     system::forbid_tracing()
 }
 
-/// Process ids of what an earlier run of the agent left behind of this attempt.
+/// Process ids of whatever there is of this attempt, in any session and group.
 pub fn processes_of_attempt(attempt: &str) -> Result<Vec<i32>, PlatformError> {
     system::processes_of_attempt(attempt)
 }

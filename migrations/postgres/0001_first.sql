@@ -187,6 +187,7 @@ CREATE TABLE enrollments (
     decided_by         UUID REFERENCES users (id),
     decided_at         TIMESTAMPTZ,
     reason             TEXT,
+    code_reused_at     TIMESTAMPTZ,
     nonce              BYTEA,
     certificate        BYTEA,
     certificate_not_after TIMESTAMPTZ,

@@ -183,6 +183,7 @@ CREATE TABLE enrollments (
     decided_by         BLOB REFERENCES users (id),
     decided_at         INTEGER,
     reason             TEXT,
+    code_reused_at     INTEGER,
     nonce              BLOB,
     certificate        BLOB,
     certificate_not_after INTEGER,

@@ -9,6 +9,7 @@ use shared::time::Clock;
 
 use super::{Daemon, DaemonError, Happened};
 use crate::bundles::{Catalog, Shelf};
+use crate::engine::Refusal;
 use crate::http;
 use crate::inventory::{self, Inventory};
 use crate::steps::{self, Plan};
@@ -95,14 +96,14 @@ impl Daemon {
     }
 }
 
-/// From disk when it was accepted before, else from the board. The reason is for a person.
+/// From disk when it was accepted before, else from the board.
 async fn fetch(
     shelf: &Shelf,
     board: &Board,
     digest: &str,
     seen: u64,
     clock: &dyn Clock,
-) -> Result<Catalog, String> {
+) -> Result<Catalog, Refusal> {
     match shelf.stored(digest) {
         Ok(Some(catalog)) => return Ok(catalog),
         Ok(None) => {}
@@ -116,8 +117,10 @@ async fn fetch(
             Err(error) if error.is_passing() && tried < TRIES => {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Err(error) => return Err(format!("the bundle can't be fetched: {error}")),
+            Err(error) => return Err(Refusal::passing(format!("the bundle can't be fetched: {error}"))),
         }
     };
-    shelf.accept(digest, &signed, seen, clock.now()).map_err(|error| error.to_string())
+    shelf
+        .accept(digest, &signed, seen, clock.now())
+        .map_err(|error| Refusal { reason: error.to_string(), passing: error.is_passing() })
 }

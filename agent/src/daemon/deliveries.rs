@@ -8,7 +8,7 @@ use shared::protocol::link::{Deliver, Receipt};
 
 use super::{Daemon, DaemonError};
 use crate::broker::Paste;
-use crate::engine::Event;
+use crate::engine::{Event, Refusal};
 use crate::slots;
 
 impl Daemon {
@@ -18,7 +18,7 @@ impl Daemon {
         deliver: &Deliver,
         tag: Tag,
         pattern: Option<&str>,
-    ) -> Result<Receipt, String> {
+    ) -> Result<Receipt, Refusal> {
         let context = DeliveryContext {
             client_id: self.identity.client_id,
             device_id: self.identity.device_id,
@@ -30,12 +30,12 @@ impl Daemon {
             expires: deliver.expires,
         };
         let value = open_delivery(&self.keys.sealing, &context, &deliver.sealed)
-            .map_err(|error| format!("the delivery can't be opened: {error}"))?;
-        slots::check_value(pattern, value.expose()).map_err(|bad| bad.to_string())?;
+            .map_err(|error| Refusal::verdict(format!("the delivery can't be opened: {error}")))?;
+        slots::check_value(pattern, value.expose()).map_err(|bad| Refusal::verdict(bad.to_string()))?;
         self.context
             .vault
             .write(&deliver.component, &deliver.slot, deliver.version, &value)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Refusal { reason: error.to_string(), passing: error.is_passing() })?;
         let mut receipt = Receipt {
             delivery_id: deliver.delivery_id,
             component: deliver.component.clone(),
@@ -46,7 +46,7 @@ impl Daemon {
         };
         let message = receipt.signed_bytes(self.identity.board_id, self.identity.device_id);
         receipt.signature =
-            self.keys.tls.sign(&message).map_err(|_| "the receipt can't be signed".to_owned())?;
+            self.keys.tls.sign(&message).map_err(|_| Refusal::passing("the receipt can't be signed"))?;
         tracing::info!(component = %deliver.component, slot = %deliver.slot, version = deliver.version, "a secret was delivered");
         Ok(receipt)
     }

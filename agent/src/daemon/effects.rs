@@ -31,15 +31,18 @@ impl Daemon {
             Effect::Fetch(digest) => self.fetch(digest),
             Effect::Remember { offer, report } => self.remember(offer, report)?,
             Effect::Start(plan) => self.start(*plan),
-            Effect::Report(body) => self.report(vec![body])?,
+            Effect::Report(body) => {
+                warn_of_refusal(&body);
+                self.report(vec![body])?;
+            }
             Effect::RepeatAttempt(id) => {
                 let last = self.journal.attempt(id)?.and_then(|attempt| attempt.last);
                 self.journal.record(last.as_slice())?;
                 self.pump()?;
             }
             Effect::RepeatDelivery(id) => {
-                let last = self.journal.delivery(id)?;
-                self.journal.record(last.as_slice())?;
+                let receipt = self.journal.receipt(id)?;
+                self.journal.record(receipt.as_slice())?;
                 self.pump()?;
             }
             Effect::Store { deliver, tag, pattern } => {
@@ -97,9 +100,7 @@ impl Daemon {
 
     fn remember(&mut self, offer: Offer, report: ReportBody) -> Result<(), DaemonError> {
         tracing::info!(attempt = %offer.attempt_id, component = %offer.component, step = %offer.step, "offered");
-        if let ReportBody::OfferRefused { reason, .. } = &report {
-            tracing::warn!(attempt = %offer.attempt_id, reason, "refused");
-        }
+        warn_of_refusal(&report);
         let (component, params) = (offer.component.clone(), offer.params.clone());
         let accepted = matches!(report, ReportBody::AttemptStarted { .. });
         let report = self.with_id(report);
@@ -159,5 +160,22 @@ impl Daemon {
 
     pub(super) fn has_backlog(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.welcomed && link.backlog)
+    }
+}
+
+fn warn_of_refusal(body: &ReportBody) {
+    match body {
+        ReportBody::OfferRefused { attempt_id, reason, passing } => {
+            tracing::warn!(attempt = %attempt_id, reason, passing, "refused");
+        }
+        ReportBody::DeliveryRefused { delivery_id, reason, passing } => {
+            tracing::warn!(delivery = %delivery_id, reason, passing, "refused");
+        }
+        ReportBody::AttemptStarted { .. }
+        | ReportBody::Output(_)
+        | ReportBody::AttemptEnded(_)
+        | ReportBody::Receipt(_)
+        | ReportBody::Inventory { .. }
+        | ReportBody::Unknown => {}
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use shared::catalog::Tag;
+use shared::catalog::{Slot, Tag};
 use shared::ids::DeliveryId;
 use shared::protocol::link::{Deliver, Receipt, ReportBody};
 use shared::secret::MAX_LEN;
 
-use super::{Effect, Engine};
+use super::{Effect, Engine, Refusal};
+use crate::bundles::Catalog;
 
 /// `BSD1`, encapsulated key and tag around a value.
 pub(super) const SEALED_EXTRA: usize = 4 + 32 + 16;
@@ -15,7 +16,7 @@ pub(super) const SEALED_EXTRA: usize = 4 + 32 + 16;
 impl Engine {
     pub(super) fn deliver(&mut self, deliver: Deliver, now: Instant, effects: &mut Vec<Effect>) {
         let id = deliver.delivery_id;
-        if self.answered.contains(&id) {
+        if self.received.contains(&id) {
             effects.push(Effect::RepeatDelivery(id));
             return;
         }
@@ -27,56 +28,73 @@ impl Engine {
             self.waiting_deliveries.push(deliver);
             return;
         };
-        let slot = catalog.manifests.get(&deliver.component).and_then(|m| m.slot(&deliver.slot));
-        let held = self.held.get(&(deliver.component.clone(), deliver.slot.clone())).copied().flatten();
-        let refusal = match slot {
-            _ if self.too_old(catalog).is_some() => self.too_old(catalog),
-            None => Some(format!("the manifest has no slot {}/{}", deliver.component, deliver.slot)),
-            Some(slot) if slot.tag == Tag::ClientSupplied => {
-                Some("this slot is client-supplied: the board must not have a value for it".to_owned())
-            }
-            Some(_) if self.board_now(now).is_some_and(|now| now > deliver.expires) => {
-                Some("the delivery has expired".to_owned())
-            }
-            Some(_) if deliver.sealed.len() > MAX_LEN + SEALED_EXTRA => {
-                Some("the value is larger than 16 KiB".to_owned())
-            }
-            Some(_) if deliver.version == 0 => Some("versions of secrets begin with 1".to_owned()),
-            Some(_) => held
-                .filter(|held| *held > deliver.version)
-                .map(|held| format!("version {held} is held already; {} is older", deliver.version)),
-        };
-        match (refusal, slot) {
-            (None, Some(slot)) => {
+        match self.judge_delivery(catalog, &deliver, now) {
+            Ok(slot) => {
                 effects.push(Effect::Store { tag: slot.tag, pattern: slot.pattern.clone(), deliver });
             }
-            (reason, _) => self.refuse_delivery(id, reason.unwrap_or_default(), effects),
+            Err(refusal) => self.refuse_delivery(id, refusal, effects),
         }
     }
 
+    /// The slot that it is for, when it may be stored there.
+    fn judge_delivery<'c>(
+        &self,
+        catalog: &'c Catalog,
+        deliver: &Deliver,
+        now: Instant,
+    ) -> Result<&'c Slot, Refusal> {
+        let Deliver { component, slot, version, .. } = deliver;
+        if let Some(reason) = self.too_old(catalog) {
+            return Err(Refusal::verdict(reason));
+        }
+        let held = self.held.get(&(component.clone(), slot.clone())).copied().flatten();
+        let Some(slot) = catalog.manifests.get(component).and_then(|manifest| manifest.slot(slot)) else {
+            return Err(Refusal::verdict(format!("the manifest has no slot {component}/{slot}")));
+        };
+        if slot.tag == Tag::ClientSupplied {
+            return Err(Refusal::verdict(
+                "this slot is client-supplied: the board must not have a value for it",
+            ));
+        }
+        if deliver.sealed.len() > MAX_LEN + SEALED_EXTRA {
+            return Err(Refusal::verdict("the value is larger than 16 KiB"));
+        }
+        if *version == 0 {
+            return Err(Refusal::verdict("versions of secrets begin with 1"));
+        }
+        if let Some(held) = held.filter(|held| held > version) {
+            return Err(Refusal::verdict(format!("version {held} is held already; {version} is older")));
+        }
+        if self.board_now(now).is_some_and(|now| now > deliver.expires) {
+            return Err(Refusal::passing("the delivery has expired"));
+        }
+        Ok(slot)
+    }
+
+    /// Not remembered: whoever delivers it again wants it judged again.
     pub(super) fn refuse_delivery(
-        &mut self,
+        &self,
         delivery_id: DeliveryId,
-        reason: String,
+        refusal: Refusal,
         effects: &mut Vec<Effect>,
     ) {
-        self.answered.insert(delivery_id);
-        effects.push(Effect::Report(ReportBody::DeliveryRefused { delivery_id, reason }));
+        let Refusal { reason, passing } = refusal;
+        effects.push(Effect::Report(ReportBody::DeliveryRefused { delivery_id, reason, passing }));
     }
 
     pub(super) fn stored(
         &mut self,
         deliver: Deliver,
-        result: Result<Receipt, String>,
+        result: Result<Receipt, Refusal>,
         effects: &mut Vec<Effect>,
     ) {
         match result {
             Ok(receipt) => {
-                self.answered.insert(deliver.delivery_id);
+                self.received.insert(deliver.delivery_id);
                 self.held.insert((deliver.component, deliver.slot), Some(deliver.version));
                 effects.extend([Effect::Report(ReportBody::Receipt(receipt)), Effect::Probe]);
             }
-            Err(reason) => self.refuse_delivery(deliver.delivery_id, reason, effects),
+            Err(refusal) => self.refuse_delivery(deliver.delivery_id, refusal, effects),
         }
     }
 }

@@ -103,7 +103,7 @@ fn known() -> Known {
         seen: Seen::default(),
         scope: Scope { bundle_digest: None, components: Vec::new() },
         ended: Vec::new(),
-        answered: Vec::new(),
+        received: Vec::new(),
         held: Vec::new(),
     }
 }
@@ -158,12 +158,25 @@ fn frame(engine: &mut Engine, frame: FromBoard) -> Vec<Effect> {
 fn refusal(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| {
         if let Effect::Report(ReportBody::DeliveryRefused { reason, .. })
-        | Effect::Remember { report: ReportBody::OfferRefused { reason, .. }, .. } = effect
+        | Effect::Report(ReportBody::OfferRefused { reason, .. })
+        | Effect::Remember { report: ReportBody::OfferRefused { reason, passing: false, .. }, .. } = effect
         {
             Some(reason.as_str())
         } else {
             None
         }
+    })
+}
+
+fn is_passing(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| {
+        matches!(
+            effect,
+            Effect::Report(
+                ReportBody::DeliveryRefused { passing: true, .. }
+                    | ReportBody::OfferRefused { passing: true, .. }
+            )
+        )
     })
 }
 
@@ -198,7 +211,6 @@ fn what_does_not_fit_is_refused_with_a_reason() {
         ("board", |_| (), "board's own"),
         ("needy", |_| (), "needs"),
         ("secret", |_| (), "slack/OURS is not on this device"),
-        ("install", |o| o.expires_in_ms = 0, "expired"),
         ("install", |o| drop(o.params.insert("OTHER".to_owned(), "x".to_owned())), "no parameter OTHER"),
         ("install", |o| drop(o.params.insert("TEAM".to_owned(), "T; rm -rf /".to_owned())), "parameter TEAM"),
         ("install", |o| drop(o.params.insert("TEAM".to_owned(), "TA\nnone".to_owned())), "parameter TEAM"),
@@ -211,7 +223,7 @@ fn what_does_not_fit_is_refused_with_a_reason() {
         let reason = refusal(&effects).unwrap_or_else(|| panic!("{step} was not refused: {effects:?}"));
         assert!(reason.contains(expected), "{step}: {reason}");
         assert!(!reason.contains("rm -rf"), "the value is not repeated");
-        assert!(plan(&effects).is_none());
+        assert!(plan(&effects).is_none() && !is_passing(&effects), "{step}");
         let again = frame(&mut engine, FromBoard::Offer(offer.clone()));
         assert!(matches!(again.as_slice(), [Effect::RepeatAttempt(id)] if *id == offer.attempt_id));
     }
@@ -254,10 +266,29 @@ fn one_attempt_at_a_time() {
     let mut engine = engine();
     let first = offer("install");
     frame(&mut engine, FromBoard::Offer(first.clone()));
-    let effects = frame(&mut engine, FromBoard::Offer(offer("install")));
-    assert_eq!(refusal(&effects), Some("another attempt is running"));
+    let second = offer("install");
+    for _ in 0..2 {
+        let effects = frame(&mut engine, FromBoard::Offer(second.clone()));
+        assert_eq!(refusal(&effects), Some("another attempt is running"));
+        assert!(is_passing(&effects));
+        assert!(frame(&mut engine, FromBoard::Offer(first.clone())).is_empty(), "it is under way itself");
+    }
     engine.on(Event::AttemptEnded(ended(first.attempt_id)), Instant::now());
-    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer("install")))).is_some());
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(second))).is_some(), "the refusal is not remembered");
+}
+
+#[test]
+fn an_offer_that_came_too_late_runs_when_it_is_offered_afresh() {
+    let mut engine = engine();
+    let mut offer = offer("install");
+    offer.expires_in_ms = 0;
+    for _ in 0..2 {
+        let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
+        assert_eq!(refusal(&effects), Some("the offer has expired"));
+        assert!(is_passing(&effects));
+    }
+    offer.expires_in_ms = 60_000;
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer))).is_some());
 }
 
 #[test]
@@ -284,13 +315,22 @@ fn a_bundle_that_can_not_be_had_refuses_what_waits_for_it() {
     let (mut offer, mut delivery) = (offer("install"), deliver("OURS", 1));
     offer.bundle_digest = digest(2);
     delivery.bundle_digest = digest(2);
-    frame(&mut engine, FromBoard::Offer(offer));
-    frame(&mut engine, FromBoard::Deliver(delivery));
-    let failed = Event::Bundle { digest: digest(2), result: Err("signed by somebody else".to_owned()) };
-    let effects = engine.on(failed, Instant::now());
-    let refused =
-        effects.iter().filter(|e| refusal(std::slice::from_ref(*e)) == Some("signed by somebody else"));
-    assert_eq!(refused.count(), 2);
+    for (refused, passing) in
+        [(Refusal::passing("no answer"), true), (Refusal::verdict("signed by somebody else"), false)]
+    {
+        let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
+        assert!(matches!(effects.as_slice(), [Effect::Fetch(_)]), "asked for again: {effects:?}");
+        frame(&mut engine, FromBoard::Deliver(delivery.clone()));
+        let failed = Event::Bundle { digest: digest(2), result: Err(refused.clone()) };
+        let effects = engine.on(failed, Instant::now());
+        let mine = effects.iter().map(std::slice::from_ref).filter(|e| refusal(e) == Some(&refused.reason));
+        assert!(mine.clone().all(|effect| is_passing(effect) == passing));
+        assert_eq!(mine.count(), 2);
+    }
+    let again = frame(&mut engine, FromBoard::Offer(offer.clone()));
+    assert!(matches!(again.as_slice(), [Effect::RepeatAttempt(id)] if *id == offer.attempt_id));
+    let again = frame(&mut engine, FromBoard::Deliver(delivery));
+    assert!(matches!(again.as_slice(), [Effect::Fetch(_)]), "a delivery is judged again");
 }
 
 #[test]
@@ -394,14 +434,47 @@ fn a_delivery_takes_its_tag_from_the_manifest_and_never_goes_back() {
         (expired, "expired"),
         (large, "16 KiB"),
     ] {
-        let id = delivery.delivery_id;
-        let effects = frame(&mut engine, FromBoard::Deliver(delivery.clone()));
-        let reason = refusal(&effects).unwrap_or_else(|| panic!("{expected}: {effects:?}"));
-        assert!(reason.contains(expected), "{reason}");
-        let again = frame(&mut engine, FromBoard::Deliver(delivery));
-        assert!(matches!(again.as_slice(), [Effect::RepeatDelivery(repeated)] if *repeated == id));
+        for _ in 0..2 {
+            let effects = frame(&mut engine, FromBoard::Deliver(delivery.clone()));
+            let reason = refusal(&effects).unwrap_or_else(|| panic!("{expected}: {effects:?}"));
+            assert!(reason.contains(expected), "{reason}");
+            assert_eq!(is_passing(&effects), expected == "expired", "{expected}");
+        }
     }
     assert_eq!(engine.held()[0].version, 2);
+}
+
+#[test]
+fn a_refused_delivery_that_comes_again_is_judged_again() {
+    for refused in [Refusal::passing("the disk is full"), Refusal::verdict("it does not fit the pattern")] {
+        let mut engine = engine();
+        let delivery = deliver("OURS", 1);
+        frame(&mut engine, FromBoard::Deliver(delivery.clone()));
+        let stored = Event::Stored { deliver: delivery.clone(), result: Err(refused.clone()) };
+        let effects = engine.on(stored, Instant::now());
+        assert_eq!(
+            (refusal(&effects), is_passing(&effects)),
+            (Some(refused.reason.as_str()), refused.passing)
+        );
+        let again = frame(&mut engine, FromBoard::Deliver(delivery.clone()));
+        assert!(matches!(again.as_slice(), [Effect::Store { .. }]), "{again:?}");
+        let stored = Event::Stored { deliver: delivery.clone(), result: Ok(receipt(&delivery)) };
+        engine.on(stored, Instant::now());
+        let again = frame(&mut engine, FromBoard::Deliver(delivery));
+        assert!(matches!(again.as_slice(), [Effect::RepeatDelivery(_)]), "the receipt is remembered");
+    }
+}
+
+#[test]
+fn a_delivery_that_expired_is_stored_when_it_is_sent_with_time_left() {
+    let mut engine = engine();
+    welcome(&mut engine);
+    let mut delivery = deliver("OURS", 1);
+    delivery.expires = SystemClock.now().before(Duration::from_secs(60));
+    assert!(is_passing(&frame(&mut engine, FromBoard::Deliver(delivery.clone()))));
+    delivery.expires = SystemClock.now().after(Duration::from_secs(60));
+    let effects = frame(&mut engine, FromBoard::Deliver(delivery));
+    assert!(matches!(effects.as_slice(), [Effect::Store { .. }]), "{effects:?}");
 }
 
 #[test]
@@ -495,7 +568,7 @@ fn whatever_the_board_says_an_attempt_runs_once_and_alone() {
                 }
                 (1, _) => Event::LinkDown,
                 (2, _) => Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) },
-                (3, _) => Event::Bundle { digest: digest(2), result: Err("no".to_owned()) },
+                (3, _) => Event::Bundle { digest: digest(2), result: Err(Refusal::passing("no")) },
                 _ => Event::Frame(FromBoard::Offer(offers[(dice / 10 % 6) as usize].clone())),
             };
             for effect in engine.on(event, Instant::now()) {

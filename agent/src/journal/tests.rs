@@ -1,4 +1,5 @@
 use shared::protocol::inventory::{ComponentReport, Presence};
+use shared::protocol::link::Receipt;
 use shared::protocol::steps::{AttemptEnded, OfferKind, Outcome, OutputChunk};
 use shared::random::SystemRandom;
 use shared::time::{Clock as _, SystemClock};
@@ -130,10 +131,51 @@ fn a_receipt_is_found_by_its_delivery() {
     let place = place();
     let journal = Journal::open(&place.path).unwrap();
     let delivery_id = DeliveryId::new(&SystemClock, &SystemRandom);
-    let refused = report(ReportBody::DeliveryRefused { delivery_id, reason: "expired".to_owned() });
-    journal.record(std::slice::from_ref(&refused)).unwrap();
-    assert_eq!(journal.delivery(delivery_id).unwrap(), Some(refused));
-    assert_eq!(journal.deliveries().unwrap(), [delivery_id]);
+    for passing in [true, false] {
+        let reason = "expired".to_owned();
+        journal.record(&[report(ReportBody::DeliveryRefused { delivery_id, reason, passing })]).unwrap();
+        assert_eq!(journal.receipt(delivery_id).unwrap(), None, "a refusal is not the last word");
+        assert!(journal.receipts().unwrap().is_empty());
+    }
+    let receipt = report(ReportBody::Receipt(Receipt {
+        delivery_id,
+        component: "slack".to_owned(),
+        slot: "TOKEN".to_owned(),
+        version: 1,
+        time: SystemClock.now(),
+        signature: Vec::new(),
+    }));
+    journal.record(std::slice::from_ref(&receipt)).unwrap();
+    assert_eq!(journal.receipt(delivery_id).unwrap(), Some(receipt));
+    assert_eq!(journal.receipts().unwrap(), [delivery_id]);
+}
+
+#[test]
+fn refused_deliveries_of_earlier_agents_are_not_answers() {
+    let place = place();
+    let journal = Journal::open(&place.path).unwrap();
+    let delivery_id = DeliveryId::new(&SystemClock, &SystemRandom);
+    let reason = "expired".to_owned();
+    let refused = report(ReportBody::DeliveryRefused { delivery_id, reason, passing: false });
+    let transaction = journal.database.begin_write().unwrap();
+    let bytes = serde_json::to_vec(&refused).unwrap();
+    transaction.open_table(DELIVERIES).unwrap().insert(*delivery_id.as_bytes(), bytes.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(journal.receipt(delivery_id).unwrap(), None);
+    assert!(journal.receipts().unwrap().is_empty());
+}
+
+#[test]
+fn only_a_refusal_for_good_ends_an_attempt() {
+    let place = place();
+    let journal = Journal::open(&place.path).unwrap();
+    for (passing, remembered) in [(true, false), (false, true)] {
+        let id = attempt_id();
+        let reason = "x".to_owned();
+        let refused = report(ReportBody::OfferRefused { attempt_id: id, reason, passing });
+        journal.offered(&attempt(id), &refused).unwrap();
+        assert_eq!(journal.attempt(id).unwrap().unwrap().last.is_some(), remembered);
+    }
 }
 
 #[test]

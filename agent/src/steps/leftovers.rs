@@ -1,4 +1,5 @@
-//! Processes of an attempt that outlived the agent which started them. Two of the same step at once would spoil both.
+//! Processes of an attempt that outlived the agent which started them, or left the group that was ended. Two of the
+//! same step at once would spoil both.
 
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ async fn gone_within(attempt: &str, span: Duration) -> bool {
 
 fn find(attempt: &str) -> Vec<i32> {
     platform::processes_of_attempt(attempt).unwrap_or_else(|error| {
-        tracing::warn!(%error, "what an earlier run left behind can't be looked for");
+        tracing::warn!(%error, "what an attempt left behind can't be looked for");
         Vec::new()
     })
 }

@@ -210,7 +210,14 @@ impl Attempt<'_> {
         let spec = RunSpec::for_user(&self.user(), environment.clone(), script);
         // A step that must not be killed is let finish, also when the agent stops.
         let stop = timeout.is_some().then(|| self.stop.clone());
-        Ok(run::run(&self.context.launcher, spec, timeout, masks, sink, stop).await?)
+        let ended = run::run(&self.context.launcher, spec, timeout, masks, sink, stop).await?;
+        // What made a session of its own is not in the group that was ended. Of a step that must not be killed there
+        // may be something left that its `run` started.
+        let Step { cancellable, .. } = self.plan.step;
+        if cancellable && matches!(ended, Ended::TimedOut | Ended::Stopped) {
+            leftovers::settle(self.plan.attempt_id, cancellable, self.plan.step.timeout()).await;
+        }
+        Ok(ended)
     }
 
     fn user(&self) -> ManagedUser {

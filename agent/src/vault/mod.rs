@@ -35,6 +35,16 @@ pub enum StoreError {
     Older { held: u64, got: u64 },
 }
 
+impl StoreError {
+    /// Whether trying the same again later can help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::ReadBack => true,
+            Self::Unsupported | Self::Name(_) | Self::Damaged(_) | Self::Older { .. } => false,
+        }
+    }
+}
+
 /// A place for named byte strings that nobody else can read.
 pub trait Store: Send + Sync {
     fn get(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, StoreError>;

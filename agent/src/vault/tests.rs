@@ -56,6 +56,21 @@ fn what_is_pasted_has_no_version_and_takes_the_place_of_what_was_pasted() {
 }
 
 #[test]
+fn only_a_store_that_fails_may_go_well_another_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = vault(folder.path());
+    let place = folder.path().join("vault/slot.slack.T");
+    std::fs::create_dir(&place).unwrap();
+    let failed = vault.write("slack", "T", 2, &secret("two")).unwrap_err();
+    assert!(failed.is_passing(), "{failed}");
+    std::fs::remove_dir(&place).unwrap();
+    vault.write("slack", "T", 2, &secret("two")).unwrap();
+    assert!(!vault.write("slack", "T", 1, &secret("one")).unwrap_err().is_passing());
+    assert!(!vault.write("../x", "T", 1, &secret("one")).unwrap_err().is_passing());
+    assert!(StoreError::ReadBack.is_passing());
+}
+
+#[test]
 fn a_name_can_not_leave_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let vault = vault(folder.path());

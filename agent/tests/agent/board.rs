@@ -158,7 +158,12 @@ async fn runs_a_step_and_reports_it_until_the_board_has_it() {
     assert_eq!((hello.hardware_uuid.as_str(), hello.bundle_serial), ("test-hardware", 0));
     link.inventory(|body| presence(body) == Some(Presence::Absent)).await;
 
+    // What came too late may be offered again.
     let greet = offer(&digest, "greet");
+    link.send(FromBoard::Offer(Offer { expires_in_ms: 0, ..greet.clone() }));
+    let late = link.report().await;
+    assert!(matches!(&late.body, ReportBody::OfferRefused { passing: true, .. }), "{late:?}");
+    link.acknowledge(&late);
     link.send(FromBoard::Offer(greet.clone()));
     let reports = [link.report().await, link.report().await, link.report().await];
     assert!(
@@ -245,8 +250,10 @@ async fn keeps_secrets_for_those_who_may_have_them() {
     moved.version = 4;
     for bad in [sealed(&board, &digest, 1, SECRET), sealed(&board, &digest, 3, "nonsense"), moved] {
         link.send(FromBoard::Deliver(bad.clone()));
-        let refused = link.report().await;
-        assert!(matches!(&refused.body, ReportBody::DeliveryRefused { delivery_id, reason }
+        link.send(FromBoard::Deliver(bad.clone()));
+        let (refused, again) = (link.report().await, link.report().await);
+        assert!(refused.id != again.id && refused.body == again.body, "judged afresh");
+        assert!(matches!(&refused.body, ReportBody::DeliveryRefused { delivery_id, reason, passing: false }
             if *delivery_id == bad.delivery_id && !reason.contains("nonsense")));
     }
     link.inventory(|body| {

@@ -192,6 +192,16 @@ fn step(text: &str) -> Step {
 
 impl Fixture {
     async fn attempt(&self, text: &str, resume: bool) -> (AttemptEnded, String) {
+        let (_keep, stop) = watch::channel(false);
+        self.attempt_until(text, resume, stop).await
+    }
+
+    async fn attempt_until(
+        &self,
+        text: &str,
+        resume: bool,
+        stop: watch::Receiver<bool>,
+    ) -> (AttemptEnded, String) {
         let plan = Plan {
             attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
             component: "x".to_owned(),
@@ -202,13 +212,43 @@ impl Fixture {
             next_chunk: 0,
         };
         let (chunks, mut output) = mpsc::channel(1000);
-        let (_keep, stop) = watch::channel(false);
         let ended = execute(&plan, &self.context, chunks, stop).await;
         let mut text = String::new();
         while let Some(chunk) = output.recv().await {
             text.push_str(&chunk.text);
         }
         (ended, text)
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_left_the_group_is_ended_with_the_attempt() {
+    for (trap, timeout, outcome) in [
+        ("", "1s", Outcome::Failed),
+        ("trap \"\" TERM; ", "1s", Outcome::Failed),
+        ("", "60s", Outcome::Interrupted),
+    ] {
+        let fixture = fixture();
+        let text = format!(
+            "run = '''\nsetsid sh -c '{trap}echo $$ > \"$HOME/new\"; mv \"$HOME/new\" \"$HOME/pid\"; \
+             while :; do sleep 0.1; done' &\nwait\n'''\nverify = 'true'\ntimeout = '{timeout}'"
+        );
+        let pid = fixture.home.join("pid");
+        let (stop, stopping) = watch::channel(false);
+        let stopper = async {
+            while !pid.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if outcome == Outcome::Interrupted {
+                stop.send(true).unwrap();
+            }
+        };
+        let ((ended, _), ()) = tokio::join!(fixture.attempt_until(&text, false, stopping), stopper);
+        assert_eq!(ended.outcome, outcome, "{}", ended.found);
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "it lives: {state}");
     }
 }
 

@@ -30,8 +30,9 @@ use crate::error::Failure;
 use crate::keys::{Purpose, RootKey};
 
 const LINK_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Per address and user only: a limit for everybody together would let a stranger lock everybody out.
 const SIGN_IN: Throttle =
-    Throttle { bucket: "sign-in", per_source: 10, in_total: 300, window: Duration::from_secs(900) };
+    Throttle { bucket: "sign-in", per_source: 10, in_total: i64::MAX, window: Duration::from_secs(900) };
 
 text_enum! {
     /// Roles are a set.
@@ -172,6 +173,7 @@ pub async fn accept_link(
         return Err(AccessError::LinkOver);
     }
     store::set_password(&mut tx, user_id, &hashed).await?;
+    store::end_access(&mut tx, user_id, now).await?;
     let session = session::open(app, &mut tx, user_id).await?;
     let entry = Entry::new(now, Who::user(&email, address), Action::PasswordSet).reason("one-time link");
     audit::append(&mut tx, &entry).await?;
@@ -188,23 +190,24 @@ pub async fn sign_in(
 ) -> Result<Secret<String>, AccessError> {
     let now = app.now();
     let source = format!("{address} {}", email.to_lowercase());
-    let mut tx = app.db.read().await?;
-    let open = SIGN_IN.allows(&mut tx, &source, now).await?;
-    let user = store::user_by_email(&mut tx, email).await?;
-    drop(tx);
-    if !open {
+    // The try counts before the password is looked at, so that many at once count too.
+    let mut tx = app.db.write().await?;
+    if !SIGN_IN.allows(&mut tx, &source, now).await? {
         return Err(AccessError::TooMany);
     }
+    SIGN_IN.record(&mut tx, &source, now).await?;
+    let user = store::user_by_email(&mut tx, email).await?;
+    tx.commit().await?;
     let stored = user.as_ref().and_then(|user| user.password_hash.clone());
     let right = password::verify(typed, stored).await?;
     let mut tx = app.db.write().await?;
     let (Some(user), true) = (user, right) else {
-        SIGN_IN.record(&mut tx, &source, now).await?;
         let who = Who { kind: audit::Actor::User, id: "unknown".into(), address: address.to_owned() };
         audit::append(&mut tx, &Entry::new(now, who, Action::SignInRefused)).await?;
         tx.commit().await?;
         return Err(AccessError::WrongPassword);
     };
+    SIGN_IN.forgive(&mut tx, &source).await?;
     let session = session::open(app, &mut tx, user.id).await?;
     audit::append(&mut tx, &Entry::new(now, Who::user(&user.email, address), Action::SignedIn)).await?;
     tx.commit().await?;

@@ -4,13 +4,18 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use shared::secret::Secret;
+use tokio::sync::Semaphore;
 
 use super::AccessError;
+
+/// Each hash takes 19 MiB; more at once only wait.
+static AT_ONCE: Semaphore = Semaphore::const_new(4);
 
 /// In characters.
 pub const MIN_LEN: usize = 12;
 
 pub async fn hash(password: &Secret<String>) -> Result<String, AccessError> {
+    let _turn = AT_ONCE.acquire().await.map_err(|_| AccessError::Hash)?;
     let password = password.clone();
     tokio::task::spawn_blocking(move || {
         Argon2::default().hash_password(password.expose().as_bytes()).map(|hash| hash.to_string())
@@ -27,6 +32,7 @@ pub async fn verify(password: &Secret<String>, stored: Option<String>) -> Result
         hash(password).await?;
         return Ok(false);
     };
+    let _turn = AT_ONCE.acquire().await.map_err(|_| AccessError::Hash)?;
     let password = password.clone();
     tokio::task::spawn_blocking(move || {
         PasswordHash::new(&stored)

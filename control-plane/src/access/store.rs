@@ -172,6 +172,26 @@ pub async fn insert_failure(
         .map(|_| ()))
 }
 
+pub async fn forgive_failures(tx: &mut Tx, bucket: &str, source: &str) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM failures WHERE bucket = $1 AND source = $2")
+        .bind(bucket)
+        .bind(source)
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
+/// Ends a user's sessions and other one-time links: whoever held one before is out.
+pub async fn end_access(tx: &mut Tx, user_id: UserId, now: Timestamp) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(user_id).execute(conn).await.map(|_| ()))?;
+    on!(tx, conn => sqlx::query("UPDATE sign_in_links SET used_at = $2 WHERE user_id = $1 AND used_at IS NULL")
+        .bind(user_id)
+        .bind(now)
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
 pub async fn forget_failures(tx: &mut Tx, bucket: &str, before: Timestamp) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query("DELETE FROM failures WHERE bucket = $1 AND at < $2")
         .bind(bucket)

@@ -38,6 +38,14 @@ async fn a_link_works_once_within_a_day() {
         let again = accept_link(app, token.expose(), &password("another long passphrase"), HERE).await;
         assert!(matches!(again, Err(AccessError::LinkOver)));
 
+        let (lost, found) = (link(&fixture).await, link(&fixture).await);
+        accept_link(app, found.expose(), &password("a third long passphrase"), HERE).await.unwrap();
+        assert!(user_of(app, session.expose()).await.unwrap().is_none(), "a new password ends old sessions");
+        assert!(
+            matches!(link_owner(app, lost.expose()).await, Err(AccessError::LinkOver)),
+            "and other links"
+        );
+
         let late = link(&fixture).await;
         fixture.clock.advance(Duration::from_secs(24 * 3600 + 1));
         assert!(matches!(link_owner(app, late.expose()).await, Err(AccessError::LinkOver)));

@@ -22,6 +22,11 @@ impl Throttle {
         Ok(mine < self.per_source && all < self.in_total)
     }
 
+    /// It went well: what was counted against the source is forgotten.
+    pub async fn forgive(&self, tx: &mut Tx, source: &str) -> Result<(), sqlx::Error> {
+        store::forgive_failures(tx, self.bucket, source).await
+    }
+
     pub async fn record(&self, tx: &mut Tx, source: &str, now: Timestamp) -> Result<(), sqlx::Error> {
         store::forget_failures(tx, self.bucket, now.before(self.window)).await?;
         store::insert_failure(tx, self.bucket, source, now).await

@@ -43,6 +43,7 @@ text_enum! {
         StepMarked = "step.marked",
         StepConfirmed = "step.confirmed",
         ReportRefused = "report.refused",
+        HeadMismatch = "head.mismatch",
         DeliveryReceipt = "delivery.receipt",
         DeliveryRefused = "delivery.refused",
     }

@@ -50,6 +50,12 @@ pub async fn head(tx: &mut Tx) -> Result<Head, sqlx::Error> {
     }))
 }
 
+/// Whether this board's log holds an entry at the head's place with the head's hash.
+pub async fn knows(tx: &mut Tx, head: &Head) -> Result<bool, sqlx::Error> {
+    let Ok(seq) = i64::try_from(head.seq) else { return Ok(false) };
+    Ok(seq == 0 || store::hash_at(tx, seq).await?.as_ref() == Some(&head.hash))
+}
+
 /// SHA-256 of the envelope that the latest write of this secret put into the log.
 pub async fn latest_envelope(
     tx: &mut Tx,

@@ -14,7 +14,7 @@ use shared::time::{Clock, SystemClock};
 use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
-use crate::db::Db;
+use crate::db::{Db, without_password};
 use crate::keys::{FileProvider, RootKey};
 
 /// Sets up and watches Macs at clients' offices.
@@ -219,7 +219,7 @@ async fn init(
     db.close().await;
     let mut text = format!(
         "A board was made.\nDatabase: {}\nRoot key: {} (keep a copy somewhere safe, never beside a backup)\nSign in (once, within a day): {console_url}/welcome/{}",
-        place.url(),
+        without_password(&place.url()),
         provider.uri(),
         token.expose()
     );

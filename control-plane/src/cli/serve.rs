@@ -46,7 +46,18 @@ pub async fn serve(
     let pages = router::console(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let console =
         tokio::spawn(axum::serve(console, pages).with_graceful_shutdown(until(stopped)).into_future());
-    signalled().await?;
+    tokio::pin!(agents, console);
+    tokio::select! {
+        signalled = signalled() => signalled?,
+        ended = &mut agents => {
+            ended.context("the agents' listener ended badly")??;
+            bail!("the agents' listener ended by itself");
+        }
+        ended = &mut console => {
+            ended.context("the console ended badly")??;
+            bail!("the console ended by itself");
+        }
+    }
     tracing::info!("stopping");
     let _ = stop.send(true);
     agents.await.context("the agents' listener ended badly")??;

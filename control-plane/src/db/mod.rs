@@ -117,11 +117,13 @@ impl Db {
         })
     }
 
-    /// A transaction that only reads.
+    /// A transaction that only reads, and sees one moment of the database.
     pub async fn read(&self) -> Result<Tx, sqlx::Error> {
         Ok(match self {
             Self::Sqlite(pool) => Tx::Sqlite(pool.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => {
+                Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+            }
         })
     }
 
@@ -142,13 +144,9 @@ impl Tx {
     }
 }
 
-/// Whether a write failed because the row is there already.
-pub fn is_duplicate(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.is_unique_violation())
-}
-
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.find('@')) {
+/// A database address as it may be shown.
+pub fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
         _ => url.to_owned(),
     }

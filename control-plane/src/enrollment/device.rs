@@ -46,12 +46,24 @@ pub async fn client_of(tx: &mut Tx, id: DeviceId) -> Result<ClientId, sqlx::Erro
     store::device(tx, id).await?.map(|device| device.client_id).ok_or(sqlx::Error::RowNotFound)
 }
 
-pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>, sqlx::Error> {
-    store::devices_of(tx, client_id).await
+/// Whether the device may be offered anything now.
+pub async fn is_enrolled(tx: &mut Tx, id: DeviceId) -> Result<bool, sqlx::Error> {
+    Ok(store::device(tx, id).await?.is_some_and(|device| device.state == DeviceState::Enrolled))
 }
 
-pub async fn devices(tx: &mut Tx) -> Result<Vec<Device>, sqlx::Error> {
-    store::devices(tx).await
+/// Whether a link that was opened with this certificate may go on: the device is enrolled, under the same identity.
+pub async fn is_current(tx: &mut Tx, id: DeviceId, serial: &[u8]) -> Result<bool, sqlx::Error> {
+    if !is_enrolled(tx, id).await? {
+        return Ok(false);
+    }
+    let serials = store::serials(tx, id).await?;
+    Ok(serials.is_some_and(|(current, issued)| {
+        current.as_deref() == Some(serial) || issued.as_deref() == Some(serial)
+    }))
+}
+
+pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>, sqlx::Error> {
+    store::devices_of(tx, client_id).await
 }
 
 /// Notes that the device was heard.

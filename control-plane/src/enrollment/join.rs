@@ -136,6 +136,8 @@ pub async fn join(
             .client(client.id)
             .reason("a used join code came with other keys")
             .detail("enrollment", before.id);
+        JOIN.record(&mut tx, address, now).await?;
+        store::note_code_reuse(&mut tx, before.id, now).await?;
         audit::append(&mut tx, &entry).await?;
         tx.commit().await?;
         app.jobs.wake(Wake::Enrollment(before.id));

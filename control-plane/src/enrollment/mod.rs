@@ -21,8 +21,8 @@ use shared::text_enum;
 use shared::time::Timestamp;
 
 pub use device::{
-    CertificateRefused, Device, DeviceState, check_certificate, client_of, devices, devices_of, get_device,
-    revoke, seen,
+    CertificateRefused, Device, DeviceState, check_certificate, client_of, devices_of, get_device,
+    is_current, is_enrolled, revoke, seen,
 };
 pub use join::{EnrollError, join, prove, status};
 
@@ -68,6 +68,8 @@ pub struct Enrollment {
     pub decided_by: Option<String>,
     pub decided_at: Option<Timestamp>,
     pub reason: Option<String>,
+    /// When the same join code came with other keys.
+    pub code_reused_at: Option<Timestamp>,
     nonce: Option<[u8; 32]>,
     certificate: Option<(Vec<u8>, Timestamp)>,
 }
@@ -222,6 +224,7 @@ pub async fn approve(
     tx.commit().await?;
     app.jobs.wake(Wake::Enrollment(id));
     app.jobs.wake(Wake::Client(enrollment.client_id));
+    app.jobs.wake(Wake::Device(device_id));
     Ok(device_id)
 }
 

@@ -22,6 +22,7 @@ struct Row {
     decided_by: Option<String>,
     decided_at: Option<Timestamp>,
     reason: Option<String>,
+    code_reused_at: Option<Timestamp>,
     nonce: Option<Vec<u8>>,
     certificate: Option<Vec<u8>>,
     certificate_not_after: Option<Timestamp>,
@@ -49,6 +50,7 @@ impl TryFrom<Row> for Enrollment {
             decided_by: row.decided_by,
             decided_at: row.decided_at,
             reason: row.reason,
+            code_reused_at: row.code_reused_at,
             nonce: row.nonce.and_then(|nonce| nonce.try_into().ok()),
             certificate: row.certificate.zip(row.certificate_not_after),
         })
@@ -152,7 +154,7 @@ pub async fn get(tx: &mut Tx, id: EnrollmentId) -> Result<Option<Enrollment>, sq
     let row: Option<Row> = on!(tx, conn => sqlx::query_as(
         "SELECT enrollments.*, users.email AS decided_by FROM \
          (SELECT id, client_id, device_id, state, tls_spki, sealing_public_key, facts, source_address, created_at, \
-         expires_at, decided_by AS decider, decided_at, reason, nonce, certificate, certificate_not_after \
+         expires_at, decided_by AS decider, decided_at, reason, code_reused_at, nonce, certificate, certificate_not_after \
          FROM enrollments WHERE id = $1) AS enrollments LEFT JOIN users ON users.id = enrollments.decider",
     )
     .bind(id)
@@ -251,6 +253,15 @@ pub async fn reject(
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))
+}
+
+pub async fn note_code_reuse(tx: &mut Tx, id: EnrollmentId, now: Timestamp) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE enrollments SET code_reused_at = $2 WHERE id = $1")
+        .bind(id)
+        .bind(now)
+        .execute(conn)
+        .await
+        .map(|_| ()))
 }
 
 pub async fn expire(tx: &mut Tx, id: EnrollmentId) -> Result<(), sqlx::Error> {
@@ -391,15 +402,6 @@ pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>,
          FROM devices WHERE client_id = $1 ORDER BY lower(name), id",
     )
     .bind(client_id)
-    .fetch_all(conn)
-    .await)
-}
-
-pub async fn devices(tx: &mut Tx) -> Result<Vec<Device>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as(
-        "SELECT id, client_id, name, hardware_uuid, platform, os_version, dev, state, last_seen_at \
-         FROM devices ORDER BY lower(name), id",
-    )
     .fetch_all(conn)
     .await)
 }

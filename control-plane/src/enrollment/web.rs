@@ -186,6 +186,11 @@ async fn card(
             "It joined with --dev: secrets go to files instead of a keychain. For development and tests only.".into(),
         );
     }
+    if enrollment.code_reused_at.is_some() {
+        let warning = "The same join code came a second time with other keys: somebody else may have it. Compare the \
+                       fingerprint with care.";
+        warnings.push(warning.to_owned());
+    }
     let (ahead, behind) =
         (facts.clock.since(enrollment.created_at), enrollment.created_at.since(facts.clock));
     for (skew, word) in [(ahead, "ahead"), (behind, "behind")] {

@@ -40,8 +40,11 @@ pub async fn apply(
     device_id: DeviceId,
     components: &[ComponentReport],
     slots: &[SlotReport],
+    now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     for report in components {
+        // A clock that runs ahead must not make its look the last word for ever.
+        let report = &ComponentReport { observed_at: report.observed_at.min(now), ..report.clone() };
         let before = store::component(tx, device_id, &report.component).await?;
         if before.as_ref().is_some_and(|before| before.observed_at > report.observed_at) {
             continue;
@@ -55,6 +58,7 @@ pub async fn apply(
         store::upsert_component(tx, device_id, report, since).await?;
     }
     for report in slots {
+        let report = &SlotReport { observed_at: report.observed_at.min(now), ..report.clone() };
         store::upsert_slot(tx, device_id, report).await?;
     }
     Ok(())

@@ -37,10 +37,12 @@ async fn the_latest_look_counts_and_changes_are_kept() {
         for look in looks {
             let mut tx = fixture.app.db.write().await.unwrap();
             let slots = [slot(SlotState::Present, 5), slot(SlotState::Empty, 3)];
-            apply(&mut tx, device, &[look], &slots).await.unwrap();
+            apply(&mut tx, device, &[look], &slots, at(60)).await.unwrap();
             tx.commit().await.unwrap();
         }
-        let mut tx = fixture.app.db.read().await.unwrap();
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let ahead = component(Presence::Present, Some("1.0"), 600);
+        apply(&mut tx, device, &[ahead], &[], at(5)).await.unwrap();
         let now = of_device(&mut tx, device).await.unwrap().remove(0);
         assert_eq!((now.presence, now.since, now.observed_at), (Presence::Present, at(1), at(5)));
         assert_eq!(now.evidence.len(), 1);

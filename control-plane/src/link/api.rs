@@ -65,5 +65,5 @@ pub async fn get_link(
         .write_buffer_size(0)
         .max_message_size(MAX_FRAME)
         .max_frame_size(MAX_FRAME)
-        .on_upgrade(move |socket| session::run(app, device, peer.address, socket))
+        .on_upgrade(move |socket| session::run(app, device, peer, socket))
 }

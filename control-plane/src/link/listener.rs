@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::enrollment::api::{Peer, PeerCertificate};
 use crate::enrollment::ca::{Authority, CaError, LISTENER_TTL};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKES_AT_ONCE: usize = 256;
 /// hyper's buffer per connection, in bytes: idle agents are many.
@@ -72,9 +72,11 @@ pub async fn serve(
                     let handshakes = Arc::clone(&handshakes);
                     let board = app.board_id.to_string();
                     tokio::spawn(async move {
-                        let Ok(permit) = handshakes.acquire().await else { return };
-                        let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, stream)).await;
-                        drop(permit);
+                        let shake = async {
+                            let _permit = handshakes.acquire().await.map_err(std::io::Error::other)?;
+                            handshake(&acceptor, stream).await
+                        };
+                        let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake).await;
                         match tls {
                             Ok(Ok(tls)) => connection(tls, address, &board, routes).await,
                             Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),

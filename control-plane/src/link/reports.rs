@@ -1,12 +1,13 @@
 //! Reports: each is applied once, in one transaction with the note that it was; acknowledged means committed.
 
 use shared::protocol::link::{Report, ReportBody};
+use shared::protocol::steps::MAX_CHUNK;
 
 use super::store;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
-use crate::enrollment::Device;
+use crate::enrollment::{self, Device};
 use crate::error::Failure;
 use crate::inventory;
 use crate::runbook::{self, ApplyError};
@@ -26,7 +27,9 @@ impl From<ApplyError> for Refusal {
             ApplyError::Database(error) => Self::Later(error.into()),
             ApplyError::Audit(error) => Self::Later(error.into()),
             ApplyError::Failure(failure) => Self::Later(*failure),
-            ApplyError::UnknownAttempt | ApplyError::UnknownOutcome => Self::Never(error.to_string()),
+            ApplyError::UnknownAttempt | ApplyError::UnknownOutcome | ApplyError::TooMuchOutput => {
+                Self::Never(error.to_string())
+            }
         }
     }
 }
@@ -56,12 +59,33 @@ impl From<Failure> for Refusal {
     }
 }
 
-pub async fn apply(app: &App, device: &Device, report: &Report, address: &str) -> Result<(), Failure> {
+/// Longest text of a report that isn't output, in characters.
+const MAX_TEXT: usize = 4000;
+/// Most components, slots or probes in one report.
+const MAX_ENTRIES: usize = 1000;
+
+/// Where a report came from.
+pub struct Origin<'a> {
+    pub device: &'a Device,
+    /// Serial of the certificate that the link was opened with.
+    pub serial: &'a [u8],
+    pub address: &'a str,
+}
+
+pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<(), Failure> {
+    let Origin { device, serial, address } = origin;
     let mut tx = app.db.write().await?;
+    if !enrollment::is_current(&mut tx, device.id, serial).await? {
+        return Err(Failure::forbidden("this device is not enrolled any more, or under another identity"));
+    }
     if !store::first_time(&mut tx, report.id, device.id, app.now()).await? {
         return Ok(());
     }
-    match body(app, &mut tx, device, report, address).await {
+    let applied = match check(&report.body) {
+        Ok(()) => body(app, &mut tx, device, report, address).await,
+        Err(reason) => Err(Refusal::Never(reason.to_owned())),
+    };
+    match applied {
         Ok(()) => Ok(tx.commit().await?),
         Err(Refusal::Later(failure)) => Err(failure),
         Err(Refusal::Never(reason)) => {
@@ -80,6 +104,41 @@ pub async fn apply(app: &App, device: &Device, report: &Report, address: &str) -
     }
 }
 
+/// A device is believed about itself, within bounds.
+fn check(body: &ReportBody) -> Result<(), &'static str> {
+    let text = |text: &str| {
+        if text.chars().count() > MAX_TEXT {
+            Err("a text is longer than 4000 characters")
+        } else if text.contains('\0') {
+            Err("a text holds a NUL character")
+        } else {
+            Ok(())
+        }
+    };
+    match body {
+        ReportBody::AttemptStarted { .. } | ReportBody::Unknown => Ok(()),
+        ReportBody::Output(chunk) if chunk.text.len() > MAX_CHUNK => Err("a chunk of output is too large"),
+        ReportBody::Output(_) => Ok(()),
+        ReportBody::AttemptEnded(ended) => text(&ended.found),
+        ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
+        ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
+        ReportBody::Inventory { components, slots } => {
+            if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
+                return Err("an inventory has too many entries");
+            }
+            for one in components {
+                text(&one.component)?;
+                text(one.version.as_deref().unwrap_or_default())?;
+                if one.evidence.len() > MAX_ENTRIES {
+                    return Err("a component has too many probes");
+                }
+                one.evidence.iter().try_for_each(|seen| text(&seen.probe).and_then(|()| text(&seen.saw)))?;
+            }
+            slots.iter().try_for_each(|slot| text(&slot.component).and_then(|()| text(&slot.slot)))
+        }
+    }
+}
+
 async fn body(
     app: &App,
     tx: &mut Tx,
@@ -93,18 +152,25 @@ async fn body(
         }
         ReportBody::Output(chunk) => runbook::apply_output(tx, device.id, chunk).await?,
         ReportBody::AttemptEnded(ended) => runbook::apply_ended(app, tx, device, ended).await?,
-        ReportBody::OfferRefused { attempt_id, reason } => {
+        // The offer stays; the link makes it again.
+        ReportBody::OfferRefused { passing: true, .. }
+        | ReportBody::DeliveryRefused { passing: true, .. } => {}
+        ReportBody::OfferRefused { attempt_id, reason, passing: false } => {
             runbook::apply_offer_refused(app, tx, device, *attempt_id, reason).await?;
         }
         ReportBody::Receipt(receipt) => {
-            secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
+            let entry =
+                secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
             runbook::wake_waiting(app, tx, device.id).await?;
+            if let Some(entry) = entry {
+                audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
         }
-        ReportBody::DeliveryRefused { delivery_id, reason } => {
+        ReportBody::DeliveryRefused { delivery_id, reason, passing: false } => {
             secrets::apply_refusal(tx, device.id, *delivery_id, reason, address, app.now()).await?;
         }
         ReportBody::Inventory { components, slots } => {
-            inventory::apply(tx, device.id, components, slots).await?;
+            inventory::apply(tx, device.id, components, slots, app.now()).await?;
             runbook::confirm_manual(app, tx, device).await?;
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),

@@ -1,22 +1,24 @@
 //! One link: hello and welcome, pushes, reports and their acknowledgements, pings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId};
-use shared::protocol::link::{FromAgent, FromBoard, Hello, Scope, Welcome};
+use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 
-use super::reports;
+use super::reports::{self, Origin};
 use crate::app::App;
-use crate::audit;
+use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
 use crate::clients;
+use crate::enrollment::api::Peer;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
 use crate::jobs::Wake;
-use crate::runbook;
+use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,16 +46,19 @@ impl<E: Into<Failure>> From<E> for End {
     }
 }
 
-pub async fn run(app: App, device: Device, address: String, socket: WebSocket) {
+pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
     let device_id = device.id;
     let client_id = device.client_id;
+    let serial = peer.certificate.map(|certificate| certificate.serial).unwrap_or_default();
     let mut session = Session {
         app: app.clone(),
         device,
-        address,
+        address: peer.address,
+        serial,
         socket,
-        attempts: BTreeSet::new(),
+        carried: Carried::default(),
         deliveries: BTreeMap::new(),
+        again: Again::default(),
         scope: None,
     };
     let end = session.serve().await;
@@ -81,10 +86,19 @@ struct Session {
     device: Device,
     address: String,
     socket: WebSocket,
+    serial: Vec<u8>,
     /// What this link carried already.
-    attempts: BTreeSet<AttemptId>,
+    carried: Carried,
     deliveries: BTreeMap<DeliveryId, Instant>,
+    again: Again,
     scope: Option<Scope>,
+}
+
+/// What the device refused for a passing reason: carried again at the next look.
+#[derive(Default)]
+struct Again {
+    attempts: Vec<AttemptId>,
+    deliveries: Vec<DeliveryId>,
 }
 
 impl Session {
@@ -97,7 +111,7 @@ impl Session {
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();
         let link = self.app.links.open(self.device.id, self.app.now());
-        self.welcome().await?;
+        self.welcome(&hello).await?;
         self.app.jobs.wake(Wake::Client(self.device.client_id));
         self.app.jobs.wake(Wake::Device(self.device.id));
         let mut look = tokio::time::interval(LOOK);
@@ -127,6 +141,12 @@ impl Session {
                 }
                 _ = look.tick() => {
                     self.still_enrolled().await?;
+                    for attempt in self.again.attempts.drain(..) {
+                        self.carried.sent.remove(&attempt);
+                    }
+                    for delivery in self.again.deliveries.drain(..) {
+                        self.deliveries.remove(&delivery);
+                    }
                     self.push().await?;
                 }
                 _ = ping.tick() => {
@@ -157,11 +177,15 @@ impl Session {
         }
     }
 
-    async fn welcome(&mut self) -> Result<(), End> {
+    /// Compares what both sides hold, and answers.
+    async fn welcome(&mut self, hello: &Hello) -> Result<(), End> {
+        self.carried.in_journal = hello.attempts.iter().copied().collect();
+        self.compare_heads(hello).await?;
         let mut tx = self.app.db.write().await?;
         runbook::ensure(&self.app, &mut tx, &self.device).await?;
         tx.commit().await?;
         let mut tx = self.app.db.write().await?;
+        secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
         secrets::plan(&self.app, &mut tx, self.device.id).await?;
         let scope = scope(&mut tx, &self.device).await?;
         let audit_head = audit::head(&mut tx).await?;
@@ -177,10 +201,31 @@ impl Session {
         self.send(&FromBoard::Welcome(welcome)).await
     }
 
+    /// A head that doesn't fit means that the database was rewritten behind the board, or that an older one was put back.
+    async fn compare_heads(&mut self, hello: &Hello) -> Result<(), End> {
+        let Some(head) = &hello.audit_head else { return Ok(()) };
+        let mut tx = self.app.db.write().await?;
+        if audit::knows(&mut tx, head).await? {
+            return Ok(());
+        }
+        tracing::error!(device_id = %self.device.id, seq = head.seq, "the audit log doesn't hold what this device was told");
+        let entry =
+            Entry::new(self.app.now(), Who::device(self.device.id, &self.address), Action::HeadMismatch)
+                .client(self.device.client_id)
+                .device(self.device.id)
+                .detail("seq", head.seq)
+                .detail("hash", hex(&head.hash));
+        audit::append(&mut tx, &entry).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     async fn frame(&mut self, text: &str) -> Result<(), End> {
         match serde_json::from_str(text) {
             Ok(FromAgent::Report(report)) => {
-                reports::apply(&self.app, &self.device, &report, &self.address).await?;
+                let origin = Origin { device: &self.device, serial: &self.serial, address: &self.address };
+                reports::apply(&self.app, &origin, &report).await?;
+                self.note(&report.body);
                 self.send(&FromBoard::Ack { reports: vec![report.id] }).await?;
                 self.app.jobs.wake(Wake::Device(self.device.id));
                 self.app.jobs.wake(Wake::Client(self.device.client_id));
@@ -204,6 +249,28 @@ impl Session {
         }
     }
 
+    /// What a report says about this link's own bookkeeping.
+    fn note(&mut self, body: &ReportBody) {
+        match body {
+            ReportBody::OfferRefused { attempt_id, passing: true, .. } => {
+                self.again.attempts.push(*attempt_id)
+            }
+            ReportBody::DeliveryRefused { delivery_id, passing: true, .. } => {
+                self.again.deliveries.push(*delivery_id);
+            }
+            ReportBody::AttemptEnded(ended) => {
+                self.carried.in_journal.remove(&ended.attempt_id);
+            }
+            ReportBody::AttemptStarted { .. }
+            | ReportBody::Output(_)
+            | ReportBody::OfferRefused { .. }
+            | ReportBody::Receipt(_)
+            | ReportBody::DeliveryRefused { .. }
+            | ReportBody::Inventory { .. }
+            | ReportBody::Unknown => {}
+        }
+    }
+
     /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer.
     async fn push(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
@@ -215,22 +282,29 @@ impl Session {
             tx = self.app.db.read().await?;
         }
         let scope = scope(&mut tx, &self.device).await?;
-        let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
         drop(tx);
         if self.scope.as_ref() != Some(&scope) {
             self.send(&FromBoard::Scope(scope.clone())).await?;
             self.scope = Some(scope.clone());
+            let mut tx = self.app.db.write().await?;
+            secrets::plan(&self.app, &mut tx, self.device.id).await?;
+            tx.commit().await?;
         }
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
+        let mut tx = self.app.db.read().await?;
+        let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
+        drop(tx);
         for delivery in deliveries {
             let open = matches!(delivery.state, DeliveryState::Pending | DeliveryState::Sent);
             let sent = self.deliveries.get(&delivery.id).is_some_and(|at| at.elapsed() < DELIVERY_RETRY);
             if !open || sent {
                 continue;
             }
-            self.deliveries.insert(delivery.id, Instant::now());
             match secrets::seal(&self.app, &delivery, &digest).await {
-                Ok(Some(frame)) => self.send(&FromBoard::Deliver(frame)).await?,
+                Ok(Some(frame)) => {
+                    self.deliveries.insert(delivery.id, Instant::now());
+                    self.send(&FromBoard::Deliver(frame)).await?;
+                }
                 Ok(None) => {}
                 // One secret that can't be opened must not stop the runbook.
                 Err(error) => {
@@ -238,8 +312,8 @@ impl Session {
                 }
             }
         }
-        if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.attempts).await? {
-            self.attempts.insert(offer.attempt_id);
+        if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.carried).await? {
+            self.carried.sent.insert(offer.attempt_id);
             self.send(&FromBoard::Offer(offer)).await?;
         }
         Ok(())
@@ -248,8 +322,10 @@ impl Session {
     async fn still_enrolled(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
         let device = enrollment::get_device(&mut tx, self.device.id).await?;
+        let current = enrollment::is_current(&mut tx, self.device.id, &self.serial).await?;
         match device.state {
-            DeviceState::Enrolled => Ok(()),
+            DeviceState::Enrolled if current => Ok(()),
+            DeviceState::Enrolled => Err(End::Close("this device joined again: this identity was revoked")),
             DeviceState::Revoked => Err(End::Close("this device was revoked")),
             DeviceState::Approved | DeviceState::Quarantined | DeviceState::Leaving => {
                 Err(End::Close("this device is not enrolled any more"))

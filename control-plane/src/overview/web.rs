@@ -86,9 +86,14 @@ async fn fragment(
     visitor: &Visitor,
 ) -> Result<ClientFragment, Failure> {
     let catalog = catalog::current(tx).await.map_err(Failure::from)?;
-    let devices = enrollment::devices_of(tx, client.id).await?;
-    let installed = inventory::of_client(tx, client.id).await?;
-    let on_devices = inventory::slots_of_client(tx, client.id).await?;
+    let all = enrollment::devices_of(tx, client.id).await?;
+    let (devices, gone): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|device| device.state != DeviceState::Revoked);
+    let is_gone = |id| gone.iter().any(|device| device.id == id);
+    let mut installed = inventory::of_client(tx, client.id).await?;
+    installed.retain(|one| !is_gone(one.device_id));
+    let mut on_devices = inventory::slots_of_client(tx, client.id).await?;
+    on_devices.retain(|slot| !is_gone(slot.device_id));
     let stored = secrets::stored(tx, client.id).await?;
     let pending = enrollment::pending(tx, visitor.now)
         .await?
@@ -96,7 +101,7 @@ async fn fragment(
         .filter(|enrollment| enrollment.client_id == client.id)
         .count();
     let mut rows = Vec::new();
-    for device in &devices {
+    for device in devices.iter().chain(&gone) {
         rows.push(device_row(app, tx, device, visitor).await?);
     }
     let slots: Vec<SlotRow> = clients::slots(tx, client.id)
@@ -108,7 +113,7 @@ async fn fragment(
         .iter()
         .map(|installed| installed_row(installed, &devices, catalog.as_ref(), visitor))
         .collect();
-    let (state, sentence) = sentence(&rows, &slots, &installed, pending, visitor);
+    let (state, sentence) = sentence(devices.len(), &slots, &installed, pending, visitor);
     Ok(ClientFragment {
         client: ClientRef { href: format!("/clients/{}", client.id), name: client.name.clone() },
         sentence,
@@ -254,7 +259,7 @@ fn component_name(catalog: Option<&Catalog>, key: &str) -> String {
 
 /// One sentence of state, the most pressing first.
 fn sentence(
-    devices: &[DeviceRow],
+    devices: usize,
     slots: &[SlotRow],
     installed: &[Installed],
     pending: usize,
@@ -270,7 +275,7 @@ fn sentence(
         let lacks = count(empty as u64, "secret of ours is", "secrets of ours are");
         return (RowState::NeedsYou, format!("{lacks} not entered yet."));
     }
-    if devices.is_empty() {
+    if devices == 0 {
         return (RowState::NeedsYou, "No Mac has joined yet. Make a join code.".into());
     }
     let wrong = installed.iter().filter(|one| one.presence != Presence::Present).count();

@@ -189,7 +189,8 @@ async fn step_line(
     let manual = step.kind == StepKind::Manual && step.state == StepState::Waiting;
     let action = |name: &str| format!("/devices/{}/runbook/steps/{}/{name}", device.id, step.id);
     let retry = (failed && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
-    let skip = ((failed || manual) && consultant).then(|| action("skip"));
+    let waits = step.state == StepState::Waiting;
+    let skip = ((failed || waits) && consultant).then(|| action("skip"));
     let mark = (manual && consultant).then(|| action("mark"));
     let card = if manual { manual_card(tx, device, step, context, mark).await? } else { None };
     let (last_line, tail) = if failed { (None, tail) } else { (tail.into_iter().next_back(), Vec::new()) };

@@ -23,7 +23,8 @@ use shared::time::Timestamp;
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, retry, skip};
 pub use run::{
-    ApplyError, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer, wake_waiting,
+    ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,
+    wake_waiting,
 };
 
 use crate::db::Tx;
@@ -62,8 +63,6 @@ text_enum! {
         Cancelled = "cancelled",
         /// The device wouldn't execute it, and said why.
         Refused = "refused",
-        /// It was not taken in time.
-        Expired = "expired",
     }
 }
 
@@ -91,6 +90,7 @@ pub struct Step {
     pub attempt_id: Option<AttemptId>,
     pub attempt_state: Option<AttemptState>,
     pub offered_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     pub running_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub exit_code: Option<i64>,
@@ -114,7 +114,7 @@ pub async fn progress(tx: &mut Tx, device_id: DeviceId) -> Result<Option<(usize,
     Ok(Some((steps.iter().filter(|step| step.state.is_done()).count(), steps.len())))
 }
 
-/// An attempt's output, joined, and whether the device sent all of it.
+/// An attempt's output, joined.
 pub async fn output(tx: &mut Tx, attempt_id: AttemptId) -> Result<String, sqlx::Error> {
     Ok(store::output(tx, attempt_id).await?.concat())
 }

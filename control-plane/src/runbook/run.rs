@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::catalog::{Manifest, Step as ManifestStep, StepKind, Tag, Wrapper};
 use shared::ids::{AttemptId, DeviceId, StepId};
-use shared::protocol::steps::{AttemptEnded, Offer, OfferKind, Outcome, OutputChunk};
+use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
 use super::{AttemptState, Runbook, Step, StepState, store};
 use crate::app::App;
@@ -20,13 +20,13 @@ use crate::secrets;
 
 /// An offer that the device doesn't take in this time is void.
 const OFFER_TTL: Duration = Duration::from_secs(600);
-/// A report may still be on its way after the offer's end.
-const OFFER_GRACE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     #[error("there is no such attempt for this device")]
     UnknownAttempt,
+    #[error("more output than is kept of one attempt")]
+    TooMuchOutput,
     #[error("the outcome is not one that this board knows")]
     UnknownOutcome,
     #[error(transparent)]
@@ -116,9 +116,13 @@ async fn missing_deliveries(
     }
     let client_id = enrollment::client_of(tx, runbook.device_id).await?;
     let scope = clients::scope(tx, client_id).await?;
+    let stored = secrets::stored_slots(tx, client_id).await?;
     needed.retain(|key| {
-        let ours = manifest.slot(key).is_some_and(|slot| slot.tag == Tag::OurManaged);
-        ours && scope.wants_slot(manifest, key)
+        let ours = manifest.slot(key).filter(|slot| slot.tag == Tag::OurManaged);
+        ours.is_some_and(|slot| {
+            let there = stored.contains(&(manifest.key.clone(), slot.key.clone()));
+            scope.wants_slot(manifest, key) && (slot.required || slot.one_of.is_some() || there)
+        })
     });
     let needed: Vec<&str> = needed.into_iter().collect();
     secrets::missing(tx, runbook.device_id, &step.component_key, &needed).await
@@ -150,13 +154,17 @@ fn turn_has_come(steps: &[Step], index: usize, catalog: &Catalog) -> bool {
     })
 }
 
-/// The offer to push now: one that the device was offered and may not have got, or the first ready step in order. One
-/// automatic attempt at a time. `sent` are the attempts that this link has carried already.
-pub async fn next_offer(
-    app: &App,
-    device: &Device,
-    sent: &BTreeSet<AttemptId>,
-) -> Result<Option<Offer>, Failure> {
+/// Attempts that a link knows about: those it carried, and those that the device said it has in its journal.
+#[derive(Clone, Debug, Default)]
+pub struct Carried {
+    pub sent: BTreeSet<AttemptId>,
+    pub in_journal: BTreeSet<AttemptId>,
+}
+
+/// The offer to push now. One automatic attempt at a time, and an attempt keeps its id until the device said how it
+/// ended: an offer that was lost, ran out or may have been, is made again under the same id, so that the device can tell
+/// it from a new one. Only then the first ready step in order.
+pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result<Option<Offer>, Failure> {
     let mut tx = app.db.read().await?;
     let Some(runbook) = store::of_device(&mut tx, device.id).await? else { return Ok(None) };
     if !store::has_open_step(&mut tx, runbook.id).await? {
@@ -165,53 +173,41 @@ pub async fn next_offer(
     drop(tx);
     let mut tx = app.db.write().await?;
     let now = app.now();
-    for step in store::steps(&mut tx, runbook.id).await? {
-        match (step.attempt_state, step.attempt_id) {
-            (Some(AttemptState::Running), _) => return Ok(None),
-            (Some(AttemptState::Offered), Some(attempt_id)) => {
-                let expires = step.offered_at.unwrap_or(now).after(OFFER_TTL);
-                if now > expires.after(OFFER_GRACE) {
-                    store::end_attempt(
-                        &mut tx,
-                        attempt_id,
-                        AttemptState::Offered,
-                        AttemptState::Expired,
-                        now,
-                    )
-                    .await?;
-                    store::move_step(&mut tx, step.id, StepState::Offered, StepState::Ready, None, now)
-                        .await?;
-                    tx.commit().await?;
-                    return Box::pin(next_offer(app, device, sent)).await;
-                }
-                if sent.contains(&attempt_id) {
-                    return Ok(None);
-                }
-                let params = params_of(&mut tx, device, &step.component_key).await?;
-                return Ok(Some(offer(&runbook, &step, attempt_id, expires.since(now), params)));
-            }
-            _ => {}
-        }
+    if !enrollment::is_enrolled(&mut tx, device.id).await? {
+        return Ok(None);
     }
     let steps = store::steps(&mut tx, runbook.id).await?;
-    let Some(step) = steps.iter().find(|step| step.kind == StepKind::Auto && step.state == StepState::Ready)
-    else {
-        return Ok(None);
-    };
+    for step in &steps {
+        let (Some(state), Some(attempt_id)) = (step.attempt_state, step.attempt_id) else { continue };
+        if !matches!(state, AttemptState::Offered | AttemptState::Running) {
+            continue;
+        }
+        let over = state == AttemptState::Offered && step.expires_at.is_some_and(|expires| now >= expires);
+        let known = carried.in_journal.contains(&attempt_id) || (carried.sent.contains(&attempt_id) && !over);
+        if known {
+            return Ok(None);
+        }
+        store::offer_again(&mut tx, attempt_id, now.after(OFFER_TTL)).await?;
+        let params = params_of(&mut tx, device, &step.component_key).await?;
+        tx.commit().await?;
+        return Ok(Some(offer(&runbook, step, attempt_id, params)));
+    }
+    let ready = |step: &&Step| step.kind == StepKind::Auto && step.state == StepState::Ready;
+    let Some(step) = steps.iter().find(ready) else { return Ok(None) };
     let attempt_id = AttemptId::new(&*app.clock, &*app.random);
     if store::move_step(&mut tx, step.id, StepState::Ready, StepState::Offered, None, now).await? != 1 {
         return Ok(None);
     }
     store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL)).await?;
+    let params = params_of(&mut tx, device, &step.component_key).await?;
     let entry = Entry::new(now, Who::job("runbook"), Action::StepOffered)
         .client(device.client_id)
         .device(device.id)
         .detail("step", format!("{}/{}", step.component_key, step.step_key))
         .detail("attempt", attempt_id);
-    let params = params_of(&mut tx, device, &step.component_key).await?;
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(Some(offer(&runbook, step, attempt_id, OFFER_TTL, params)))
+    Ok(Some(offer(&runbook, step, attempt_id, params)))
 }
 
 async fn params_of(
@@ -224,13 +220,7 @@ async fn params_of(
     Ok(own.map(|((_, param), value)| (param, value)).collect())
 }
 
-fn offer(
-    runbook: &Runbook,
-    step: &Step,
-    attempt_id: AttemptId,
-    left: Duration,
-    params: BTreeMap<String, String>,
-) -> Offer {
+fn offer(runbook: &Runbook, step: &Step, attempt_id: AttemptId, params: BTreeMap<String, String>) -> Offer {
     Offer {
         attempt_id,
         bundle_digest: runbook.bundle_digest.clone(),
@@ -238,11 +228,11 @@ fn offer(
         step: step.step_key.clone(),
         kind: OfferKind::Run,
         params,
-        expires_in_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        expires_in_ms: u64::try_from(OFFER_TTL.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
-/// A delivery arrived or the scope changed: steps that waited may be ready.
+/// Something arrived on the device or was decided: steps that waited may be ready.
 pub async fn wake_waiting(app: &App, tx: &mut Tx, device_id: DeviceId) -> Result<(), Failure> {
     let Some(runbook) = store::of_device(tx, device_id).await? else { return Ok(()) };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(()) };
@@ -269,6 +259,10 @@ pub async fn apply_started(
 
 pub async fn apply_output(tx: &mut Tx, device_id: DeviceId, chunk: &OutputChunk) -> Result<(), ApplyError> {
     step_of(tx, device_id, chunk.attempt_id).await?;
+    let kept = u64::try_from(store::output_size(tx, chunk.attempt_id).await?).unwrap_or(u64::MAX);
+    if kept > MAX_OUTPUT {
+        return Err(ApplyError::TooMuchOutput);
+    }
     store::insert_output(tx, chunk).await?;
     Ok(())
 }

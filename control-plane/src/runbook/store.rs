@@ -59,7 +59,7 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
     on!(tx, conn => sqlx::query_as(
         "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
          steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
-         attempts.offered_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
+         attempts.offered_at, attempts.expires_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
          attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
          (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
          ORDER BY latest.number DESC LIMIT 1) \
@@ -73,7 +73,7 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
 /// Whether there may be something to offer: looked at before the write lock is taken.
 pub async fn has_open_step(tx: &mut Tx, runbook_id: RunbookId) -> Result<bool, sqlx::Error> {
     let count: i64 = on!(tx, conn => sqlx::query_scalar(
-        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND state IN ('ready', 'offered')",
+        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND state IN ('ready', 'offered', 'running')",
     )
     .bind(runbook_id)
     .fetch_one(conn)
@@ -163,6 +163,16 @@ pub async fn step_of_attempt(
     .await)
 }
 
+/// Gives an offer that is made again its time.
+pub async fn offer_again(tx: &mut Tx, id: AttemptId, expires: Timestamp) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE attempts SET expires_at = $2 WHERE id = $1 AND state IN ('offered', 'running')")
+        .bind(id)
+        .bind(expires)
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
 pub async fn start_attempt(tx: &mut Tx, id: AttemptId, now: Timestamp) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE attempts SET state = 'running', running_at = $2 WHERE id = $1 AND state = 'offered'",
@@ -172,23 +182,6 @@ pub async fn start_attempt(tx: &mut Tx, id: AttemptId, now: Timestamp) -> Result
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))
-}
-
-pub async fn end_attempt(
-    tx: &mut Tx,
-    id: AttemptId,
-    from: AttemptState,
-    to: AttemptState,
-    now: Timestamp,
-) -> Result<u64, sqlx::Error> {
-    on!(tx, conn => sqlx::query("UPDATE attempts SET state = $3, ended_at = $4 WHERE id = $1 AND state = $2")
-        .bind(id)
-        .bind(from)
-        .bind(to)
-        .bind(now)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected()))
 }
 
 /// Closes an attempt with what the device says of it.
@@ -228,6 +221,16 @@ pub async fn insert_output(tx: &mut Tx, chunk: &OutputChunk) -> Result<(), sqlx:
     .execute(conn)
     .await
     .map(|_| ()))
+}
+
+/// Bytes of output that are kept of an attempt.
+pub async fn output_size(tx: &mut Tx, id: AttemptId) -> Result<i64, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT CAST(coalesce(sum(length(text)), 0) AS BIGINT) FROM attempt_output WHERE attempt_id = $1",
+    )
+    .bind(id)
+    .fetch_one(conn)
+    .await)
 }
 
 pub async fn output(tx: &mut Tx, id: AttemptId) -> Result<Vec<String>, sqlx::Error> {

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rcgen::SigningKey as _;
@@ -10,9 +9,9 @@ use shared::secret::Secret;
 use shared::time::Clock as _;
 
 use super::{
-    ApplyError, AttemptState, Step, StepState, apply_ended, apply_offer_refused, apply_output, apply_started,
-    confirm_manual, ensure, mark, next_offer, of_device, output, progress, retry, skip, steps, tail,
-    wake_waiting,
+    ApplyError, AttemptState, Carried, Step, StepState, apply_ended, apply_offer_refused, apply_output,
+    apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, retry, skip, steps,
+    tail, wake_waiting,
 };
 use crate::db::Tx;
 use crate::db::testing::on_both;
@@ -24,7 +23,7 @@ struct Running {
     fixture: Fixture,
     device: Device,
     keys: TestDevice,
-    sent: BTreeSet<AttemptId>,
+    carried: Carried,
 }
 
 impl Running {
@@ -41,12 +40,12 @@ impl Running {
         let device = get_device(&mut tx, device_id).await.unwrap();
         ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
         tx.commit().await.unwrap();
-        Self { fixture, device, keys, sent: BTreeSet::new() }
+        Self { fixture, device, keys, carried: Carried::default() }
     }
 
     async fn offer(&mut self) -> Option<Offer> {
-        let offer = next_offer(&self.fixture.app, &self.device, &self.sent).await.unwrap();
-        self.sent.extend(offer.as_ref().map(|offer| offer.attempt_id));
+        let offer = next_offer(&self.fixture.app, &self.device, &self.carried).await.unwrap();
+        self.carried.sent.extend(offer.as_ref().map(|offer| offer.attempt_id));
         offer
     }
 
@@ -92,7 +91,10 @@ impl Running {
         receipt.signature = self.keys.tls.sign(&receipt.signed_bytes(app.board_id, self.device.id)).unwrap();
         let mut tx = self.tx().await;
         let (board, device) = (app.board_id, self.device.id);
-        secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now()).await.unwrap();
+        secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now())
+            .await
+            .unwrap()
+            .unwrap();
         wake_waiting(app, &mut tx, device).await.unwrap();
         tx.commit().await.unwrap();
     }
@@ -130,21 +132,31 @@ async fn steps_come_in_the_order_of_dependencies_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_new_link_gets_the_same_offer_again_and_an_old_one_expires() {
+async fn an_offer_is_made_again_under_the_same_id_until_the_device_says_how_it_ended() {
     on_both(|db| async move {
         let mut running = Running::new(db).await;
         let first = running.offer().await.unwrap();
-        running.sent.clear();
-        let again = running.offer().await.unwrap();
-        assert_eq!(again.attempt_id, first.attempt_id);
-        running.fixture.clock.advance(Duration::from_secs(300));
-        running.sent.clear();
-        let later = running.offer().await.unwrap();
-        assert_eq!((later.attempt_id, later.expires_in_ms), (first.attempt_id, 300_000));
+        assert!(running.offer().await.is_none(), "this link carried it");
+        running.carried.sent.clear();
+        assert_eq!(running.offer().await.unwrap(), first, "a new link carries it again");
         running.fixture.clock.advance(Duration::from_secs(7 * 24 * 3600));
-        let fresh = running.offer().await.unwrap();
-        assert_ne!(fresh.attempt_id, first.attempt_id, "last week's offer is void");
-        assert_eq!(fresh.expires_in_ms, 600_000);
+        assert_eq!(running.offer().await.unwrap(), first, "its time was over; the time left is whole again");
+        assert!(running.offer().await.is_none());
+
+        // The device has it in its journal: it is under way there, however long ago it was offered.
+        running.carried.sent.clear();
+        running.carried.in_journal.insert(first.attempt_id);
+        running.fixture.clock.advance(Duration::from_secs(7 * 24 * 3600));
+        assert!(running.offer().await.is_none());
+        let mut tx = running.tx().await;
+        apply_started(&running.fixture.app, &mut tx, running.device.id, first.attempt_id).await.unwrap();
+        tx.commit().await.unwrap();
+
+        // A repaired device doesn't know the attempt that the board believes to be running.
+        running.carried = Carried::default();
+        assert_eq!(running.offer().await.unwrap(), first);
+        running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
+        assert_ne!(running.offer().await.unwrap().attempt_id, first.attempt_id);
     })
     .await;
 }
@@ -297,7 +309,7 @@ async fn with_manual_steps(db: crate::db::Db) -> Running {
     let device = get_device(&mut tx, device_id).await.unwrap();
     ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
     tx.commit().await.unwrap();
-    Running { fixture, device, keys, sent: BTreeSet::new() }
+    Running { fixture, device, keys, carried: Carried::default() }
 }
 
 impl Running {
@@ -310,7 +322,8 @@ impl Running {
             observed_at: self.fixture.clock.now(),
         };
         let mut tx = self.tx().await;
-        crate::inventory::apply(&mut tx, self.device.id, &[], &[report]).await.unwrap();
+        let now = self.fixture.app.now();
+        crate::inventory::apply(&mut tx, self.device.id, &[], &[report], now).await.unwrap();
         confirm_manual(&self.fixture.app, &mut tx, &self.device).await.unwrap();
         tx.commit().await.unwrap();
         self.fixture.clock.advance(Duration::from_secs(1));

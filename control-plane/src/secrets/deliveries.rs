@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::crypto::{DeliveryContext, SealingPublicKey, seal_delivery, verify_p256};
 use shared::ids::{BoardId, ClientId, DeliveryId, DeviceId, SlotId};
-use shared::protocol::link::{Deliver, Receipt};
+use shared::protocol::link::{Deliver, HeldSecret, Receipt};
 use shared::text_enum;
 use shared::time::Timestamp;
 
@@ -65,6 +65,29 @@ pub async fn for_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Delivery
     Ok(newest)
 }
 
+/// Compares with what a device says that it holds: what it lost (a new disk, a fresh agent) is delivered again, and so is
+/// what it refused before.
+pub async fn reconcile(tx: &mut Tx, device_id: DeviceId, held: &[HeldSecret]) -> Result<(), sqlx::Error> {
+    for delivery in for_device(tx, device_id).await? {
+        let holds = held.iter().any(|secret| {
+            secret.component == delivery.component_key
+                && secret.slot == delivery.slot_key
+                && i64::try_from(secret.version).is_ok_and(|version| version >= delivery.version)
+        });
+        match delivery.state {
+            DeliveryState::Receipted if !holds => {
+                store::deliver_again(tx, delivery.id, delivery.state).await?
+            }
+            DeliveryState::Refused => store::deliver_again(tx, delivery.id, delivery.state).await?,
+            DeliveryState::Receipted
+            | DeliveryState::Pending
+            | DeliveryState::Sent
+            | DeliveryState::Superseded => {}
+        }
+    }
+    Ok(())
+}
+
 /// Which of these slots of a component have no receipt for the latest stored version, as names for a person.
 pub async fn missing(
     tx: &mut Tx,
@@ -108,6 +131,8 @@ pub async fn seal(
         .detail("delivery", delivery.id)
         .detail("version", version);
     let seq = audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    let mut tx = app.db.write().await?;
     store::set_decrypt(&mut tx, delivery.id, i64::try_from(seq).unwrap_or(0)).await?;
     tx.commit().await?;
 
@@ -155,8 +180,8 @@ impl From<sqlx::Error> for ReceiptError {
     }
 }
 
-/// Takes a receipt: checks the device's signature, closes the delivery, and joins the audit log as an entry that points
-/// at its decrypt. The same receipt again changes nothing.
+/// Takes a receipt: checks the device's signature and closes the delivery. Gives the audit entry, which points at the
+/// decrypt, for the caller to append last. The same receipt again changes nothing.
 pub async fn apply_receipt(
     tx: &mut Tx,
     board_id: BoardId,
@@ -164,7 +189,7 @@ pub async fn apply_receipt(
     receipt: &Receipt,
     address: &str,
     now: Timestamp,
-) -> Result<(), ReceiptError> {
+) -> Result<Option<Entry>, ReceiptError> {
     let delivery = store::delivery(tx, device_id, receipt.delivery_id).await?.ok_or(ReceiptError::Unknown)?;
     if delivery.component_key != receipt.component
         || delivery.slot_key != receipt.slot
@@ -177,7 +202,7 @@ pub async fn apply_receipt(
         .map_err(|_| ReceiptError::Signature)?;
     let text = serde_json::to_string(receipt).map_err(|error| SecretError::Audit(error.into()))?;
     if store::mark_receipted(tx, delivery.id, &text, now).await? != 1 {
-        return Ok(());
+        return Ok(None);
     }
     let decrypt = store::decrypt_of(tx, delivery.id).await?.unwrap_or(0);
     let entry = Entry::new(now, Who::device(device_id, address), Action::DeliveryReceipt)
@@ -187,8 +212,7 @@ pub async fn apply_receipt(
         .detail("delivery", delivery.id)
         .detail("decrypt", decrypt)
         .detail("receipt", text);
-    audit::append(tx, &entry).await.map_err(SecretError::from)?;
-    Ok(())
+    Ok(Some(entry))
 }
 
 /// The device refused a delivery and said why.

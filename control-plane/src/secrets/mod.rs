@@ -20,7 +20,8 @@ use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
 pub use deliveries::{
-    Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan, seal,
+    Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan,
+    reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
 
@@ -48,6 +49,8 @@ pub enum SecretError {
     NotLatest(&'static str),
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
+    #[error("Somebody else stored a value for this slot at the same moment. Look at the page and try again.")]
+    Raced,
     #[error("the value can't be sealed to this device's key")]
     Seal,
     #[error(transparent)]
@@ -63,6 +66,7 @@ impl From<SecretError> for Failure {
                 Self::invalid("secret", "The secret was not saved", error.to_string())
             }
             SecretError::Purged => Self::conflict("purged", "This client was purged", error.to_string()),
+            SecretError::Raced => Self::conflict("raced", "Stored at the same moment", error.to_string()),
             SecretError::Database(error) => error.into(),
             SecretError::Audit(error) => error.into(),
             SecretError::NotLatest(_) | SecretError::Envelope(_) | SecretError::Seal => Self::internal(error),
@@ -109,7 +113,9 @@ pub async fn put(
     let place = Place { client_id: client.id, slot_id: slot.id, version };
     let key = app.root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, app.root.version, place, value.expose().as_bytes(), &*app.random)?;
-    store::upsert(&mut tx, place, &sealed, app.now()).await?;
+    if store::upsert(&mut tx, place, &sealed, app.now()).await? != 1 {
+        return Err(SecretError::Raced);
+    }
     for device in store::devices_of(&mut tx, client.id).await? {
         plan(app, &mut tx, device).await?;
     }

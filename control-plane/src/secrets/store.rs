@@ -13,13 +13,14 @@ pub async fn version(tx: &mut Tx, client_id: ClientId, slot_id: SlotId) -> Resul
         .await)
 }
 
-pub async fn upsert(tx: &mut Tx, place: Place, envelope: &[u8], now: Timestamp) -> Result<(), sqlx::Error> {
+/// Stores the version after the last; no row when somebody else stored it first.
+pub async fn upsert(tx: &mut Tx, place: Place, envelope: &[u8], now: Timestamp) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO client_credentials \
          (client_id, slot_id, tag, version, encrypted_value, created_at, last_rotated_at) \
          VALUES ($1, $2, 'our-managed', $3, $4, $5, $5) \
          ON CONFLICT (client_id, slot_id) DO UPDATE \
-         SET version = $3, encrypted_value = $4, last_rotated_at = $5",
+         SET version = $3, encrypted_value = $4, last_rotated_at = $5 WHERE client_credentials.version = $3 - 1",
     )
     .bind(place.client_id)
     .bind(place.slot_id)
@@ -28,7 +29,7 @@ pub async fn upsert(tx: &mut Tx, place: Place, envelope: &[u8], now: Timestamp) 
     .bind(now)
     .execute(conn)
     .await
-    .map(|_| ()))
+    .map(|done| done.rows_affected()))
 }
 
 pub async fn envelope(tx: &mut Tx, place: Place) -> Result<Option<Vec<u8>>, sqlx::Error> {
@@ -175,6 +176,18 @@ pub async fn tls_spki(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>
     .bind(device_id)
     .fetch_optional(conn)
     .await)
+}
+
+/// Makes a closed delivery one to send.
+pub async fn deliver_again(tx: &mut Tx, id: DeliveryId, from: DeliveryState) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = 'pending', receipt = NULL, receipt_at = NULL WHERE id = $1 AND state = $2",
+    )
+    .bind(id)
+    .bind(from)
+    .execute(conn)
+    .await
+    .map(|_| ()))
 }
 
 pub async fn mark_sent(tx: &mut Tx, id: DeliveryId, expires: Timestamp) -> Result<u64, sqlx::Error> {

@@ -1,7 +1,7 @@
 use rcgen::SigningKey as _;
 use shared::crypto::{DeliveryContext, open_delivery};
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::link::{Deliver, Receipt};
+use shared::protocol::link::{Deliver, HeldSecret, Receipt};
 use shared::random::SystemRandom;
 use shared::secret::Secret;
 use shared::time::Clock as _;
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{
     DeliveryState, EnvelopeError, Place, ReceiptError, SecretError, apply_receipt, apply_refusal, envelope,
-    for_device, open, plan, put, seal, store,
+    for_device, open, plan, put, reconcile, seal, store,
 };
 use crate::audit::{self, Action};
 use crate::db::testing::on_both;
@@ -89,7 +89,19 @@ async fn an_older_envelope_put_back_is_not_opened() {
             .unwrap();
         assert_eq!(version, 2);
         let mut tx = fixture.app.db.write().await.unwrap();
-        store::upsert(&mut tx, place, &sealed, fixture.app.now()).await.unwrap();
+        assert_eq!(
+            store::upsert(&mut tx, place, &sealed, fixture.app.now()).await.unwrap(),
+            0,
+            "no version twice"
+        );
+        let back = "UPDATE client_credentials SET version = 1, encrypted_value = ";
+        let hex = shared::crypto::hex(&sealed);
+        let value = match &tx {
+            crate::db::Tx::Sqlite(_) => format!("x'{hex}'"),
+            crate::db::Tx::Postgres(_) => format!("'\\x{hex}'"),
+        };
+        on!(&mut tx, conn => conn.execute(AssertSqlSafe(format!("{back}{value}"))).await.map(|_| ()))
+            .unwrap();
         let refused = open(&fixture.app, &mut tx, place).await;
         assert!(matches!(refused, Err(SecretError::NotLatest(_))));
     })
@@ -144,7 +156,10 @@ fn receipt(fixture: &Fixture, device: &TestDevice, device_id: DeviceId, frame: &
 async fn apply(fixture: &Fixture, device_id: DeviceId, receipt: &Receipt) -> Result<(), ReceiptError> {
     let mut tx = fixture.app.db.write().await.unwrap();
     let board = fixture.app.board_id;
-    apply_receipt(&mut tx, board, device_id, receipt, "192.0.2.17", fixture.app.now()).await?;
+    let entry = apply_receipt(&mut tx, board, device_id, receipt, "192.0.2.17", fixture.app.now()).await?;
+    if let Some(entry) = entry {
+        audit::append(&mut tx, &entry).await.unwrap();
+    }
     tx.commit().await.unwrap();
     Ok(())
 }
@@ -247,6 +262,38 @@ async fn nothing_is_decrypted_when_the_audit_log_cannot_be_written() {
         assert!(matches!(refused, Err(SecretError::Audit(_))));
         let mut tx = fixture.app.db.read().await.unwrap();
         assert_eq!(for_device(&mut tx, device_id).await.unwrap()[0].state, DeliveryState::Pending);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_device_lost_or_refused_is_delivered_again() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (device, device_id, _, frame) = sent(&fixture).await;
+        apply(&fixture, device_id, &receipt(&fixture, &device, device_id, &frame)).await.unwrap();
+        let state = |held: Vec<HeldSecret>| {
+            let db = fixture.app.db.clone();
+            async move {
+                let mut tx = db.write().await.unwrap();
+                reconcile(&mut tx, device_id, &held).await.unwrap();
+                tx.commit().await.unwrap();
+                let mut tx = db.read().await.unwrap();
+                for_device(&mut tx, device_id).await.unwrap()[0].state
+            }
+        };
+        let held = HeldSecret { component: "tool".into(), slot: "OUR_KEY".into(), version: 1 };
+        assert_eq!(state(vec![held.clone()]).await, DeliveryState::Receipted);
+        assert_eq!(state(Vec::new()).await, DeliveryState::Pending, "a fresh agent has nothing");
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let again = for_device(&mut tx, device_id).await.unwrap().remove(0);
+        drop(tx);
+        seal(&fixture.app, &again, "digest").await.unwrap().unwrap();
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let now = fixture.app.now();
+        apply_refusal(&mut tx, device_id, again.id, "no such slot", "192.0.2.17", now).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(state(vec![held]).await, DeliveryState::Pending, "each link tries what was refused");
     })
     .await;
 }

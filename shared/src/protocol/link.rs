@@ -126,11 +126,17 @@ pub enum ReportBody {
     OfferRefused {
         attempt_id: AttemptId,
         reason: String,
+        /// It may go well another time: nothing was decided about the step.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        passing: bool,
     },
     Receipt(Receipt),
     DeliveryRefused {
         delivery_id: DeliveryId,
         reason: String,
+        /// It may go well another time: the same delivery can be sent again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        passing: bool,
     },
     Inventory {
         components: Vec<ComponentReport>,
