@@ -1,6 +1,6 @@
 //! The wizard: client, package, integrations; then the secrets page. Saved at each page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::access::Visitor;
 use crate::app::App;
-use crate::catalog::{self, Catalog, tiers::with_dependencies};
+use crate::catalog::{self, Catalog};
 use crate::error::Failure;
 use crate::pages::{Page, PageFailure, page, status};
 use crate::web::{FieldError, Section};
@@ -200,9 +200,8 @@ async fn integrations_view(
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     let mut components = Vec::new();
     if let Some(catalog) = &catalog {
-        let needed_by = with_dependencies(&chosen.components, &catalog.manifests);
         for manifest in catalog.manifests.values() {
-            components.push(choice(manifest, &client, chosen, catalog, &needed_by));
+            components.push(choice(manifest, &client, chosen, catalog));
         }
     }
     Ok(IntegrationsPage {
@@ -213,13 +212,7 @@ async fn integrations_view(
     })
 }
 
-fn choice(
-    manifest: &Manifest,
-    client: &Client,
-    chosen: &Scope,
-    catalog: &Catalog,
-    needed_by: &BTreeMap<String, BTreeSet<String>>,
-) -> ComponentChoice {
+fn choice(manifest: &Manifest, client: &Client, chosen: &Scope, catalog: &Catalog) -> ComponentChoice {
     let steps = |kind| {
         u32::try_from(manifest.steps.iter().filter(|step| step.kind == kind).count()).unwrap_or(u32::MAX)
     };
@@ -249,7 +242,12 @@ fn choice(
         summary: manifest.summary.clone(),
         checked: chosen.components.contains(&manifest.key),
         always: catalog.tiers.always().contains(manifest.key.as_str()),
-        needs: needed_by.get(&manifest.key).into_iter().flatten().map(|key| catalog.name_of(key)).collect(),
+        needs: catalog
+            .manifests
+            .values()
+            .filter(|other| other.depends_on.contains(&manifest.key))
+            .map(|other| other.name.clone())
+            .collect(),
         ours: alone(Tag::OurManaged).map(|slot| slot.name.clone()).collect(),
         theirs: alone(Tag::ClientSupplied).map(|slot| (slot.name.clone(), hint(slot))).collect(),
         groups,
