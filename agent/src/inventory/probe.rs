@@ -173,7 +173,9 @@ impl<'a> Prober<'a> {
         let probe = format!("claude_mcp {name}");
         match said.ended {
             Ok(Ended::Exited(0)) => {
-                Seen { probe, presence: Presence::Present, version: None, saw: short(&said.text) }
+                let status = said.text.lines().find_map(|line| line.trim().strip_prefix("Status:"));
+                let saw = short(status.unwrap_or(&said.text).trim());
+                Seen { probe, presence: Presence::Present, version: None, saw }
             }
             Ok(Ended::Exited(_)) => said.not_there(probe),
             Ok(Ended::Signalled(_) | Ended::TimedOut | Ended::Stopped) | Err(_) => said.unknown(probe),

@@ -11,6 +11,8 @@ pub struct AuditPage {
     pub entries: Vec<AuditRow>,
     /// Address of the next page back in time.
     pub older: Option<String>,
+    /// Whether the chain holds.
+    pub holds: bool,
     /// How far the chain was checked, as a sentence.
     pub verified: String,
 }

@@ -18,7 +18,9 @@ pub struct AuditQuery {
 pub async fn audit_page(State(app): State<App>, visitor: Visitor, Query(query): Query<AuditQuery>) -> Page {
     let mut tx = app.db.read().await?;
     let stored = super::page(&mut tx, query.before, ROWS).await?;
-    let verified = match verify(&mut tx).await? {
+    let verdict = verify(&mut tx).await?;
+    let holds = matches!(verdict, Verdict::Holds { .. });
+    let verified = match verdict {
         Verdict::Holds { entries } => {
             format!("The chain holds: all {entries} entries were checked for this page.")
         }
@@ -33,6 +35,7 @@ pub async fn audit_page(State(app): State<App>, visitor: Visitor, Query(query): 
         shell: visitor.shell(Section::Audit),
         entries: stored.into_iter().map(|stored| row(stored, &visitor)).collect(),
         older,
+        holds,
         verified,
     })
 }

@@ -192,14 +192,14 @@ fn slot_row(
                     let state =
                         if devices > 0 && latest == devices { RowState::Done } else { RowState::Waiting };
                     let word = if latest > 0 { "present" } else { "stored" };
-                    (
-                        state,
-                        word,
-                        format!(
+                    let sentence = match devices {
+                        0 => format!("Version {version}, encrypted here. No Mac has joined yet."),
+                        _ => format!(
                             "Version {version}, on {latest} of {}.",
                             count(devices as u64, "device", "devices")
                         ),
-                    )
+                    };
+                    (state, word, sentence)
                 }
             };
             SlotRow {

@@ -14,6 +14,8 @@ pub struct RunbookPage {
     pub device_name: String,
     /// Address of the live fragment: /devices/ID/runbook/events
     pub events: String,
+    /// Where to POST a `reason` to end the device's enrollment.
+    pub revoke: Option<String>,
     pub fragment: RunbookFragment,
 }
 

@@ -7,11 +7,11 @@ use shared::ids::{AttemptId, DeviceId, StepId};
 use super::lines::fragment;
 use super::views::{OutputPage, RunbookPage};
 use super::{mark, of_device, output, retry, skip, steps};
-use crate::access::Visitor;
+use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::clients::{self, views::ClientRef};
 use crate::db::Tx;
-use crate::enrollment::{Device, get_device};
+use crate::enrollment::{Device, DeviceState, get_device};
 use crate::error::Failure;
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
@@ -23,7 +23,9 @@ pub async fn runbook_page(State(app): State<App>, visitor: Visitor, Path(id): Pa
     let device = get_device(&mut tx, id).await?;
     let client = client_ref(&mut tx, &device).await?;
     let fragment = fragment(&app, &mut tx, &device, &visitor).await?;
+    let may_revoke = visitor.can(Role::Consultant) && device.state != DeviceState::Revoked;
     page(&RunbookPage {
+        revoke: may_revoke.then(|| format!("/devices/{id}/revoke")),
         shell: visitor.shell(Section::Clients),
         client,
         device_name: device.name,

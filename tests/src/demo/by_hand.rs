@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{Stage, say};
 use crate::consultant::JoinCommand;
+use crate::process::program;
 
 /// Plays the Mac until Ctrl-C.
 pub async fn by_hand(mut stage: Stage) -> anyhow::Result<()> {
@@ -16,7 +17,7 @@ pub async fn by_hand(mut stage: Stage) -> anyhow::Result<()> {
     say("A board is running, and this terminal is a Mac at a client's office.");
     say("");
     say(format!("  1. Sign in here (the link works once):  {console}{}", stage.board.welcome));
-    say("  2. Make a client, choose the skill pack, enter any licence of 8 characters or more.");
+    say("  2. Make a client, choose a package and what goes with it, enter our secrets.");
     say("  3. On the client's page, make a join code, and paste its command here.");
     say("");
     let mut input = BufReader::new(tokio::io::stdin()).lines();
@@ -43,7 +44,10 @@ pub async fn by_hand(mut stage: Stage) -> anyhow::Result<()> {
         return Ok(());
     }
     stage.agent.start()?;
+    let data = stage.agent.data.display();
     say("The agent runs. Watch the runbook in the page; what happens here is below. End with Ctrl-C.");
+    say("When the page asks you to paste on the Mac, do it in another terminal:");
+    say(format!("  {} paste COMPONENT/SLOT --data {data}", program("board-agent")?.display()));
     tokio::select! {
         done = follow(&stage) => done?,
         done = tokio::signal::ctrl_c() => done?,
