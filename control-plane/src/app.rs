@@ -1,5 +1,6 @@
 //! All that a request may touch.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shared::ids::BoardId;
@@ -25,6 +26,8 @@ pub struct Parts {
     pub ca_spki: Vec<u8>,
     /// `https://host:port` that agents dial, for the join command.
     pub agents_url: String,
+    /// The proxy that speaks TLS before the console: it is believed about who connects to it.
+    pub proxy: Option<IpAddr>,
     pub jobs: Jobs,
     pub links: Links,
 }

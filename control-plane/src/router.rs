@@ -1,13 +1,13 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Html};
 use axum_extra::extract::CookieJar;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -124,7 +124,7 @@ async fn gate(
     let refuse = |failure: Failure| {
         if json { failure.into_response() } else { PageFailure::from(failure).into_response() }
     };
-    let visitor = match visitor(&app, address, &jar).await {
+    let visitor = match visitor(&app, Browser::of(&app, address, request.headers()), &jar).await {
         Ok(visitor) => visitor,
         Err(error) => return refuse(error.into()),
     };
@@ -159,7 +159,30 @@ fn framed(mut response: Response, visitor: &Visitor) -> Response {
     }
 }
 
-async fn visitor(app: &App, address: SocketAddr, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
+/// Where a request came from. The proxy that the operator named is believed about it, nobody else.
+struct Browser {
+    address: String,
+    secure: bool,
+}
+
+impl Browser {
+    fn of(app: &App, peer: SocketAddr, headers: &HeaderMap) -> Self {
+        if app.proxy != Some(peer.ip()) {
+            return Self { address: peer.ip().to_string(), secure: false };
+        }
+        let last = |name: &str| {
+            let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+            value.rsplit(',').next().map(|last| last.trim().to_owned())
+        };
+        let forwarded = last("x-forwarded-for").filter(|text| text.parse::<IpAddr>().is_ok());
+        Self {
+            address: forwarded.unwrap_or_else(|| peer.ip().to_string()),
+            secure: last("x-forwarded-proto").as_deref() == Some("https"),
+        }
+    }
+}
+
+async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
     let cookie = jar.get(access::web::COOKIE);
     let user = match cookie {
         Some(cookie) => access::user_of(app, cookie.value()).await?,
@@ -173,7 +196,7 @@ async fn visitor(app: &App, address: SocketAddr, jar: &CookieJar) -> Result<Visi
     } else {
         0
     };
-    Ok(Visitor { user, session, address: address.ip().to_string(), pending, now })
+    Ok(Visitor { user, session, address: browser.address, secure: browser.secure, pending, now })
 }
 
 async fn health(State(app): State<App>) -> Response {

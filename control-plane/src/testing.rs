@@ -1,6 +1,7 @@
 //! What unit tests start from: a board in a database, with a catalog, a user, and devices that speak for themselves.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +91,9 @@ secrets = [{ slot = "OUR_KEY", as = "env" }]
     ),
 ];
 
+/// The proxy that fixtures believe.
+pub const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+
 pub struct Fixture {
     pub app: App,
     pub clock: Arc<ManualClock>,
@@ -106,7 +110,9 @@ impl Fixture {
             board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);
         let app =
-            board::open(db, &provider, "https://agents.test".into(), clock.clone(), random).await.unwrap();
+            board::open(db, &provider, "https://agents.test".into(), Some(PROXY), clock.clone(), random)
+                .await
+                .unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;

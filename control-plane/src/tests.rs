@@ -1,6 +1,6 @@
 //! Tests of the crate as a whole: who may use which route, and which way dependencies point.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::access::{self, Role};
 use crate::db::testing::on_both;
 use crate::jobs::Wake;
 use crate::router::{self, Rule};
-use crate::testing::Fixture;
+use crate::testing::{Fixture, PROXY};
 
 /// A user with one role, signed in; gives the cookie.
 async fn signed_in(fixture: &Fixture, role: Role) -> String {
@@ -110,6 +110,41 @@ async fn forms_from_other_sites_are_refused_and_pages_have_a_strict_policy() {
             (header("cache-control"), header("referrer-policy")),
             ("no-store".into(), "no-referrer".into())
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_named_proxy_is_believed_about_the_browser() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let sign_in = |peer: IpAddr| {
+            let form = "email=consultant%40example.com&password=a+long+test+passphrase";
+            let mut request = Request::builder()
+                .method(Method::POST)
+                .uri("/sign-in")
+                .header(header::HOST, "board.test")
+                .header(header::ORIGIN, "https://board.test")
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header("x-forwarded-for", "203.0.113.5, 192.0.2.44")
+                .header("x-forwarded-proto", "https")
+                .body(Body::from(form))
+                .unwrap();
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 1))));
+            router::console(fixture.app.clone()).oneshot(request)
+        };
+        for (peer, address, secure) in
+            [(PROXY, "192.0.2.44", true), (IpAddr::from([192, 0, 2, 1]), "192.0.2.1", false)]
+        {
+            let answer = sign_in(peer).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+            let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
+            assert_eq!(cookie.contains("Secure"), secure, "{cookie}");
+            assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+            let mut tx = fixture.app.db.read().await.unwrap();
+            let entry = crate::audit::page(&mut tx, None, 1).await.unwrap().remove(0).entry;
+            assert_eq!((entry.action, entry.who.address.as_str()), (crate::audit::Action::SignedIn, address));
+        }
     })
     .await;
 }

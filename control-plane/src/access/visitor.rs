@@ -16,8 +16,10 @@ pub struct Visitor {
     pub user: Option<User>,
     /// Hash of the session's token.
     pub session: Option<Vec<u8>>,
-    /// Address of the peer.
+    /// Where the browser is.
     pub address: String,
+    /// Whether it came over TLS, as the proxy before the console says.
+    pub secure: bool,
     /// Enrollments that wait for a decision.
     pub pending: u32,
     pub now: Timestamp,

@@ -35,7 +35,7 @@ pub async fn sign_in_form(
     Form(form): Form<SignInForm>,
 ) -> Page {
     match sign_in(&app, form.email.trim(), &form.password, &visitor.address).await {
-        Ok(token) => Ok(signed_in(jar, &token)),
+        Ok(token) => Ok(signed_in(&visitor, jar, &token)),
         Err(error @ (AccessError::WrongPassword | AccessError::TooMany)) => {
             let shown = SignInPage {
                 shell: visitor.shell(Section::None),
@@ -75,7 +75,7 @@ pub async fn link_form(
     let email = link_owner(&app, &token).await.map_err(Failure::from)?;
     let error = if form.password.expose() == form.repeat.expose() {
         match accept_link(&app, &token, &form.password, &visitor.address).await {
-            Ok(session) => return Ok(signed_in(jar, &session)),
+            Ok(session) => return Ok(signed_in(&visitor, jar, &session)),
             Err(error @ AccessError::ShortPassword) => FieldError::new("password", error.to_string()),
             Err(error) => return Err(Failure::from(error).into()),
         }
@@ -98,11 +98,12 @@ pub async fn sign_out_form(State(app): State<App>, visitor: Visitor, jar: Cookie
     Ok((jar.remove(Cookie::build(COOKIE).path("/").build()), Redirect::to("/sign-in")).into_response())
 }
 
-fn signed_in(jar: CookieJar, token: &Secret<String>) -> Response {
+fn signed_in(visitor: &Visitor, jar: CookieJar, token: &Secret<String>) -> Response {
     let age = i64::try_from(SESSION_TTL.as_secs()).unwrap_or(0);
     let cookie = Cookie::build((COOKIE, token.expose().clone()))
         .path("/")
         .http_only(true)
+        .secure(visitor.secure)
         .same_site(SameSite::Lax)
         .max_age(time::Duration::seconds(age))
         .build();

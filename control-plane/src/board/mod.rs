@@ -2,6 +2,7 @@
 
 mod store;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shared::crypto::sha256;
@@ -75,6 +76,7 @@ pub async fn open(
     db: Db,
     provider: &FileProvider,
     agents_url: String,
+    proxy: Option<IpAddr>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 ) -> Result<App, BoardError> {
@@ -92,6 +94,7 @@ pub async fn open(
         ca_pin: sha256(&ca_spki),
         ca_spki,
         agents_url,
+        proxy,
         jobs: Jobs::default(),
         links: Links::default(),
     }))

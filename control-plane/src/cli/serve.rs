@@ -36,7 +36,7 @@ pub async fn serve(
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;
     let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
-    let app = board::open(db, &provider, agents_url, clock, random).await?;
+    let app = board::open(db, &provider, agents_url, args.proxy, clock, random).await?;
     say(&format!("Console: http://{}", console.local_addr()?));
     say(&format!("Listening for agents: {agents_address}"));
 
