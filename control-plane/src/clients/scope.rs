@@ -105,6 +105,7 @@ pub async fn choose_package(app: &App, who: Who, id: ClientId, package: &Package
             .detail("components", joined(&scope.components));
         audit::append(&mut tx, &entry).await?;
         tx.commit().await?;
+        app.jobs.wake(Wake::Client(id));
     }
     Ok(())
 }

@@ -59,6 +59,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         carried: Carried::default(),
         deliveries: BTreeMap::new(),
         again: Again::default(),
+        wanted: None,
         scope: None,
     };
     let end = session.serve().await;
@@ -91,6 +92,8 @@ struct Session {
     carried: Carried,
     deliveries: BTreeMap<DeliveryId, Instant>,
     again: Again,
+    /// What the client is to have, as this link last saw it.
+    wanted: Option<clients::Scope>,
     scope: Option<Scope>,
 }
 
@@ -274,21 +277,24 @@ impl Session {
     /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer.
     async fn push(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
-        if runbook::of_device(&mut tx, self.device.id).await?.is_none() {
-            drop(tx);
-            let mut write = self.app.db.write().await?;
-            runbook::ensure(&self.app, &mut write, &self.device).await?;
-            write.commit().await?;
-            tx = self.app.db.read().await?;
+        let wanted = clients::scope(&mut tx, self.device.client_id).await?;
+        let composed = runbook::of_device(&mut tx, self.device.id).await?.is_some();
+        drop(tx);
+        if !composed || self.wanted.as_ref() != Some(&wanted) {
+            let mut tx = self.app.db.write().await?;
+            runbook::ensure(&self.app, &mut tx, &self.device).await?;
+            tx.commit().await?;
+            let mut tx = self.app.db.write().await?;
+            secrets::plan(&self.app, &mut tx, self.device.id).await?;
+            tx.commit().await?;
+            self.wanted = Some(wanted);
         }
+        let mut tx = self.app.db.read().await?;
         let scope = scope(&mut tx, &self.device).await?;
         drop(tx);
         if self.scope.as_ref() != Some(&scope) {
             self.send(&FromBoard::Scope(scope.clone())).await?;
             self.scope = Some(scope.clone());
-            let mut tx = self.app.db.write().await?;
-            secrets::plan(&self.app, &mut tx, self.device.id).await?;
-            tx.commit().await?;
         }
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;

@@ -407,3 +407,66 @@ async fn skipping_wants_a_reason_and_lets_the_rest_go_on() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_changed_scope_adds_steps_and_skips_those_that_left_before_they_began() {
+    on_both(|db| async move {
+        let mut running = Running::new(db).await;
+        let first = running.offer().await.unwrap();
+        let fit = |components: &'static [&'static str]| {
+            let (app, device) = (running.fixture.app.clone(), running.device.clone());
+            async move {
+                let scope = crate::clients::Scope {
+                    components: components.iter().map(|key| (*key).to_owned()).collect(),
+                    ..crate::clients::Scope::default()
+                };
+                crate::clients::choose_scope(&app, Fixture::who(), device.client_id, &scope).await.unwrap();
+                let mut tx = app.db.write().await.unwrap();
+                ensure(&app, &mut tx, &device).await.unwrap();
+                ensure(&app, &mut tx, &device).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+        };
+        fit(&["base"]).await;
+        let states = running.states().await;
+        let expected = [
+            ("base/install".to_owned(), StepState::Offered),
+            ("tool/install".to_owned(), StepState::Skipped),
+            ("tool/configure".to_owned(), StepState::Skipped),
+        ];
+        assert_eq!(states, expected);
+        assert_eq!(running.step("configure").await.note.as_deref(), Some("no longer in the client's scope"));
+        running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
+        assert!(running.offer().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_component_that_comes_later_is_added_at_the_end() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let device = get_device(&mut tx, device_id).await.unwrap();
+        ensure(&fixture.app, &mut tx, &device).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut running = Running { fixture, device, keys, carried: Carried::default() };
+        let first = running.offer().await.unwrap();
+        running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
+        let scope = crate::clients::Scope {
+            components: ["tool".to_owned()].into(),
+            ..crate::clients::Scope::default()
+        };
+        let app = running.fixture.app.clone();
+        crate::clients::choose_scope(&app, Fixture::who(), client, &scope).await.unwrap();
+        let mut tx = running.tx().await;
+        ensure(&app, &mut tx, &running.device).await.unwrap();
+        tx.commit().await.unwrap();
+        let names: Vec<_> = running.states().await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["base/install", "tool/install", "tool/configure"]);
+        assert_eq!(running.offer().await.unwrap().component, "tool");
+    })
+    .await;
+}
