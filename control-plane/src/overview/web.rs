@@ -193,7 +193,7 @@ fn slot_row(
                         if devices > 0 && latest == devices { RowState::Done } else { RowState::Waiting };
                     let word = if latest > 0 { "present" } else { "stored" };
                     let sentence = match devices {
-                        0 => format!("Version {version}, encrypted here. No Mac has joined yet."),
+                        0 => format!("Version {version}, encrypted here. No Mac is enrolled."),
                         _ => format!(
                             "Version {version}, on {latest} of {}.",
                             count(devices as u64, "device", "devices")
@@ -276,7 +276,7 @@ fn sentence(
         return (RowState::NeedsYou, format!("{lacks} not entered yet."));
     }
     if devices == 0 {
-        return (RowState::NeedsYou, "No Mac has joined yet. Make a join code.".into());
+        return (RowState::NeedsYou, "No Mac is enrolled. Make a join code.".into());
     }
     let wrong = installed.iter().filter(|one| one.presence != Presence::Present).count();
     let Some(oldest) = installed.iter().map(|one| one.observed_at).min() else {

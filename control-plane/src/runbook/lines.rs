@@ -151,7 +151,7 @@ async fn step_line(
         StepState::Offered => (RowState::Running, "offered to the device".to_owned()),
         StepState::Running => {
             let since = step.running_at.map_or(0, |at| visitor.now.since(at).as_secs());
-            (RowState::Running, format!("running {since} s · {who}"))
+            (RowState::Running, format!("{since} s so far · {who}"))
         }
         StepState::Succeeded if step.kind == StepKind::Manual => {
             let word = if step.note.is_some() {
