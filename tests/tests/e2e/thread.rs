@@ -110,3 +110,30 @@ async fn a_revoked_device_is_cut_off_at_once() {
     assert!(log.contains("revoked"), "the device says why: {log}");
     agent.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_component_that_comes_into_scope_is_installed_on_a_mac_that_is_on() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.consultant.create_client("Example Client", &["ground"], &[]).await.unwrap();
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    agent.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    let path = format!("/clients/{client}/integrations");
+    let saved =
+        stage.consultant.post(&path, &[("component", "ground"), ("component", "tool")]).await.unwrap();
+    assert_eq!(saved.status.as_u16(), 303, "{}", saved.text);
+    stage.consultant.enter_secrets(&client, |_| VALUE.to_owned()).await.unwrap();
+    let started = std::time::Instant::now();
+    loop {
+        let runbook = stage.consultant.runbook_done(&device, SOON).await.unwrap();
+        if runbook["steps"].as_array().unwrap().len() == 9 {
+            break;
+        }
+        assert!(started.elapsed() < SOON, "the runbook follows the scope: {runbook:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let length = std::fs::read_to_string(agent.home().join("key-length")).unwrap();
+    assert_eq!(length.trim(), VALUE.len().to_string());
+    agent.stop().await.unwrap();
+}
