@@ -1,6 +1,6 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -206,16 +206,24 @@ async fn health(State(app): State<App>) -> Response {
     }
 }
 
-async fn asset(Path(name): Path<String>) -> Response {
+#[derive(serde::Deserialize)]
+struct AssetQuery {
+    #[serde(default)]
+    v: String,
+}
+
+/// Kept for ever under the version that pages name; asked for again under any other address.
+async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>) -> Response {
     match assets::find(&name) {
-        Some(asset) => (
-            [
-                (header::CONTENT_TYPE, asset.content_type),
-                (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-            ],
-            asset.bytes,
-        )
-            .into_response(),
+        Some(asset) => {
+            let caching = if query.v == asset.version() { assets::IMMUTABLE } else { "no-cache" };
+            let headers = [
+                (header::CONTENT_TYPE, asset.content_type.to_owned()),
+                (header::CACHE_CONTROL, caching.to_owned()),
+                (header::ETAG, asset.etag()),
+            ];
+            (headers, asset.bytes).into_response()
+        }
         None => PageFailure::from(Failure::not_found("file")).into_response(),
     }
 }

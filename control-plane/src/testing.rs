@@ -172,15 +172,19 @@ impl Fixture {
 
     /// A device of this client that joined, was approved and proved its key.
     pub async fn enrolled(&self, client: ClientId, hardware_uuid: &str) -> (TestDevice, DeviceId) {
+        let (device, enrolled) = self.enroll(client, hardware_uuid).await;
+        (device, enrolled.device_id)
+    }
+
+    /// The same, with what the board answered to its proof.
+    pub async fn enroll(&self, client: ClientId, hardware_uuid: &str) -> (TestDevice, Enrolled) {
         let device = TestDevice::new(hardware_uuid, self.clock.now());
         let code = self.code(client).await;
         let answer = device.join(&self.app, &code).await.unwrap();
         let typed = device.fingerprint(&self.app, &answer);
-        let device_id = enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed)
-            .await
-            .unwrap();
-        device.prove(&self.app, &answer).await.unwrap();
-        (device, device_id)
+        enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed).await.unwrap();
+        let enrolled = device.prove(&self.app, &answer).await.unwrap();
+        (device, enrolled)
     }
 
     pub async fn our_slot(&self) -> catalog::OurSlot {

@@ -150,6 +150,23 @@ async fn only_the_named_proxy_is_believed_about_the_browser() {
 }
 
 #[tokio::test]
+async fn files_are_kept_for_ever_under_their_version_only() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        for (path, caching) in [
+            (crate::web::assets::href("console.css"), crate::web::assets::IMMUTABLE),
+            ("/static/console.css?v=old".to_owned(), "no-cache"),
+            ("/static/console.css".to_owned(), "no-cache"),
+        ] {
+            let file = ask(&fixture, Method::GET, &path, None, "http://board.test").await;
+            assert_eq!(file.status(), StatusCode::OK, "{path}");
+            assert_eq!(file.headers()["cache-control"], caching, "{path}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_live_page_ends_with_its_session() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;

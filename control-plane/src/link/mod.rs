@@ -8,5 +8,7 @@ mod listener;
 mod reports;
 mod session;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use listener::{ListenerError, serve};

@@ -93,6 +93,10 @@ pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<()
             tracing::warn!(device_id = %device.id, report_id = %report.id, reason, "a report was refused");
             let mut tx = app.db.write().await?;
             store::first_time(&mut tx, report.id, device.id, app.now()).await?;
+            // Output and probes never write the audit log: a device could fill it.
+            if matches!(report.body, ReportBody::Output(_) | ReportBody::Inventory { .. }) {
+                return Ok(tx.commit().await?);
+            }
             let entry = Entry::new(app.now(), Who::device(device.id, address), Action::ReportRefused)
                 .client(device.client_id)
                 .device(device.id)

@@ -19,7 +19,7 @@ use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
 use crate::jobs::Wake;
 use crate::runbook::{self, Carried};
-use crate::secrets::{self, DeliveryState};
+use crate::secrets::{self, DeliveryState, SecretError};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The device's row is looked at again this often, and with it whether there is something to push.
@@ -30,8 +30,11 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A peer that doesn't take a frame in this time is cut off, not buffered without end.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 const SEEN_EVERY: Duration = Duration::from_secs(60);
-/// A sealed delivery without an answer is sealed and sent again after this.
+/// A sealed delivery without an answer, and one that can't be opened here, is tried again after this. Each try is a
+/// decrypt with an entry in the audit log.
 const DELIVERY_RETRY: Duration = Duration::from_secs(600);
+/// One that the device refused for a passing reason.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// Why a link ended, in words for the other side.
 enum End {
@@ -58,7 +61,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         socket,
         carried: Carried::default(),
         deliveries: BTreeMap::new(),
-        again: Again::default(),
+        again: Vec::new(),
         wanted: None,
         scope: None,
     };
@@ -90,18 +93,13 @@ struct Session {
     serial: Vec<u8>,
     /// What this link carried already.
     carried: Carried,
+    /// When each delivery may be tried again.
     deliveries: BTreeMap<DeliveryId, Instant>,
-    again: Again,
+    /// Offers that the device refused for a passing reason: made again at the next look.
+    again: Vec<AttemptId>,
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
-}
-
-/// What the device refused for a passing reason: carried again at the next look.
-#[derive(Default)]
-struct Again {
-    attempts: Vec<AttemptId>,
-    deliveries: Vec<DeliveryId>,
 }
 
 impl Session {
@@ -144,11 +142,8 @@ impl Session {
                 }
                 _ = look.tick() => {
                     self.still_enrolled().await?;
-                    for attempt in self.again.attempts.drain(..) {
+                    for attempt in self.again.drain(..) {
                         self.carried.sent.remove(&attempt);
-                    }
-                    for delivery in self.again.deliveries.drain(..) {
-                        self.deliveries.remove(&delivery);
                     }
                     self.push().await?;
                 }
@@ -256,10 +251,10 @@ impl Session {
     fn note(&mut self, body: &ReportBody) {
         match body {
             ReportBody::OfferRefused { attempt_id, passing: true, .. } => {
-                self.again.attempts.push(*attempt_id)
+                self.again.push(*attempt_id);
             }
             ReportBody::DeliveryRefused { delivery_id, passing: true, .. } => {
-                self.again.deliveries.push(*delivery_id);
+                self.deliveries.insert(*delivery_id, Instant::now() + REFUSED_RETRY);
             }
             ReportBody::AttemptEnded(ended) => {
                 self.carried.in_journal.remove(&ended.attempt_id);
@@ -302,19 +297,21 @@ impl Session {
         drop(tx);
         for delivery in deliveries {
             let open = matches!(delivery.state, DeliveryState::Pending | DeliveryState::Sent);
-            let sent = self.deliveries.get(&delivery.id).is_some_and(|at| at.elapsed() < DELIVERY_RETRY);
-            if !open || sent {
+            let waits = self.deliveries.get(&delivery.id).is_some_and(|again| Instant::now() < *again);
+            if !open || waits {
                 continue;
             }
-            match secrets::seal(&self.app, &delivery, &digest).await {
-                Ok(Some(frame)) => {
-                    self.deliveries.insert(delivery.id, Instant::now());
-                    self.send(&FromBoard::Deliver(frame)).await?;
-                }
+            let sealed = secrets::seal(&self.app, &delivery, &digest).await;
+            if let Err(error @ (SecretError::Database(_) | SecretError::Audit(_))) = sealed {
+                return Err(Failure::from(error).into());
+            }
+            self.deliveries.insert(delivery.id, Instant::now() + DELIVERY_RETRY);
+            match sealed {
+                Ok(Some(frame)) => self.send(&FromBoard::Deliver(frame)).await?,
                 Ok(None) => {}
                 // One secret that can't be opened must not stop the runbook.
                 Err(error) => {
-                    tracing::error!(delivery_id = %delivery.id, %error, "a delivery can't be sealed")
+                    tracing::error!(delivery_id = %delivery.id, %error, "a delivery can't be sealed");
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::inventory;
 use crate::secrets;
 
-/// An offer that the device doesn't take in this time is void.
+/// An offer that the device doesn't take in this time is void there, and is made again.
 const OFFER_TTL: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]

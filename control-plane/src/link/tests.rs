@@ -1,0 +1,99 @@
+use shared::ids::{AttemptId, DeliveryId, ReportId};
+use shared::protocol::inventory::{ComponentReport, Presence};
+use shared::protocol::link::{Report, ReportBody};
+use shared::protocol::steps::{MAX_CHUNK, OutputChunk};
+use shared::random::SystemRandom;
+
+use super::reports::{Origin, apply};
+use crate::audit::{self, Action};
+use crate::db::testing::on_both;
+use crate::enrollment::{Device, get_device, revoke};
+use crate::error::Failure;
+use crate::testing::Fixture;
+
+struct Linked {
+    fixture: Fixture,
+    device: Device,
+    serial: Vec<u8>,
+}
+
+impl Linked {
+    async fn new(db: crate::db::Db) -> Self {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, enrolled) = fixture.enroll(client, "A-UUID").await;
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let device = get_device(&mut tx, enrolled.device_id).await.unwrap();
+        drop(tx);
+        let (_, certificate) = x509_parser::parse_x509_certificate(&enrolled.certificate).unwrap();
+        Self { serial: certificate.raw_serial().to_vec(), fixture, device }
+    }
+
+    async fn report(&self, body: ReportBody) -> Result<(), Failure> {
+        let app = &self.fixture.app;
+        let report = Report { id: ReportId::new(&*app.clock, &SystemRandom), at: app.now(), body };
+        let origin = Origin { device: &self.device, serial: &self.serial, address: "192.0.2.17" };
+        apply(app, &origin, &report).await?;
+        apply(app, &origin, &report).await
+    }
+
+    /// How many reports the audit log says were refused.
+    async fn refused(&self) -> usize {
+        let mut tx = self.fixture.app.db.read().await.unwrap();
+        let entries = audit::page(&mut tx, None, 100).await.unwrap();
+        entries.iter().filter(|stored| stored.entry.action == Action::ReportRefused).count()
+    }
+
+    fn attempt(&self) -> AttemptId {
+        AttemptId::new(&*self.fixture.clock, &SystemRandom)
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_acknowledged_and_recorded_once_but_output_and_probes_never_are() {
+    on_both(|db| async move {
+        let linked = Linked::new(db).await;
+        let chunk =
+            |text: String| ReportBody::Output(OutputChunk { attempt_id: linked.attempt(), seq: 0, text });
+        linked.report(chunk("of an attempt that is not there".into())).await.unwrap();
+        linked.report(chunk("x".repeat(MAX_CHUNK + 1))).await.unwrap();
+        let hostile = ComponentReport {
+            component: "nul\0".into(),
+            presence: Presence::Present,
+            version: Some("x".repeat(5000)),
+            evidence: Vec::new(),
+            observed_at: linked.fixture.app.now(),
+        };
+        linked.report(ReportBody::Inventory { components: vec![hostile], slots: Vec::new() }).await.unwrap();
+        assert_eq!(linked.refused().await, 0, "a device can't fill the audit log with these");
+
+        let reason = "x".repeat(5000);
+        let delivery_id = DeliveryId::new(&*linked.fixture.clock, &SystemRandom);
+        for body in [
+            ReportBody::AttemptStarted { attempt_id: linked.attempt() },
+            ReportBody::DeliveryRefused { delivery_id, reason, passing: false },
+            ReportBody::Unknown,
+        ] {
+            linked.report(body).await.unwrap();
+        }
+        assert_eq!(linked.refused().await, 3, "each once, though each came twice");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reports_of_a_revoked_device_or_another_identity_are_not_applied() {
+    on_both(|db| async move {
+        let mut linked = Linked::new(db).await;
+        let started = || ReportBody::AttemptStarted { attempt_id: linked.attempt() };
+        let right = linked.serial.clone();
+        let body = started();
+        linked.serial = vec![1; 16];
+        assert_eq!(linked.report(body.clone()).await.unwrap_err().public.status, 403);
+        linked.serial = right;
+        linked.report(body.clone()).await.unwrap();
+        revoke(&linked.fixture.app, Fixture::who(), linked.device.id, "It was stolen").await.unwrap();
+        assert_eq!(linked.report(body).await.unwrap_err().public.status, 403);
+    })
+    .await;
+}
