@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
 use shared::problem::Problem;
@@ -31,6 +31,12 @@ pub fn page(view: &impl Template) -> Page {
 
 pub fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Whether a script of ours asks, which reads problem+json and shows what it says in the page.
+pub fn wants_problem(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.contains(shared::problem::CONTENT_TYPE))
 }
 
 fn log(failure: &Failure) {

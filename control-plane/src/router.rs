@@ -32,6 +32,8 @@ pub enum Rule {
     /// Any role.
     SignedIn,
     Consultant,
+    /// This role; and whatever changes something needs a fresh session (`access::step_up`).
+    Fresh(Role),
 }
 
 /// A form of the console: values up to 16 KiB and notes, nothing larger.
@@ -39,7 +41,7 @@ const FORM_LIMIT: usize = 512 * 1024;
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
-    use Rule::{Consultant, Public, SignedIn};
+    use Rule::{Consultant, Fresh, Public, SignedIn};
     vec![
         ("/",                                     Public,     get(overview::web::home)),
         ("/health",                               Public,     get(health)),
@@ -57,7 +59,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
-        ("/enrollments/{id}/approve",             Consultant, post(enrollment::web::approve_form)),
+        ("/enrollments/{id}/approve",             Fresh(Role::Consultant), post(enrollment::web::approve_form)),
         ("/enrollments/{id}/reject",              Consultant, post(enrollment::web::reject_form)),
         ("/devices/{id}/revoke",                  Consultant, post(enrollment::web::revoke_form)),
         ("/devices/{id}/runbook",                 SignedIn,   get(runbook::web::runbook_page)),
@@ -124,7 +126,7 @@ async fn gate(
     let refuse = |failure: Failure| {
         if json { failure.into_response() } else { PageFailure::from(failure).into_response() }
     };
-    let visitor = match visitor(&app, Browser::of(&app, address, request.headers()), &jar).await {
+    let mut visitor = match visitor(&app, Browser::of(&app, address, request.headers()), &jar).await {
         Ok(visitor) => visitor,
         Err(error) => return refuse(error.into()),
     };
@@ -132,6 +134,7 @@ async fn gate(
         Rule::Public => true,
         Rule::SignedIn => visitor.user.is_some(),
         Rule::Consultant => visitor.can(Role::Consultant),
+        Rule::Fresh(role) => visitor.can(role),
     };
     if !allowed {
         return match visitor.user {
@@ -146,6 +149,13 @@ async fn gate(
             )),
             None => Redirect::to("/sign-in").into_response(),
         };
+    }
+    if matches!(rule, Rule::Fresh(_)) && !visitor.fresh && !request.method().is_safe() {
+        request = match access::web::stepped_up(&app, &visitor, request).await {
+            Ok(request) => request,
+            Err(asked) => return framed(asked, &visitor),
+        };
+        visitor.fresh = true;
     }
     request.extensions_mut().insert(visitor.clone());
     framed(next.run(request).await, &visitor)
@@ -184,19 +194,27 @@ impl Browser {
 
 async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
     let cookie = jar.get(access::web::COOKIE);
-    let user = match cookie {
-        Some(cookie) => access::user_of(app, cookie.value()).await?,
+    let hash = cookie.map(|cookie| access::session_hash(app, cookie.value()));
+    let session = match &hash {
+        Some(hash) => access::session_of(app, hash).await?,
         None => None,
     };
-    let session = cookie.map(|cookie| access::session_hash(app, cookie.value()));
     let now = app.now();
-    let pending = if user.is_some() {
+    let pending = if session.is_some() {
         let mut tx = app.db.read().await?;
         enrollment::pending_count(&mut tx, now).await?
     } else {
         0
     };
-    Ok(Visitor { user, session, address: browser.address, secure: browser.secure, pending, now })
+    Ok(Visitor {
+        fresh: session.as_ref().is_some_and(|session| session.is_fresh(now)),
+        user: session.map(|session| session.user),
+        session: hash,
+        address: browser.address,
+        secure: browser.secure,
+        pending,
+        now,
+    })
 }
 
 async fn health(State(app): State<App>) -> Response {

@@ -1,5 +1,7 @@
 //! Tests of the crate as a whole: who may use which route, and which way dependencies point.
 
+mod access_routes;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use crate::testing::{Fixture, PROXY};
 /// A user with one role, signed in; gives the cookie.
 async fn signed_in(fixture: &Fixture, role: Role) -> String {
     let app = &fixture.app;
-    let email = format!("{role}-only@example.com");
+    let email = format!("{role}-{}@example.com", UserId::new(&*app.clock, &*app.random));
     let mut tx = app.db.write().await.unwrap();
     let token =
         access::create_user(&mut tx, &app.root, &*app.clock, &*app.random, &email, &[role]).await.unwrap();
@@ -46,12 +48,26 @@ async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>
     router::console(fixture.app.clone()).oneshot(request).await.unwrap()
 }
 
+fn allows(rule: Rule, role: Role) -> bool {
+    match rule {
+        Rule::Public | Rule::SignedIn => true,
+        Rule::Consultant => role == Role::Consultant,
+        Rule::Fresh(wanted) => role == wanted,
+    }
+}
+
 #[tokio::test]
 async fn every_route_lets_in_whom_its_rule_names_and_nobody_else() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;
-        let consultant = signed_in(&fixture, Role::Consultant).await;
-        let support = signed_in(&fixture, Role::Support).await;
+        let mut sessions = Vec::new();
+        for role in Role::ALL {
+            sessions.push((*role, false, signed_in(&fixture, *role).await));
+        }
+        fixture.clock.advance(access::STEP_UP_TTL);
+        for role in Role::ALL {
+            sessions.push((*role, true, signed_in(&fixture, *role).await));
+        }
         let id = UserId::new(&*fixture.clock, &shared::random::SystemRandom).to_string();
         let ours = "http://board.test";
         let parameter = Regex::new(r"\{[a-z]+\}").unwrap();
@@ -65,26 +81,26 @@ async fn every_route_lets_in_whom_its_rule_names_and_nobody_else() {
                 let nobody = ask(&fixture, method.clone(), &path, None, ours).await.status();
                 let stranger =
                     ask(&fixture, method.clone(), &path, Some("board_session=made-up"), ours).await.status();
-                let supporter = ask(&fixture, method.clone(), &path, Some(&support), ours).await.status();
                 let shut = [StatusCode::SEE_OTHER, StatusCode::UNAUTHORIZED];
-                match rule {
-                    Rule::Public => {}
-                    Rule::SignedIn | Rule::Consultant => {
-                        assert!(shut.contains(&nobody), "{method} {path} lets in nobody: {nobody}");
-                        assert!(shut.contains(&stranger), "{method} {path} lets in a stranger: {stranger}");
-                    }
+                if rule != Rule::Public {
+                    assert!(shut.contains(&nobody), "{method} {path} lets in nobody: {nobody}");
+                    assert!(shut.contains(&stranger), "{method} {path} lets in a stranger: {stranger}");
                 }
-                match rule {
-                    Rule::Consultant => assert_eq!(supporter, StatusCode::FORBIDDEN, "{method} {path}"),
-                    Rule::Public | Rule::SignedIn => {
-                        assert_ne!(supporter, StatusCode::FORBIDDEN, "{method} {path}")
+                for (role, fresh, cookie) in &sessions {
+                    let answer = ask(&fixture, method.clone(), &path, Some(cookie), ours).await.status();
+                    let name = format!("{method} {path} as {role}, fresh: {fresh}");
+                    assert_ne!(answer, StatusCode::INTERNAL_SERVER_ERROR, "{name}");
+                    let asks = matches!(rule, Rule::Fresh(_)) && method == Method::POST && !fresh;
+                    match (allows(rule, *role), asks) {
+                        (false, _) => assert_eq!(answer, StatusCode::FORBIDDEN, "{name}"),
+                        (true, true) => assert_eq!(answer, StatusCode::UNAUTHORIZED, "{name}"),
+                        (true, false) => {
+                            assert_ne!(answer, StatusCode::FORBIDDEN, "{name}");
+                            if rule != Rule::Public {
+                                assert_ne!(answer, StatusCode::UNAUTHORIZED, "{name}");
+                            }
+                        }
                     }
-                }
-                if path != "/sign-out" {
-                    let allowed =
-                        ask(&fixture, method.clone(), &path, Some(&consultant), ours).await.status();
-                    assert_ne!(allowed, StatusCode::FORBIDDEN, "{method} {path}");
-                    assert_ne!(allowed, StatusCode::INTERNAL_SERVER_ERROR, "{method} {path}");
                 }
             }
         }

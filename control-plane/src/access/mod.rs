@@ -2,6 +2,7 @@
 
 mod password;
 mod session;
+mod step_up;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,8 @@ use shared::text_enum;
 use shared::time::Clock;
 
 pub use password::MIN_LEN as MIN_PASSWORD_LEN;
-pub use session::{SESSION_TTL, session_hash, sign_out, user_of};
+pub use session::{SESSION_TTL, Session, session_hash, session_of, sign_out, user_of};
+pub use step_up::{STEP_UP_FIELD, STEP_UP_TTL, step_up};
 pub use throttle::Throttle;
 pub use visitor::Visitor;
 
@@ -73,6 +75,14 @@ pub enum AccessError {
         "This link was used already, or its day is over. Ask the operator for another one (`board user link`)."
     )]
     LinkOver,
+    #[error(
+        "Type your password: this needs to be you, and it was last asked for more than five minutes ago. Nothing was done yet."
+    )]
+    NotFresh,
+    #[error(
+        "This is not your password. Nothing was done; after ten wrong tries you have to wait a quarter of an hour."
+    )]
+    WrongStepUp,
     #[error("The password is too short: use at least {MIN_PASSWORD_LEN} characters.")]
     ShortPassword,
     #[error("There is no user with this email address.")]
@@ -92,6 +102,8 @@ impl From<AccessError> for Failure {
             AccessError::WrongPassword => Self::new(401, "wrong-password", "Not signed in", text),
             AccessError::TooMany => Self::new(429, "too-many-tries", "Wait a little", text),
             AccessError::LinkOver => Self::new(410, "link-over", "This link is over", text),
+            AccessError::NotFresh => Self::new(401, "step-up", "Confirm that it is you", text),
+            AccessError::WrongStepUp => Self::new(401, "step-up", "Not your password", text),
             AccessError::ShortPassword => Self::invalid("short-password", "Choose a longer password", text),
             AccessError::UnknownUser => Self::not_found("user"),
             AccessError::Audit(error) => error.into(),
@@ -196,7 +208,7 @@ pub async fn sign_in(
         return Err(AccessError::TooMany);
     }
     SIGN_IN.record(&mut tx, &source, now).await?;
-    let user = store::user_by_email(&mut tx, email).await?;
+    let user = store::user_by_email(&mut tx, email).await?.filter(|user| user.disabled_at.is_none());
     tx.commit().await?;
     let stored = user.as_ref().and_then(|user| user.password_hash.clone());
     let right = password::verify(typed, stored).await?;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use shared::ids::{SessionId, UserId};
 use shared::secret::Secret;
+use shared::time::Timestamp;
 
-use super::{AccessError, User, new_token, store};
+use super::{AccessError, User, new_token, step_up, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
@@ -13,6 +14,21 @@ use crate::keys::Purpose;
 
 pub const SESSION_TTL: Duration = Duration::from_secs(12 * 3600);
 
+/// A living session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub user: User,
+    fresh_at: Option<Timestamp>,
+}
+
+impl Session {
+    /// Whether the password was given within [`STEP_UP_TTL`](super::STEP_UP_TTL).
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        step_up::is_fresh(self.fresh_at, now)
+    }
+}
+
+/// Opens a session for a user who has just given or set their password: it is born fresh.
 pub(super) async fn open(app: &App, tx: &mut Tx, user_id: UserId) -> Result<Secret<String>, sqlx::Error> {
     let token = new_token(&*app.random);
     let hash = app.root.hash_token(Purpose::Token, token.expose());
@@ -29,14 +45,15 @@ pub fn session_hash(app: &App, token: &str) -> Vec<u8> {
 
 /// Who holds this session, if it is a living one.
 pub async fn user_of(app: &App, token: &str) -> Result<Option<User>, sqlx::Error> {
-    user_by_hash(app, &session_hash(app, token)).await
+    Ok(session_of(app, &session_hash(app, token)).await?.map(|session| session.user))
 }
 
-pub(super) async fn user_by_hash(app: &App, hash: &[u8]) -> Result<Option<User>, sqlx::Error> {
+/// The session whose token has this hash, if it is a living one.
+pub async fn session_of(app: &App, hash: &[u8]) -> Result<Option<Session>, sqlx::Error> {
     let mut tx = app.db.read().await?;
-    let Some((id, email)) = store::session_user(&mut tx, hash, app.now()).await? else { return Ok(None) };
-    let roles = store::roles(&mut tx, id).await?;
-    Ok(Some(User { id, email, roles }))
+    let Some(row) = store::session(&mut tx, hash, app.now()).await? else { return Ok(None) };
+    let roles = store::roles(&mut tx, row.id).await?;
+    Ok(Some(Session { user: User { id: row.id, email: row.email, roles }, fresh_at: row.fresh_at }))
 }
 
 pub async fn sign_out(app: &App, token: &str, who: Who) -> Result<(), AccessError> {

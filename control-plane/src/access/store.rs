@@ -10,6 +10,15 @@ pub struct UserRow {
     pub id: UserId,
     pub email: String,
     pub password_hash: Option<String>,
+    pub disabled_at: Option<Timestamp>,
+}
+
+#[derive(sqlx::FromRow)]
+pub struct SessionRow {
+    /// The user's.
+    pub id: UserId,
+    pub email: String,
+    pub fresh_at: Option<Timestamp>,
 }
 
 pub async fn insert_user(tx: &mut Tx, id: UserId, email: &str, now: Timestamp) -> Result<(), sqlx::Error> {
@@ -39,7 +48,7 @@ pub async fn roles(tx: &mut Tx, user_id: UserId) -> Result<Vec<Role>, sqlx::Erro
 }
 
 pub async fn user_by_email(tx: &mut Tx, email: &str) -> Result<Option<UserRow>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as("SELECT id, email, password_hash FROM users WHERE lower(email) = lower($1)")
+    on!(tx, conn => sqlx::query_as("SELECT id, email, password_hash, disabled_at FROM users WHERE lower(email) = lower($1)")
         .bind(email)
         .fetch_optional(conn)
         .await)
@@ -83,7 +92,8 @@ pub async fn open_link(
 ) -> Result<Option<(UserId, String)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT users.id, users.email FROM sign_in_links JOIN users ON users.id = sign_in_links.user_id \
-         WHERE sign_in_links.token_hash = $1 AND sign_in_links.used_at IS NULL AND sign_in_links.expires_at > $2",
+         WHERE sign_in_links.token_hash = $1 AND sign_in_links.used_at IS NULL \
+         AND sign_in_links.expires_at > $2 AND users.disabled_at IS NULL",
     )
     .bind(hash)
     .bind(now)
@@ -109,7 +119,8 @@ pub async fn insert_session(
     expires: Timestamp,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at, fresh_at) \
+         VALUES ($1, $2, $3, $4, $5, $4)",
     )
     .bind(id)
     .bind(user_id)
@@ -121,19 +132,24 @@ pub async fn insert_session(
     .map(|_| ()))
 }
 
-pub async fn session_user(
-    tx: &mut Tx,
-    hash: &[u8],
-    now: Timestamp,
-) -> Result<Option<(UserId, String)>, sqlx::Error> {
+pub async fn session(tx: &mut Tx, hash: &[u8], now: Timestamp) -> Result<Option<SessionRow>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT users.id, users.email FROM sessions JOIN users ON users.id = sessions.user_id \
-         WHERE sessions.token_hash = $1 AND sessions.expires_at > $2",
+        "SELECT users.id, users.email, sessions.fresh_at FROM sessions JOIN users ON users.id = sessions.user_id \
+         WHERE sessions.token_hash = $1 AND sessions.expires_at > $2 AND users.disabled_at IS NULL",
     )
     .bind(hash)
     .bind(now)
     .fetch_optional(conn)
     .await)
+}
+
+pub async fn refresh_session(tx: &mut Tx, hash: &[u8], now: Timestamp) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE sessions SET fresh_at = $2 WHERE token_hash = $1 AND expires_at > $2")
+        .bind(hash)
+        .bind(now)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
 }
 
 pub async fn delete_session(tx: &mut Tx, hash: &[u8]) -> Result<(), sqlx::Error> {

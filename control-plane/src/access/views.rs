@@ -1,4 +1,4 @@
-//! Signing in, and the first password.
+//! Signing in, the first password, and the password again.
 
 use askama::Template;
 
@@ -20,5 +20,17 @@ pub struct SetPasswordPage {
     pub shell: Shell,
     pub email: String,
     pub action: String,
+    pub errors: Vec<FieldError>,
+}
+
+/// Stands in for a form whose session isn't fresh: the same POST again, with `step_up_password`.
+#[derive(Template)]
+#[template(path = "access/step_up.html")]
+pub struct StepUpPage {
+    pub shell: Shell,
+    pub email: String,
+    pub action: String,
+    /// What was typed: names and values.
+    pub fields: Vec<(String, String)>,
     pub errors: Vec<FieldError>,
 }

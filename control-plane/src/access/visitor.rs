@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use shared::time::Timestamp;
 
-use super::{Role, User, session};
+use super::{Role, User, session_of};
 use crate::app::App;
 use crate::audit::Who;
 use crate::error::Failure;
@@ -16,6 +16,8 @@ pub struct Visitor {
     pub user: Option<User>,
     /// Hash of the session's token.
     pub session: Option<Vec<u8>>,
+    /// Whether the session gave its password within the last five minutes.
+    pub fresh: bool,
     /// Where the browser is.
     pub address: String,
     /// Whether it came over TLS, as the proxy before the console says.
@@ -28,13 +30,14 @@ pub struct Visitor {
 impl Visitor {
     /// The same visitor now. Fails once their session is over, so that a live page ends with it.
     pub async fn again(&self, app: &App) -> Result<Self, Failure> {
-        let user = match &self.session {
-            Some(hash) => session::user_by_hash(app, hash).await?,
+        let session = match &self.session {
+            Some(hash) => session_of(app, hash).await?,
             None => None,
         };
-        let user =
-            user.ok_or_else(|| Failure::new(401, "sign-in", "Sign in first", "Your session is over."))?;
-        Ok(Self { user: Some(user), now: app.now(), ..self.clone() })
+        let session =
+            session.ok_or_else(|| Failure::new(401, "sign-in", "Sign in first", "Your session is over."))?;
+        let now = app.now();
+        Ok(Self { fresh: session.is_fresh(now), user: Some(session.user), now, ..self.clone() })
     }
 
     pub fn who(&self) -> Who {

@@ -1,16 +1,19 @@
 use axum::Form;
-use axum::extract::{Path, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use serde::Deserialize;
 use shared::secret::Secret;
 
-use super::views::{SetPasswordPage, SignInPage};
-use super::{AccessError, SESSION_TTL, Visitor, accept_link, link_owner, sign_in, sign_out};
+use super::views::{SetPasswordPage, SignInPage, StepUpPage};
+use super::{
+    AccessError, SESSION_TTL, STEP_UP_FIELD, Visitor, accept_link, link_owner, sign_in, sign_out, step_up,
+};
 use crate::app::App;
 use crate::error::Failure;
-use crate::pages::{Page, page};
+use crate::pages::{Page, PageFailure, page, wants_problem};
 use crate::web::{FieldError, Section};
 
 pub const COOKIE: &str = "board_session";
@@ -96,6 +99,43 @@ pub async fn sign_out_form(State(app): State<App>, visitor: Visitor, jar: Cookie
         sign_out(&app, cookie.value(), visitor.who()).await.map_err(Failure::from)?;
     }
     Ok((jar.remove(Cookie::build(COOKIE).path("/").build()), Redirect::to("/sign-in")).into_response())
+}
+
+/// For the gate, before a POST that wants a fresh session: lets it through when its form brings the right password, and
+/// asks for it otherwise. The page that asks holds what was typed, so these forms carry no secret beside the password.
+pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Result<Request, Response> {
+    let (parts, body) = request.into_parts();
+    let again = |body: Body| Request::from_parts(parts.clone(), body);
+    let bytes = Bytes::from_request(again(body), &()).await.map_err(IntoResponse::into_response)?;
+    let form = Form::<Vec<(String, Secret<String>)>>::from_request(again(bytes.clone().into()), &()).await;
+    let fields = form.map(|Form(fields)| fields).unwrap_or_default();
+    let typed = fields.iter().find(|(name, _)| name == STEP_UP_FIELD).map(|(_, value)| value);
+    let error = match typed.filter(|typed| !typed.expose().is_empty()) {
+        Some(typed) => match step_up(app, visitor, typed).await {
+            Ok(()) => return Ok(again(bytes.into())),
+            Err(error) => error,
+        },
+        None => AccessError::NotFresh,
+    };
+    let beside = FieldError::new(STEP_UP_FIELD, error.to_string());
+    let asked = matches!(error, AccessError::NotFresh);
+    let known = asked || matches!(error, AccessError::WrongStepUp | AccessError::TooMany);
+    let failure = Failure::from(error);
+    if wants_problem(&parts.headers) {
+        return Err(failure.into_response());
+    }
+    if !known {
+        return Err(PageFailure::from(failure).into_response());
+    }
+    let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD);
+    let shown = page(&StepUpPage {
+        shell: visitor.shell(Section::None),
+        email: visitor.user.as_ref().map(|user| user.email.clone()).unwrap_or_default(),
+        action: parts.uri.path().to_owned(),
+        fields: kept.map(|(name, value)| (name.clone(), value.expose().clone())).collect(),
+        errors: if asked { Vec::new() } else { vec![beside] },
+    });
+    Err((crate::pages::status(failure.public.status), shown).into_response())
 }
 
 fn signed_in(visitor: &Visitor, jar: CookieJar, token: &Secret<String>) -> Response {

@@ -22,6 +22,8 @@ text_enum! {
         SignedIn = "signed-in",
         SignInRefused = "sign-in.refused",
         SignedOut = "signed-out",
+        SteppedUp = "stepped-up",
+        StepUpRefused = "step-up.refused",
         ClientCreated = "client.created",
         ScopeChanged = "scope.changed",
         CatalogImported = "catalog.imported",

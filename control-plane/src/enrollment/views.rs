@@ -34,6 +34,8 @@ pub struct EnrollmentsFragment {
     pub cards: Vec<EnrollmentCard>,
     pub decided: Vec<DecidedRow>,
     pub can_consult: bool,
+    /// The form asks for the password too: the session isn't fresh.
+    pub ask_password: bool,
     /// Set on the page of one client's join code: only that client's devices are listed.
     pub only: Option<ClientRef>,
 }

@@ -164,7 +164,13 @@ async fn fragment(
         Some(id) => Some(client_ref(&mut tx, id).await?),
         None => None,
     };
-    Ok(EnrollmentsFragment { cards, decided: rows, can_consult: visitor.can(Role::Consultant), only })
+    Ok(EnrollmentsFragment {
+        cards,
+        decided: rows,
+        can_consult: visitor.can(Role::Consultant),
+        ask_password: !visitor.fresh,
+        only,
+    })
 }
 
 async fn client_ref(tx: &mut Tx, id: ClientId) -> Result<ClientRef, Failure> {
