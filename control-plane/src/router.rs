@@ -1,7 +1,7 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -38,6 +38,9 @@ pub enum Rule {
 
 /// A form of the console: values up to 16 KiB and notes, nothing larger.
 const FORM_LIMIT: usize = 512 * 1024;
+
+/// The JSON API: answers with problem+json, and takes API tokens.
+const API: &str = "/api/v1/";
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
@@ -106,6 +109,7 @@ pub fn console(app: App) -> Router {
         .fallback(async || PageFailure::from(Failure::not_found("page")))
         .layer(DefaultBodyLimit::max(FORM_LIMIT))
         .layer(CsrfLayer::new())
+        .layer(middleware::from_fn(no_browser))
         .layer(header(header::CONTENT_SECURITY_POLICY, csp))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -122,32 +126,46 @@ async fn gate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let json = request.uri().path().starts_with("/api/");
+    let json = request.uri().path().starts_with(API);
     let refuse = |failure: Failure| {
         if json { failure.into_response() } else { PageFailure::from(failure).into_response() }
     };
-    let mut visitor = match visitor(&app, Browser::of(&app, address, request.headers()), &jar).await {
+    let browser = Browser::of(&app, address, request.headers());
+    let found = match bearer(request.headers()) {
+        Some(_) if rule != Rule::Public && !json => {
+            return challenge(Failure::new(
+                401,
+                "token-not-here",
+                "API tokens are for /api/v1 only",
+                "No page takes an API token. Sign in with a browser, or ask an address below /api/v1.",
+            ));
+        }
+        Some(text) if json => program(&app, browser, text).await,
+        Some(_) | None => visitor(&app, browser, &jar).await.map_err(Failure::from),
+    };
+    let mut visitor = match found {
         Ok(visitor) => visitor,
-        Err(error) => return refuse(error.into()),
+        Err(failure) if failure.public.status == 401 => return challenge(failure),
+        Err(failure) => return refuse(failure),
     };
     let allowed = match rule {
         Rule::Public => true,
-        Rule::SignedIn => visitor.user.is_some(),
+        Rule::SignedIn => visitor.is_known(),
         Rule::Consultant => visitor.can(Role::Consultant),
         Rule::Fresh(role) => visitor.can(role),
     };
     if !allowed {
-        return match visitor.user {
-            Some(_) => {
+        return match visitor.is_known() {
+            true => {
                 refuse(Failure::forbidden("Your roles don't include this. Ask the operator if they should."))
             }
-            None if json => refuse(Failure::new(
+            false if json => challenge(Failure::new(
                 401,
                 "sign-in",
                 "Sign in first",
-                "This address needs a signed-in session.",
+                "This address needs a signed-in session, or an API token in `Authorization: Bearer …`.",
             )),
-            None => Redirect::to("/sign-in").into_response(),
+            false => Redirect::to("/sign-in").into_response(),
         };
     }
     if matches!(rule, Rule::Fresh(_)) && !visitor.fresh && !request.method().is_safe() {
@@ -192,6 +210,41 @@ impl Browser {
     }
 }
 
+/// The API token that a request carries. Other schemes are somebody else's, such as a proxy's.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A refusal that says which credentials are wanted (RFC 6750).
+fn challenge(failure: Failure) -> Response {
+    ([(header::WWW_AUTHENTICATE, "Bearer realm=\"board\"")], failure).into_response()
+}
+
+/// What carries a token is no browser led astray by another site: nobody can make one send it.
+async fn no_browser(mut request: Request, next: Next) -> Response {
+    if request.uri().path().starts_with(API) && bearer(request.headers()).is_some() {
+        for name in [header::ORIGIN, HeaderName::from_static("sec-fetch-site")] {
+            request.headers_mut().remove(name);
+        }
+    }
+    next.run(request).await
+}
+
+async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Failure> {
+    let token = access::token_of(app, text, &browser.address).await?;
+    Ok(Visitor {
+        user: None,
+        token: Some(token),
+        session: None,
+        fresh: false,
+        address: browser.address,
+        secure: browser.secure,
+        pending: 0,
+        now: app.now(),
+    })
+}
+
 async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
     let cookie = jar.get(access::web::COOKIE);
     let hash = cookie.map(|cookie| access::session_hash(app, cookie.value()));
@@ -209,6 +262,7 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor
     Ok(Visitor {
         fresh: session.as_ref().is_some_and(|session| session.is_fresh(now)),
         user: session.map(|session| session.user),
+        token: None,
         session: hash,
         address: browser.address,
         secure: browser.secure,

@@ -55,6 +55,8 @@ ids! {
     BoardId,
     UserId,
     SessionId,
+    /// A token of the JSON API.
+    TokenId,
     /// A one-time sign-in link.
     LinkId,
     ClientId,

@@ -7,6 +7,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod throttle;
+pub mod tokens;
 pub mod views;
 pub mod visitor;
 pub mod web;
@@ -23,6 +24,7 @@ pub use password::MIN_LEN as MIN_PASSWORD_LEN;
 pub use session::{SESSION_TTL, Session, session_hash, session_of, sign_out, user_of};
 pub use step_up::{STEP_UP_FIELD, STEP_UP_TTL, step_up};
 pub use throttle::Throttle;
+pub use tokens::{Token, token_of};
 pub use visitor::Visitor;
 
 use crate::app::App;

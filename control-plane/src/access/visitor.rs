@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use shared::time::Timestamp;
 
-use super::{Role, User, session_of};
+use super::{Role, Token, User, session_of};
 use crate::app::App;
 use crate::audit::Who;
 use crate::error::Failure;
@@ -14,6 +14,8 @@ use crate::web::{Section, Shell, Viewer};
 #[derive(Clone, Debug)]
 pub struct Visitor {
     pub user: Option<User>,
+    /// A program with an API token, instead of a user; on `/api/v1` only.
+    pub token: Option<Token>,
     /// Hash of the session's token.
     pub session: Option<Vec<u8>>,
     /// Whether the session gave its password within the last five minutes.
@@ -41,11 +43,23 @@ impl Visitor {
     }
 
     pub fn who(&self) -> Who {
-        Who::user(self.user.as_ref().map_or("nobody", |user| &user.email), &self.address)
+        match (&self.token, &self.user) {
+            (Some(token), _) => Who::token(&token.name, &self.address),
+            (None, Some(user)) => Who::user(&user.email, &self.address),
+            (None, None) => Who::user("nobody", &self.address),
+        }
+    }
+
+    /// Whether the board knows who this is, whatever their roles.
+    pub fn is_known(&self) -> bool {
+        self.user.is_some() || self.token.is_some()
     }
 
     pub fn can(&self, role: Role) -> bool {
-        self.user.as_ref().is_some_and(|user| user.has(role))
+        match (&self.token, &self.user) {
+            (Some(token), _) => token.roles.contains(&role),
+            (None, user) => user.as_ref().is_some_and(|user| user.has(role)),
+        }
     }
 
     /// The signed-in user; the gate lets nobody else through to routes that need one.

@@ -10,6 +10,8 @@ text_enum! {
         User = "user",
         Device = "device",
         Cli = "cli",
+        /// A program with an API token.
+        Token = "token",
         Job = "job",
     }
 }
@@ -24,6 +26,8 @@ text_enum! {
         SignedOut = "signed-out",
         SteppedUp = "stepped-up",
         StepUpRefused = "step-up.refused",
+        TokenMade = "token.made",
+        TokenRevoked = "token.revoked",
         ClientCreated = "client.created",
         ScopeChanged = "scope.changed",
         CatalogImported = "catalog.imported",
@@ -70,6 +74,10 @@ impl Who {
 
     pub fn cli() -> Self {
         Self { kind: Actor::Cli, id: "board".into(), address: String::new() }
+    }
+
+    pub fn token(name: &str, address: &str) -> Self {
+        Self { kind: Actor::Token, id: name.to_owned(), address: address.to_owned() }
     }
 
     pub fn job(name: &str) -> Self {

@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and which function does it.
 
 mod serve;
+mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ enum Command {
     /// Users of the console.
     #[command(subcommand)]
     User(UserCommand),
+    /// Tokens with which programs read the JSON API.
+    #[command(subcommand)]
+    Token(tokens::Command),
     /// Check, sign and import the catalog.
     Catalog {
         #[command(flatten)]
@@ -183,6 +187,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
             tx.commit().await?;
             Ok(format!("Sign in (once, within a day): {console_url}/welcome/{}", token.expose()))
         }
+        Command::Token(command) => tokens::run(command, &*clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
             catalog::Command::Keygen { key } => catalog::keygen(&key, &*random),

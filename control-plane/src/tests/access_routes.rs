@@ -1,16 +1,19 @@
-//! Step-up, as a browser without scripts meets it.
+//! Step-up as a browser without scripts meets it, and API tokens as a program does.
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Method, Request, StatusCode, header};
+use axum::response::Response;
+use regex::Regex;
 use std::net::SocketAddr;
 use tower::ServiceExt as _;
 
 use super::signed_in;
+use crate::access::tokens::{NewToken, make_token, revoke_token};
 use crate::access::{self, Role};
-use crate::audit::{self, Action};
+use crate::audit::{self, Action, Who};
 use crate::db::testing::on_both;
-use crate::router;
+use crate::router::{self, Rule};
 use crate::testing::{Fixture, TestDevice};
 
 /// Status and body of a form that a page of ours posts.
@@ -105,6 +108,109 @@ async fn wrong_passwords_of_a_step_up_are_throttled_and_scripts_are_told_in_json
         let (status, _) = post(&fixture, &cookie, &path, right, json).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(actions(&fixture, Action::StepUpRefused).await, 10);
+    })
+    .await;
+}
+
+/// A request with an API token and somebody's cookie along: to the API as from a page of another site, to a page as
+/// from our own.
+async fn with_token(fixture: &Fixture, method: Method, path: &str, token: &str, cookie: &str) -> Response {
+    let site = if path.starts_with("/api/v1/") { "cross-site" } else { "same-origin" };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "board.test")
+        .header("sec-fetch-site", site)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::COOKIE, cookie)
+        .body(Body::empty())
+        .unwrap();
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1))));
+    router::console(fixture.app.clone()).oneshot(request).await.unwrap()
+}
+
+async fn token(fixture: &Fixture, roles: &[Role], days: u32) -> String {
+    let app = &fixture.app;
+    let name = format!("{roles:?} {days}");
+    let new = NewToken { name, roles: roles.to_vec(), days, user: None };
+    let mut tx = app.db.write().await.unwrap();
+    let text = make_token(&mut tx, &app.root, &*app.clock, &*app.random, Who::cli(), &new).await.unwrap();
+    tx.commit().await.unwrap();
+    text.expose().clone()
+}
+
+#[tokio::test]
+async fn a_token_of_any_role_is_taken_by_the_api_and_by_no_page() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let cookie = signed_in(&fixture, Role::Consultant).await;
+        let operator = signed_in(&fixture, Role::Operator).await;
+        let parameter = Regex::new(r"\{[a-z]+\}").unwrap();
+        let id = fixture.user.to_string();
+        for role in Role::ALL {
+            let token = token(&fixture, &[*role], 1).await;
+            for (path, rule, _) in
+                router::console_routes().into_iter().filter(|(_, rule, _)| *rule != Rule::Public)
+            {
+                let path = parameter.replace_all(path, id.as_str()).into_owned();
+                for (method, cookie) in [(Method::GET, &cookie), (Method::POST, &operator)] {
+                    let name = format!("{method} {path} with a token: {role}");
+                    let answer = with_token(&fixture, method.clone(), &path, &token, cookie).await;
+                    let (status, headers) = (answer.status(), answer.headers().clone());
+                    if path.starts_with("/api/v1/") {
+                        let expected = match (super::allows(rule, *role), method == Method::GET) {
+                            (false, _) => StatusCode::FORBIDDEN,
+                            (true, true) => StatusCode::NOT_FOUND,
+                            (true, false) => StatusCode::METHOD_NOT_ALLOWED,
+                        };
+                        assert_eq!(status, expected, "{name}");
+                    } else {
+                        assert_eq!(status, StatusCode::UNAUTHORIZED, "{name}");
+                        assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json", "{name}");
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_reads_the_api_until_it_ends_and_each_end_says_what_to_do() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let path = format!("/api/v1/clients/{client}/state");
+        let ask = |token: String| {
+            let (fixture, path) = (&fixture, path.as_str());
+            async move {
+                let answer = with_token(fixture, Method::GET, path, &token, "board_session=made-up").await;
+                let status = answer.status();
+                let challenged = answer.headers().contains_key(header::WWW_AUTHENTICATE);
+                assert_eq!(challenged, status == StatusCode::UNAUTHORIZED);
+                let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+                (status, String::from_utf8(body.to_vec()).unwrap())
+            }
+        };
+        let short = token(&fixture, &[Role::Support], 1).await;
+        let long = token(&fixture, &[Role::Support], 365).await;
+        let (status, body) = ask(short.clone()).await;
+        assert!(status == StatusCode::OK && body.contains("Example Client"), "{status} {body}");
+        fixture.clock.advance(std::time::Duration::from_secs(24 * 3600));
+        assert_eq!(ask(long.clone()).await.0, StatusCode::OK);
+        let app = &fixture.app;
+        let mut tx = app.db.write().await.unwrap();
+        revoke_token(&mut tx, &*app.clock, Who::cli(), "[Support] 365").await.unwrap();
+        tx.commit().await.unwrap();
+        for (token, kind) in
+            [(short, "token-expired"), (long, "token-revoked"), ("board_made-up".into(), "token-unknown")]
+        {
+            let (status, body) = ask(token.clone()).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{body}");
+            assert!(body.contains(kind) && body.contains("board token create"), "{body}");
+            assert!(!body.contains(&token), "{body}");
+        }
     })
     .await;
 }
