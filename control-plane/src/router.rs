@@ -32,6 +32,7 @@ pub enum Rule {
     /// Any role.
     SignedIn,
     Consultant,
+    Operator,
     /// This role; and whatever changes something needs a fresh session (`access::step_up`).
     Fresh(Role),
 }
@@ -44,7 +45,7 @@ const API: &str = "/api/v1/";
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
-    use Rule::{Consultant, Fresh, Public, SignedIn};
+    use Rule::{Consultant, Fresh, Operator, Public, SignedIn};
     vec![
         ("/",                                     Public,     get(overview::web::home)),
         ("/health",                               Public,     get(health)),
@@ -71,6 +72,14 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/devices/{id}/runbook/steps/{step}/skip", Consultant, post(runbook::web::skip_form)),
         ("/devices/{id}/runbook/steps/{step}/mark", Consultant, post(runbook::web::mark_form)),
         ("/devices/{id}/output/{attempt}",        SignedIn,   get(runbook::web::output_page)),
+        ("/users",                                Fresh(Role::Operator), get(access::users::web::users_page).post(access::users::web::invite_form)),
+        ("/users/{id}",                           Operator,   get(access::users::web::user_page)),
+        ("/users/{id}/roles",                     Fresh(Role::Operator), post(access::users::web::roles_form)),
+        ("/users/{id}/link",                      Fresh(Role::Operator), post(access::users::web::sign_in_link_form)),
+        ("/users/{id}/disable",                   Operator,   post(access::users::web::disable_form)),
+        ("/users/{id}/enable",                    Fresh(Role::Operator), post(access::users::web::enable_form)),
+        ("/tokens",                               Fresh(Role::Operator), post(access::users::web::token_form)),
+        ("/tokens/{id}/revoke",                   Operator,   post(access::users::web::revoke_token_form)),
         ("/audit",                                SignedIn,   get(audit::web::audit_page)),
         ("/api/v1/clients/{id}/state",            SignedIn,   get(overview::api::get_state)),
         ("/api/v1/devices/{id}/runbook",          SignedIn,   get(runbook::api::get_runbook)),
@@ -152,6 +161,7 @@ async fn gate(
         Rule::Public => true,
         Rule::SignedIn => visitor.is_known(),
         Rule::Consultant => visitor.can(Role::Consultant),
+        Rule::Operator => visitor.can(Role::Operator),
         Rule::Fresh(role) => visitor.can(role),
     };
     if !allowed {

@@ -52,6 +52,7 @@ fn allows(rule: Rule, role: Role) -> bool {
     match rule {
         Rule::Public | Rule::SignedIn => true,
         Rule::Consultant => role == Role::Consultant,
+        Rule::Operator => role == Role::Operator,
         Rule::Fresh(wanted) => role == wanted,
     }
 }

@@ -8,6 +8,7 @@ mod store;
 mod tests;
 mod throttle;
 pub mod tokens;
+pub mod users;
 pub mod views;
 pub mod visitor;
 pub mod web;
@@ -89,6 +90,8 @@ pub enum AccessError {
     ShortPassword,
     #[error("There is no user with this email address.")]
     UnknownUser,
+    #[error("This user is disabled. An operator enables them on the users page first.")]
+    Disabled,
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
@@ -107,6 +110,7 @@ impl From<AccessError> for Failure {
             AccessError::NotFresh => Self::new(401, "step-up", "Confirm that it is you", text),
             AccessError::WrongStepUp => Self::new(401, "step-up", "Not your password", text),
             AccessError::ShortPassword => Self::invalid("short-password", "Choose a longer password", text),
+            AccessError::Disabled => Self::conflict("user-disabled", "This user is disabled", text),
             AccessError::UnknownUser => Self::not_found("user"),
             AccessError::Audit(error) => error.into(),
             AccessError::Database(error) => error.into(),
@@ -129,7 +133,7 @@ pub async fn create_user(
     for role in roles {
         store::insert_role(tx, user_id, *role).await?;
     }
-    issue_link(tx, root, clock, random, user_id, email).await
+    issue_link(tx, root, clock, random, user_id, email, Who::cli()).await
 }
 
 /// Another one-time link for a user who lost theirs or their password.
@@ -141,7 +145,10 @@ pub async fn new_link(
     email: &str,
 ) -> Result<Secret<String>, AccessError> {
     let user = store::user_by_email(tx, email).await?.ok_or(AccessError::UnknownUser)?;
-    issue_link(tx, root, clock, random, user.id, &user.email).await
+    if user.disabled_at.is_some() {
+        return Err(AccessError::Disabled);
+    }
+    issue_link(tx, root, clock, random, user.id, &user.email, Who::cli()).await
 }
 
 async fn issue_link(
@@ -151,12 +158,13 @@ async fn issue_link(
     random: &dyn Random,
     user_id: UserId,
     email: &str,
+    who: Who,
 ) -> Result<Secret<String>, AccessError> {
     let now = clock.now();
     let token = new_token(random);
     let hash = root.hash_token(Purpose::Token, token.expose());
     store::insert_link(tx, LinkId::new(clock, random), user_id, &hash, now, now.after(LINK_TTL)).await?;
-    let entry = Entry::new(now, Who::cli(), Action::LinkMade).detail("user", email);
+    let entry = Entry::new(now, who, Action::LinkMade).detail("user", email);
     audit::append(tx, &entry).await?;
     Ok(token)
 }
