@@ -2,6 +2,7 @@
 
 mod serve;
 mod tokens;
+mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,11 +13,12 @@ use clap::{Args, Parser, Subcommand};
 use shared::random::{Random, SystemRandom};
 use shared::time::{Clock, SystemClock};
 
+use crate::access::Role;
 use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{Db, without_password};
-use crate::keys::{FileProvider, RootKey};
+use crate::keys::FileProvider;
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -55,7 +57,7 @@ enum Command {
     },
     /// Users of the console.
     #[command(subcommand)]
-    User(UserCommand),
+    User(users::Command),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -69,21 +71,6 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum UserCommand {
-    /// Make a one-time sign-in link for a user, good for a day.
-    #[command(after_help = "Example: board user link you@example.com")]
-    Link {
-        email: String,
-        #[command(flatten)]
-        place: Place,
-        #[command(flatten)]
-        key: KeyPlace,
-        #[arg(long, default_value = "http://127.0.0.1:8080")]
-        console_url: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -178,15 +165,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
             place.connect().await?.migrate().await?;
             Ok("The database is at this board's version.".into())
         }
-        Command::User(UserCommand::Link { email, place, key, console_url }) => {
-            let db = place.connect().await?;
-            let provider = FileProvider::open(&key.path()?)?;
-            let mut tx = db.write().await?;
-            let root = RootKey::unwrap(&mut tx, &provider).await?;
-            let token = crate::access::new_link(&mut tx, &root, &*clock, &*random, &email).await?;
-            tx.commit().await?;
-            Ok(format!("Sign in (once, within a day): {console_url}/welcome/{}", token.expose()))
-        }
+        Command::User(command) => users::run(command, &*clock, &*random).await,
         Command::Token(command) => tokens::run(command, &*clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
@@ -201,6 +180,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
         },
         Command::Audit(AuditCommand::Verify { place, json }) => verify(&place, json).await,
     }
+}
+
+/// A role on the command line.
+fn role(text: &str) -> Result<Role, String> {
+    text.trim().parse().map_err(|_| {
+        let known: Vec<_> = Role::ALL.iter().map(|role| role.as_str()).collect();
+        format!("the roles are {}", known.join(", "))
+    })
 }
 
 async fn init(

@@ -9,7 +9,7 @@ use shared::ids::TokenId;
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
 
-use super::{KeyPlace, Place};
+use super::{KeyPlace, Place, role};
 use crate::access::Role;
 use crate::access::tokens::{self, NewToken, Token, TokenState, make_token, revoke_token};
 use crate::audit::Who;
@@ -52,13 +52,6 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
-}
-
-fn role(text: &str) -> Result<Role, String> {
-    text.trim().parse().map_err(|_| {
-        let known: Vec<_> = Role::ALL.iter().map(|role| role.as_str()).collect();
-        format!("the roles are {}", known.join(", "))
-    })
 }
 
 pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> anyhow::Result<String> {

@@ -214,3 +214,42 @@ async fn a_token_reads_the_api_until_it_ends_and_each_end_says_what_to_do() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_operator_invites_somebody_and_the_link_works() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let cookie = signed_in(&fixture, Role::Operator).await;
+        fixture.clock.advance(access::STEP_UP_TTL);
+        let form = "email=new%40example.com&role=support&role=consultant";
+        let (status, asked) = post(&fixture, &cookie, "/users", form, HTML).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert_eq!(asked.matches("name=\"role\"").count(), 2, "both roles are kept: {asked}");
+        let form = format!("{form}&step_up_password=a+long+test+passphrase");
+        let (status, page) = post(&fixture, &cookie, "/users", &form, HTML).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        let link = Regex::new("http://board.test(/welcome/[A-Za-z0-9_-]{43})<").unwrap();
+        let path = link.captures(&page).unwrap()[1].to_owned();
+        let form = "password=a+long+test+passphrase&repeat=a+long+test+passphrase";
+        let (status, _) = post(&fixture, "x=y", &path, form, HTML).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+
+        let (status, page) =
+            post(&fixture, &cookie, "/users", "email=new%40example.com&role=support", HTML).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(page.contains("already") && page.contains("value=\"new@example.com\""), "{page}");
+        let (status, page) =
+            post(&fixture, &cookie, "/tokens", "name=cron&days=400&token_role=support", HTML).await;
+        assert!(status == StatusCode::UNPROCESSABLE_ENTITY && page.contains("365 days"), "{page}");
+        let (status, page) =
+            post(&fixture, &cookie, "/tokens", "name=cron&days=30&token_role=consultant", HTML).await;
+        assert!(
+            status == StatusCode::UNPROCESSABLE_ENTITY && page.contains("consultant, so a token"),
+            "{page}"
+        );
+        let (status, page) =
+            post(&fixture, &cookie, "/tokens", "name=cron&days=30&token_role=support", HTML).await;
+        assert!(status == StatusCode::OK && page.contains(">board_"), "{page}");
+    })
+    .await;
+}
