@@ -20,7 +20,7 @@ use crate::enrollment;
 use crate::error::Failure;
 use crate::link;
 use crate::overview;
-use crate::pages::{PageFailure, Refusal};
+use crate::pages::{PageFailure, Refusal, wants_problem};
 use crate::runbook;
 use crate::secrets;
 use crate::web::{Section, assets};
@@ -60,6 +60,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/package",                 Consultant, get(clients::web::package_page).post(clients::web::package_form)),
         ("/clients/{id}/integrations",            Consultant, get(clients::web::integrations_page).post(clients::web::integrations_form)),
         ("/clients/{id}/secrets",                 Consultant, get(secrets::web::secrets_page).post(secrets::web::secrets_form)),
+        ("/clients/{id}/secrets/{slot}/copy",     Fresh(Role::Consultant), post(secrets::web::copy_secret)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -135,13 +136,14 @@ async fn gate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let json = request.uri().path().starts_with(API);
+    let api = request.uri().path().starts_with(API);
+    let json = api || wants_problem(request.headers());
     let refuse = |failure: Failure| {
         if json { failure.into_response() } else { PageFailure::from(failure).into_response() }
     };
     let browser = Browser::of(&app, address, request.headers());
     let found = match bearer(request.headers()) {
-        Some(_) if rule != Rule::Public && !json => {
+        Some(_) if rule != Rule::Public && !api => {
             return challenge(Failure::new(
                 401,
                 "token-not-here",
@@ -149,7 +151,7 @@ async fn gate(
                 "No page takes an API token. Sign in with a browser, or ask an address below /api/v1.",
             ));
         }
-        Some(text) if json => program(&app, browser, text).await,
+        Some(text) if api => program(&app, browser, text).await,
         Some(_) | None => visitor(&app, browser, &jar).await.map_err(Failure::from),
     };
     let mut visitor = match found {
@@ -173,7 +175,10 @@ async fn gate(
                 401,
                 "sign-in",
                 "Sign in first",
-                "This address needs a signed-in session, or an API token in `Authorization: Bearer …`.",
+                match api {
+                    true => "This address needs a session, or an API token in `Authorization: Bearer …`.",
+                    false => "Your session is over. Sign in again; nothing was done.",
+                },
             )),
             false => Redirect::to("/sign-in").into_response(),
         };

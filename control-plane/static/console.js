@@ -237,6 +237,8 @@ function renew(old, fresh) {
     if (old.data !== fresh.data) old.data = fresh.data;
     return;
   }
+  // What a click did is said until the next one.
+  if (old.nodeName === "OUTPUT") return;
   // What a person typed, or was told about it, isn't taken away.
   if (old.nodeName === "FORM" && (dirty(old) || old.querySelector("[aria-invalid=true]"))) return;
   const own = old.nodeName === "DETAILS" ? "open" : "";
@@ -321,6 +323,78 @@ document.addEventListener("click", async (event) => {
     spoken.textContent = "";
   }, 3000);
 });
+
+// Copying a secret of ours: from the answer into the clipboard, never into the page. The clipboard takes a promise, because
+// Safari forgets the click while the answer is on its way.
+
+class SecretCopy extends HTMLElement {
+  connectedCallback() {
+    this.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#copy(event.target);
+    });
+  }
+
+  async #copy(form) {
+    const button = form.querySelector("button");
+    const said = form.querySelector("output");
+    const { reason, step_up_password: password } = form.elements;
+    this.#tell(reason, "");
+    this.#tell(password, "");
+    if (!navigator.clipboard?.write || !window.ClipboardItem) {
+      said.textContent = "This browser can't copy from here: it needs a current one, and the board over TLS. Nothing was copied.";
+      return;
+    }
+    said.textContent = "Copying…";
+    button.disabled = true;
+    let arrived = false;
+    let refused = null;
+    const value = fetch(form.action, {
+      method: "POST",
+      mode: "same-origin",
+      redirect: "error",
+      cache: "no-store",
+      headers: { accept: "text/plain, application/problem+json" },
+      body: new URLSearchParams(new FormData(form)),
+    }).then(async (answer) => {
+      if (!answer.ok) {
+        refused = await answer.json();
+        throw new Error(refused.title);
+      }
+      arrived = true;
+      return new Blob([await answer.arrayBuffer()], { type: "text/plain" });
+    });
+    try {
+      await navigator.clipboard.write([new ClipboardItem({ "text/plain": value })]);
+      form.reset();
+      password.closest(".field").hidden = true;
+      said.textContent = "Copied. Paste it now, then copy something else.";
+    } catch {
+      await value.catch(() => {});
+      said.textContent = "";
+      if (refused?.type === "urn:board:step-up") {
+        password.closest(".field").hidden = false;
+        this.#tell(password, refused.detail);
+      } else if (refused?.type === "urn:board:reason") this.#tell(reason, refused.detail);
+      else if (refused) said.textContent = refused.detail;
+      else if (arrived) said.textContent = "The browser didn't allow copying. The value was thrown away; the audit log has the try.";
+      else said.textContent = "The board didn't answer. Reload the page and try again.";
+    }
+    password.value = "";
+    button.disabled = false;
+  }
+
+  #tell(field, text) {
+    const problem = document.getElementById(`${field.id}-problem`);
+    problem.hidden = !text;
+    problem.textContent = text;
+    if (!text) return field.removeAttribute("aria-invalid");
+    field.setAttribute("aria-invalid", "true");
+    field.focus();
+  }
+}
+
+customElements.define("secret-copy", SecretCopy);
 
 // The wizard counts again as boxes are ticked, by the rules of `clients/views.rs`.
 

@@ -36,6 +36,7 @@ text_enum! {
         ScopeChanged = "scope.changed",
         CatalogImported = "catalog.imported",
         SecretStored = "secret.stored",
+        SecretCopied = "secret.copied",
         SecretDecrypted = "secret.decrypted",
         JoinCodeMade = "join-code.made",
         JoinAsked = "join.asked",

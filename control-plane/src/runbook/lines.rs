@@ -14,6 +14,7 @@ use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
 use crate::inventory;
+use crate::secrets::views::CopyForm;
 use crate::secrets::{self, Delivery, DeliveryState};
 use crate::web::{Moment, RowState};
 
@@ -63,7 +64,14 @@ pub async fn fragment(
         }
     }
     for delivery in &deliveries {
-        lines.entry(delivery.component_key.clone()).or_default().push(delivery_line(delivery, head.on));
+        let place = (delivery.client_id, delivery.slot_id);
+        let keys = (delivery.component_key.as_str(), delivery.slot_key.as_str());
+        let (name, id) = (&delivery.display_name, delivery.id.to_string());
+        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id);
+        lines
+            .entry(delivery.component_key.clone())
+            .or_default()
+            .push(delivery_line(delivery, head.on, copying));
     }
     for step in &all {
         let line = step_line(tx, device, step, visitor, &context).await?;
@@ -97,7 +105,7 @@ fn tally(groups: &[StepGroup]) -> Tally {
     })
 }
 
-fn delivery_line(delivery: &Delivery, on: bool) -> StepLine {
+fn delivery_line(delivery: &Delivery, on: bool, copy: Option<CopyForm>) -> StepLine {
     let (state, meta) = match delivery.state {
         DeliveryState::Receipted => (RowState::Done, "receipt from the device".to_owned()),
         DeliveryState::Pending | DeliveryState::Superseded if on => {
@@ -122,6 +130,7 @@ fn delivery_line(delivery: &Delivery, on: bool) -> StepLine {
         retry: None,
         skip: None,
         note: None,
+        copy,
         card: None,
     }
 }
@@ -210,6 +219,7 @@ async fn step_line(
         retry,
         skip,
         note: step.note.clone(),
+        copy: None,
         card,
     })
 }

@@ -4,6 +4,7 @@ use askama::Template;
 use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
+use crate::secrets::views::CopyForm;
 use crate::web::{Moment, RowState, Shell};
 
 #[derive(Template)]
@@ -79,6 +80,8 @@ pub struct StepLine {
     pub skip: Option<String>,
     /// Skipped or marked by hand: what was said.
     pub note: Option<String>,
+    /// The delivery of a secret that may be copied when there is no other way.
+    pub copy: Option<CopyForm>,
     /// A manual step that waits: what to do.
     pub card: Option<ManualCard>,
 }

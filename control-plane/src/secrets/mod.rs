@@ -3,6 +3,7 @@
 //!
 //! No decrypt without a committed audit entry before it.
 
+mod copy;
 mod deliveries;
 mod envelope;
 mod store;
@@ -19,6 +20,7 @@ use shared::ids::{ClientId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
+pub use copy::{CopyError, copy, copy_form};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan,
     reconcile, seal,

@@ -1,4 +1,4 @@
-use shared::ids::{ClientId, DeliveryId, DeviceId, SlotId};
+use shared::ids::{ClientId, DeliveryId, DeviceId, SlotId, UserId};
 use shared::time::Timestamp;
 
 use super::{Delivery, DeliveryState, Place, StoredSecret};
@@ -239,4 +239,33 @@ pub async fn mark_refused(tx: &mut Tx, id: DeliveryId, reason: &str) -> Result<u
         .execute(conn)
         .await
         .map(|done| done.rows_affected()))
+}
+
+/// The number of a user's last copy, and how many they made since a moment.
+pub async fn copies(tx: &mut Tx, user_id: UserId, since: Timestamp) -> Result<(i64, i64), sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT coalesce(max(number), 0), count(CASE WHEN at > $2 THEN 1 END) FROM secret_copies WHERE user_id = $1",
+    )
+    .bind(user_id)
+    .bind(since)
+    .fetch_one(conn)
+    .await)
+}
+
+/// No row when another copy took the number at the same moment.
+pub async fn insert_copy(
+    tx: &mut Tx,
+    user_id: UserId,
+    number: i64,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO secret_copies (user_id, number, at) VALUES ($1, $2, $3) ON CONFLICT (user_id, number) DO NOTHING",
+    )
+    .bind(user_id)
+    .bind(number)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
 }

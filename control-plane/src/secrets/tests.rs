@@ -1,6 +1,6 @@
 use rcgen::SigningKey as _;
 use shared::crypto::{DeliveryContext, open_delivery};
-use shared::ids::{ClientId, DeviceId};
+use shared::ids::{ClientId, DeviceId, SlotId, UserId};
 use shared::protocol::link::{Deliver, HeldSecret, Receipt};
 use shared::random::SystemRandom;
 use shared::secret::Secret;
@@ -8,13 +8,13 @@ use shared::time::Clock as _;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{
-    DeliveryState, EnvelopeError, Place, ReceiptError, SecretError, apply_receipt, apply_refusal, envelope,
-    for_device, open, plan, put, reconcile, seal, store,
+    CopyError, DeliveryState, EnvelopeError, Place, ReceiptError, SecretError, apply_receipt, apply_refusal,
+    copy, envelope, for_device, open, plan, put, reconcile, seal, store,
 };
 use crate::audit::{self, Action};
 use crate::db::testing::on_both;
 use crate::on;
-use crate::testing::{Fixture, TestDevice};
+use crate::testing::{Fixture, MANIFESTS, TestDevice};
 
 const VALUE: &str = "ours-canary-5d1e";
 
@@ -294,6 +294,132 @@ async fn what_a_device_lost_or_refused_is_delivered_again() {
         apply_refusal(&mut tx, device_id, again.id, "no such slot", "192.0.2.17", now).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(state(vec![held]).await, DeliveryState::Pending, "each link tries what was refused");
+    })
+    .await;
+}
+
+const WHY: &str = "The vendor wants it typed into their own page";
+
+async fn copied(fixture: &Fixture, place: Place, reason: &str) -> Result<Secret<Vec<u8>>, CopyError> {
+    copy(&fixture.app, Fixture::who(), fixture.user, place.client_id, place.slot_id, reason).await
+}
+
+async fn copies_in_the_log(fixture: &Fixture) -> Vec<audit::Entry> {
+    let entries = audit::page(&mut fixture.app.db.read().await.unwrap(), None, 100).await.unwrap();
+    let entries = entries.into_iter().map(|stored| stored.entry);
+    entries.filter(|entry| entry.action == Action::SecretCopied).collect()
+}
+
+#[tokio::test]
+async fn a_copy_is_in_the_log_with_its_reason() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (client, place) = stored(&fixture).await;
+        for bad in ["", "  ", "for sk-ant-api03-abcdefghijklmnop"] {
+            let refused = copied(&fixture, place, bad).await.unwrap_err();
+            assert!(matches!(refused, CopyError::Refused(_)), "{bad}: {refused}");
+            assert!(!refused.to_string().contains("sk-ant"));
+        }
+        assert!(copies_in_the_log(&fixture).await.is_empty());
+        let value = copied(&fixture, place, WHY).await.unwrap();
+        assert_eq!(value.expose(), VALUE.as_bytes());
+        let entries = copies_in_the_log(&fixture).await;
+        assert_eq!(entries.len(), 1);
+        let entry = &entries[0];
+        assert_eq!(
+            (entry.client, entry.slot, entry.reason.as_str()),
+            (Some(client), Some(place.slot_id), WHY)
+        );
+        assert_eq!((entry.detail["slot"].as_str(), entry.detail["version"].as_str()), ("tool/OUR_KEY", "1"));
+        assert_eq!(entry.who, Fixture::who());
+        assert!(!format!("{entry:?}").contains(VALUE));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_what_is_stored_of_ours_for_this_client_is_copied() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (_, place) = stored(&fixture).await;
+        let other = fixture.client("Other Client", &["base", "tool"]).await;
+        let empty = copied(&fixture, Place { client_id: other, ..place }, WHY).await;
+        assert!(matches!(empty, Err(CopyError::Empty)));
+        let without = fixture.client("Without", &["base"]).await;
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let Some(crate::catalog::AnySlot::Theirs(theirs)) =
+            crate::catalog::slot(&mut tx, "tool", "THEIR_TOKEN").await.unwrap()
+        else {
+            panic!("the slot is theirs")
+        };
+        drop(tx);
+        let unknown = SlotId::new(&*fixture.clock, &SystemRandom);
+        for place in [
+            Place { client_id: without, ..place },
+            Place { slot_id: theirs.id, ..place },
+            Place { slot_id: unknown, ..place },
+        ] {
+            assert!(matches!(copied(&fixture, place, WHY).await, Err(CopyError::NotOurs)));
+        }
+
+        let forbidding: Vec<(&str, String)> = MANIFESTS
+            .iter()
+            .map(|(key, text)| (*key, text.replace("name = \"Our key\"", "name = \"Our key\"\ncopy = false")))
+            .collect();
+        let forbidding: Vec<_> = forbidding.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        fixture.import(2, &forbidding).await.unwrap();
+        assert!(matches!(copied(&fixture, place, WHY).await, Err(CopyError::Forbidden)));
+        assert!(copies_in_the_log(&fixture).await.is_empty(), "none of these was opened");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ten_copies_an_hour_and_many_at_once_are_no_more() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (_, place) = stored(&fixture).await;
+        for _ in 0..8 {
+            copied(&fixture, place, WHY).await.unwrap();
+        }
+        let once = || copied(&fixture, place, WHY);
+        let done = tokio::join!(once(), once(), once(), once(), once(), once());
+        let done = [done.0, done.1, done.2, done.3, done.4, done.5];
+        let taken = done.iter().filter(|done| done.is_ok()).count();
+        assert!((1..=2).contains(&taken), "{done:?}");
+        for _ in taken..2 {
+            copied(&fixture, place, WHY).await.unwrap();
+        }
+        assert!(matches!(copied(&fixture, place, WHY).await, Err(CopyError::TooMany)));
+        assert_eq!(copies_in_the_log(&fixture).await.len(), 10);
+
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let app = &fixture.app;
+        let (clock, random) = (&*app.clock, &*app.random);
+        let roles = [crate::access::Role::Consultant];
+        crate::access::create_user(&mut tx, &app.root, clock, random, "b@example.com", &roles).await.unwrap();
+        tx.commit().await.unwrap();
+        let users = crate::access::users::list(&mut app.db.read().await.unwrap()).await.unwrap();
+        let other: UserId = users.iter().find(|user| user.email == "b@example.com").unwrap().id;
+        copy(app, Fixture::who(), other, place.client_id, place.slot_id, WHY).await.unwrap();
+        fixture.clock.advance(std::time::Duration::from_secs(3600));
+        copied(&fixture, place, WHY).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_copied_when_the_audit_log_cannot_be_written() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (_, place) = stored(&fixture).await;
+        sql(&fixture, "UPDATE audit_head SET seq = seq + 5").await;
+        let refused = copied(&fixture, place, WHY).await.unwrap_err();
+        assert!(matches!(refused, CopyError::Secret(SecretError::Audit(_))), "{refused}");
+        let now = fixture.app.now();
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let since = now.before(std::time::Duration::from_secs(1));
+        assert_eq!(store::copies(&mut tx, fixture.user, since).await.unwrap(), (0, 0), "it doesn't count");
     })
     .await;
 }

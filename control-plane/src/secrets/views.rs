@@ -13,6 +13,8 @@ pub struct SecretsPage {
     pub client: ClientRef,
     pub ours: Vec<OurSlot>,
     pub theirs: Vec<TheirSlot>,
+    /// What is stored and may be copied.
+    pub copies: Vec<CopyForm>,
     pub errors: Vec<FieldError>,
     /// What was saved, as a sentence.
     pub saved: Option<String>,
@@ -34,4 +36,16 @@ pub struct TheirSlot {
     pub name: String,
     pub key: String,
     pub hint: String,
+}
+
+/// Copies a stored value into the clipboard, by script only: POST to `action` with `reason` and, while the session isn't
+/// fresh, `step_up_password`. The page itself never has the value.
+pub struct CopyForm {
+    /// Part of the elements' ids, unique in the page and the same in every rendering.
+    pub id: String,
+    pub action: String,
+    pub name: String,
+    /// The slot's key, where it can be an environment variable.
+    pub variable: Option<String>,
+    pub ask_password: bool,
 }

@@ -1,18 +1,20 @@
 use std::collections::HashMap;
 
 use axum::extract::{Form, Path, State};
-use axum::response::{IntoResponse as _, Redirect};
-use shared::ids::ClientId;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
+use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 
 use super::views::{OurSlot as OurView, SecretsPage, TheirSlot as TheirView};
-use super::{SecretError, check_value, put, stored};
+use super::{SecretError, check_value, copy, copy_form, put, stored};
 use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, AnySlot};
 use crate::clients::{self, views::ClientRef};
 use crate::error::Failure;
-use crate::pages::{Page, PageFailure, page, status};
+use crate::pages::{Page, PageFailure, page, status, wants_problem};
 use crate::web::{FieldError, Moment, Section};
 
 pub async fn secrets_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {
@@ -59,6 +61,32 @@ pub async fn secrets_form(
     Ok((status(422), page(&shown)?).into_response())
 }
 
+#[derive(Deserialize)]
+pub struct CopyFields {
+    #[serde(default)]
+    reason: String,
+}
+
+/// Answers with the value itself, to a script of ours only: a browser that posted the form would show it.
+pub async fn copy_secret(
+    State(app): State<App>,
+    visitor: Visitor,
+    headers: HeaderMap,
+    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
+    Form(form): Form<CopyFields>,
+) -> Result<Response, Failure> {
+    if !wants_problem(&headers) {
+        let detail = "Copying needs JavaScript: the value goes straight into the clipboard and is never on a page. \
+                      Nothing was copied.";
+        let failure = Failure::new(406, "script-only", "Not copied", detail);
+        return Ok(PageFailure::from(failure).into_response());
+    }
+    let by = visitor.user()?.id;
+    let value = copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await?;
+    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    Ok((plain, value.expose().clone()).into_response())
+}
+
 fn ours(slot: &AnySlot) -> Option<&catalog::OurSlot> {
     match slot {
         AnySlot::Ours(slot) => Some(slot),
@@ -82,8 +110,15 @@ async fn filled(
     let known = stored(&mut tx, id).await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     let name = |key: &str| catalog.as_ref().map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key));
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     for slot in clients::slots(&mut tx, id).await? {
+        if let AnySlot::Ours(slot) = &slot
+            && known.iter().any(|secret| secret.slot_id == slot.id)
+        {
+            let keys = (slot.component_key.as_str(), slot.slot_key.as_str());
+            let anchor = slot.id.to_string();
+            copies.extend(copy_form(visitor, catalog.as_ref(), (id, slot.id), keys, &slot.name, anchor));
+        }
         match slot {
             AnySlot::Ours(slot) => ours.push(OurView {
                 field: field(&slot),
@@ -108,6 +143,7 @@ async fn filled(
         client: ClientRef { href: format!("/clients/{id}"), name: client.name },
         ours,
         theirs,
+        copies,
         errors,
         saved,
     })

@@ -5,19 +5,21 @@ use axum::extract::ConnectInfo;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
 use regex::Regex;
+use shared::ids::ClientId;
+use shared::secret::Secret;
 use std::net::SocketAddr;
 use tower::ServiceExt as _;
 
-use super::signed_in;
+use super::{ask, signed_in};
 use crate::access::tokens::{NewToken, make_token, revoke_token};
 use crate::access::{self, Role};
 use crate::audit::{self, Action, Who};
 use crate::db::testing::on_both;
 use crate::router::{self, Rule};
+use crate::secrets;
 use crate::testing::{Fixture, TestDevice};
 
-/// Status and body of a form that a page of ours posts.
-async fn post(fixture: &Fixture, cookie: &str, path: &str, form: &str, accept: &str) -> (StatusCode, String) {
+fn form_request(cookie: &str, path: &str, form: &str, accept: &str) -> Request<Body> {
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(path)
@@ -29,6 +31,12 @@ async fn post(fixture: &Fixture, cookie: &str, path: &str, form: &str, accept: &
         .body(Body::from(form.to_owned()))
         .unwrap();
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1))));
+    request
+}
+
+/// Status and body of a form that a page of ours posts.
+async fn post(fixture: &Fixture, cookie: &str, path: &str, form: &str, accept: &str) -> (StatusCode, String) {
+    let request = form_request(cookie, path, form, accept);
     let answer = router::console(fixture.app.clone()).oneshot(request).await.unwrap();
     let status = answer.status();
     let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
@@ -250,6 +258,87 @@ async fn an_operator_invites_somebody_and_the_link_works() {
         let (status, page) =
             post(&fixture, &cookie, "/tokens", "name=cron&days=30&token_role=support", HTML).await;
         assert!(status == StatusCode::OK && page.contains(">board_"), "{page}");
+    })
+    .await;
+}
+
+const VALUE: &str = "ours-canary-7d3f";
+const SCRIPT: &str = "text/plain, application/problem+json";
+
+/// A client with a stored secret, and where it is copied.
+async fn stored(fixture: &Fixture) -> (ClientId, String) {
+    let client = fixture.client("Example Client", &["base", "tool"]).await;
+    let slot = fixture.our_slot().await;
+    let value = Secret::new(VALUE.to_owned());
+    let known = fixture.get_client(client).await;
+    secrets::put(&fixture.app, Fixture::who(), &known, &slot, &value).await.unwrap();
+    (client, format!("/clients/{client}/secrets/{}/copy", slot.id))
+}
+
+#[tokio::test]
+async fn a_copy_wants_a_fresh_consultant_a_script_and_a_reason() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (client, path) = stored(&fixture).await;
+        let cookie = signed_in(&fixture, Role::Consultant).await;
+        let support = signed_in(&fixture, Role::Support).await;
+        fixture.clock.advance(access::STEP_UP_TTL);
+        let why = "reason=The+vendor+wants+it+typed";
+        let right = format!("{why}&step_up_password=a+long+test+passphrase");
+        let mut seen = Vec::new();
+        for (cookie, form, accept, expected) in [
+            (&support, right.as_str(), SCRIPT, StatusCode::FORBIDDEN),
+            (&cookie, why, SCRIPT, StatusCode::UNAUTHORIZED),
+            (&cookie, "reason=x&step_up_password=wrong", SCRIPT, StatusCode::UNAUTHORIZED),
+            (&cookie, right.as_str(), HTML, StatusCode::NOT_ACCEPTABLE),
+            (&cookie, "reason=+", SCRIPT, StatusCode::UNPROCESSABLE_ENTITY),
+        ] {
+            let (status, body) = post(&fixture, cookie, &path, form, accept).await;
+            assert_eq!(status, expected, "{form} {body}");
+            seen.push(body);
+        }
+        let (status, _) = post(&fixture, "board_session=made-up", &path, &right, SCRIPT).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "in JSON, not a page to be copied");
+        assert_eq!(actions(&fixture, Action::SecretCopied).await, 0);
+
+        let (status, body) = post(&fixture, &cookie, &path, why, SCRIPT).await;
+        assert_eq!((status, body.as_str()), (StatusCode::OK, VALUE), "fresh by the password above");
+        for page in [format!("/clients/{client}/secrets"), format!("/clients/{client}"), "/audit".into()] {
+            let answer = ask(&fixture, Method::GET, &page, Some(&cookie), "http://board.test").await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            seen.push(String::from_utf8(body.to_vec()).unwrap());
+        }
+        assert!(seen.iter().any(|page| page.contains(&format!("action=\"{path}\""))));
+        assert!(seen.iter().all(|page| !page.contains(VALUE)), "the value is on no page");
+        for _ in 0..9 {
+            assert_eq!(post(&fixture, &cookie, &path, why, SCRIPT).await.0, StatusCode::OK);
+        }
+        let (status, body) = post(&fixture, &cookie, &path, why, SCRIPT).await;
+        assert!(status == StatusCode::TOO_MANY_REQUESTS && body.contains("within an hour"), "{body}");
+        let token = token(&fixture, &[Role::Consultant], 1).await;
+        let answer = with_token(&fixture, Method::POST, &path, &token, &cookie).await;
+        assert_eq!(
+            answer.status(),
+            StatusCode::UNAUTHORIZED,
+            "no token copies, with a session beside it neither"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_stays_in_the_log_when_its_answer_is_dropped() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (_, path) = stored(&fixture).await;
+        let cookie = signed_in(&fixture, Role::Consultant).await;
+        let request = form_request(&cookie, &path, "reason=The+vendor+wants+it+typed", SCRIPT);
+        let answer = router::console(fixture.app.clone()).oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+        drop(answer);
+        assert_eq!(actions(&fixture, Action::SecretCopied).await, 1);
     })
     .await;
 }
