@@ -131,6 +131,20 @@ impl Board {
         output(command.arg("verify").args(self.place()).arg("--json")).await
     }
 
+    /// Makes an API token on the command line, as an operator does beside the running board.
+    pub async fn make_token(&self, name: &str, roles: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(program("board")?);
+        command.args(["token", "create", "--name", name, "--roles", roles, "--days", "1"]);
+        let said = output(command.args(self.place()).args(self.key())).await?;
+        Ok(said.split_whitespace().next_back().unwrap_or_default().to_owned())
+    }
+
+    /// Ends it again.
+    pub async fn revoke_token(&self, name: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(program("board")?);
+        output(command.args(["token", "revoke", name]).args(self.place())).await
+    }
+
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.
     fn command(&self, name: &str) -> anyhow::Result<Command> {
         let mut command = Command::new(program("board")?);

@@ -139,6 +139,18 @@ impl Consultant {
         Ok(())
     }
 
+    /// Copies the first of a client's secrets as the page's script does; the answer goes into no list of pages.
+    pub async fn copy_secret(&mut self, client: &str, reason: &str) -> anyhow::Result<Answer> {
+        let page = self.get(&format!("/clients/{client}/secrets")).await?;
+        let path = all(&page, r#"action="(/clients/[0-9a-f-]{36}/secrets/[0-9a-f-]{36}/copy)""#)?;
+        let path = path.first().context("the page offers to copy")?;
+        let request = self.http.post(format!("{}{path}", self.base)).header("sec-fetch-site", "same-origin");
+        let request = request.header("accept", "text/plain, application/problem+json");
+        let form = [("reason", reason), (STEP_UP_FIELD, PASSWORD)];
+        let response = request.form(&form).send().await?;
+        Ok(Answer { status: response.status(), location: None, text: response.text().await? })
+    }
+
     pub async fn join_command(&mut self, client: &str) -> anyhow::Result<JoinCommand> {
         let answer = self.post(&format!("/clients/{client}/join-codes"), &[]).await?;
         JoinCommand::parse(&answer.text)

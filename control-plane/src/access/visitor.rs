@@ -64,6 +64,9 @@ impl Visitor {
 
     /// The signed-in user; the gate lets nobody else through to routes that need one.
     pub fn user(&self) -> Result<&User, Failure> {
+        if self.token.is_some() {
+            return Err(Failure::forbidden("This needs a person who is signed in; no API token can do it."));
+        }
         self.user
             .as_ref()
             .ok_or_else(|| Failure::new(401, "sign-in", "Sign in first", "Your session is over."))
