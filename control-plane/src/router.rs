@@ -1,47 +1,33 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Html};
-use axum_extra::extract::CookieJar;
-use std::net::{IpAddr, SocketAddr};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::access::{self, Role, Visitor};
+use crate::access::{self, Role};
 use crate::app::App;
 use crate::audit;
 use crate::clients;
 use crate::enrollment;
 use crate::error::Failure;
+use crate::gate::{gate, no_browser};
 use crate::link;
 use crate::overview;
-use crate::pages::{PageFailure, Refusal, wants_problem};
+use crate::pages::PageFailure;
 use crate::runbook;
 use crate::secrets;
-use crate::web::{Section, assets};
+use crate::web::assets;
 
-/// Who may use a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    Public,
-    /// Any role.
-    SignedIn,
-    Consultant,
-    Operator,
-    /// This role; and whatever changes something needs a fresh session (`access::step_up`).
-    Fresh(Role),
-}
+pub use crate::gate::Rule;
 
 /// A form of the console: values up to 16 KiB and notes, nothing larger.
 const FORM_LIMIT: usize = 512 * 1024;
-
-/// The JSON API: answers with problem+json, and takes API tokens.
-const API: &str = "/api/v1/";
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
@@ -126,164 +112,6 @@ pub fn console(app: App) -> Router {
         .layer(header(header::CACHE_CONTROL, "no-store"))
         .layer(CatchPanicLayer::new())
         .with_state(app)
-}
-
-/// Finds out who asks, and lets through whom the route's rule allows.
-async fn gate(
-    State((app, rule)): State<(App, Rule)>,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
-    jar: CookieJar,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let api = request.uri().path().starts_with(API);
-    let json = api || wants_problem(request.headers());
-    let refuse = |failure: Failure| {
-        if json { failure.into_response() } else { PageFailure::from(failure).into_response() }
-    };
-    let browser = Browser::of(&app, address, request.headers());
-    let found = match bearer(request.headers()) {
-        Some(_) if rule != Rule::Public && !api => {
-            return challenge(Failure::new(
-                401,
-                "token-not-here",
-                "API tokens are for /api/v1 only",
-                "No page takes an API token. Sign in with a browser, or ask an address below /api/v1.",
-            ));
-        }
-        Some(text) if api => program(&app, browser, text).await,
-        Some(_) | None => visitor(&app, browser, &jar).await.map_err(Failure::from),
-    };
-    let mut visitor = match found {
-        Ok(visitor) => visitor,
-        Err(failure) if failure.public.status == 401 => return challenge(failure),
-        Err(failure) => return refuse(failure),
-    };
-    let allowed = match rule {
-        Rule::Public => true,
-        Rule::SignedIn => visitor.is_known(),
-        Rule::Consultant => visitor.can(Role::Consultant),
-        Rule::Operator => visitor.can(Role::Operator),
-        Rule::Fresh(role) => visitor.can(role),
-    };
-    if !allowed {
-        return match visitor.is_known() {
-            true => {
-                refuse(Failure::forbidden("Your roles don't include this. Ask the operator if they should."))
-            }
-            false if json => challenge(Failure::new(
-                401,
-                "sign-in",
-                "Sign in first",
-                match api {
-                    true => "This address needs a session, or an API token in `Authorization: Bearer …`.",
-                    false => "Your session is over. Sign in again; nothing was done.",
-                },
-            )),
-            false => Redirect::to("/sign-in").into_response(),
-        };
-    }
-    if matches!(rule, Rule::Fresh(_)) && !visitor.fresh && !request.method().is_safe() {
-        request = match access::web::stepped_up(&app, &visitor, request).await {
-            Ok(request) => request,
-            Err(asked) => return framed(asked, &visitor),
-        };
-        visitor.fresh = true;
-    }
-    request.extensions_mut().insert(visitor.clone());
-    framed(next.run(request).await, &visitor)
-}
-
-/// Puts a page that failed into its viewer's frame.
-fn framed(mut response: Response, visitor: &Visitor) -> Response {
-    match response.extensions_mut().remove::<Refusal>() {
-        Some(refusal) => refusal.page(visitor.shell(Section::None)),
-        None => response,
-    }
-}
-
-/// Where a request came from. The proxy that the operator named is believed about it, nobody else.
-struct Browser {
-    address: String,
-    secure: bool,
-}
-
-impl Browser {
-    fn of(app: &App, peer: SocketAddr, headers: &HeaderMap) -> Self {
-        if app.proxy != Some(peer.ip()) {
-            return Self { address: peer.ip().to_string(), secure: false };
-        }
-        let last = |name: &str| {
-            let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
-            value.rsplit(',').next().map(|last| last.trim().to_owned())
-        };
-        let forwarded = last("x-forwarded-for").filter(|text| text.parse::<IpAddr>().is_ok());
-        Self {
-            address: forwarded.unwrap_or_else(|| peer.ip().to_string()),
-            secure: last("x-forwarded-proto").as_deref() == Some("https"),
-        }
-    }
-}
-
-/// The API token that a request carries. Other schemes are somebody else's, such as a proxy's.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// A refusal that says which credentials are wanted (RFC 6750).
-fn challenge(failure: Failure) -> Response {
-    ([(header::WWW_AUTHENTICATE, "Bearer realm=\"board\"")], failure).into_response()
-}
-
-/// What carries a token is no browser led astray by another site: nobody can make one send it.
-async fn no_browser(mut request: Request, next: Next) -> Response {
-    if request.uri().path().starts_with(API) && bearer(request.headers()).is_some() {
-        for name in [header::ORIGIN, HeaderName::from_static("sec-fetch-site")] {
-            request.headers_mut().remove(name);
-        }
-    }
-    next.run(request).await
-}
-
-async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Failure> {
-    let token = access::token_of(app, text, &browser.address).await?;
-    Ok(Visitor {
-        user: None,
-        token: Some(token),
-        session: None,
-        fresh: false,
-        address: browser.address,
-        secure: browser.secure,
-        pending: 0,
-        now: app.now(),
-    })
-}
-
-async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
-    let cookie = jar.get(access::web::COOKIE);
-    let hash = cookie.map(|cookie| access::session_hash(app, cookie.value()));
-    let session = match &hash {
-        Some(hash) => access::session_of(app, hash).await?,
-        None => None,
-    };
-    let now = app.now();
-    let pending = if session.is_some() {
-        let mut tx = app.db.read().await?;
-        enrollment::pending_count(&mut tx, now).await?
-    } else {
-        0
-    };
-    Ok(Visitor {
-        fresh: session.as_ref().is_some_and(|session| session.is_fresh(now)),
-        user: session.map(|session| session.user),
-        token: None,
-        session: hash,
-        address: browser.address,
-        secure: browser.secure,
-        pending,
-        now,
-    })
 }
 
 async fn health(State(app): State<App>) -> Response {

@@ -227,6 +227,7 @@ const LAYERS: &[&[&str]] = &[
     &["inventory"],
     &["runbook"],
     &["link", "overview"],
+    &["gate"],
     &["router", "board"],
     &["cli"],
 ];

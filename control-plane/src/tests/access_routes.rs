@@ -342,3 +342,28 @@ async fn a_copy_stays_in_the_log_when_its_answer_is_dropped() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_runbook_offers_a_copy_to_a_consultant_and_to_nobody_else() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (client, path) = stored(&fixture).await;
+        let (_, device_id) = fixture.enrolled(client, "A-UUID").await;
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let device = crate::enrollment::get_device(&mut tx, device_id).await.unwrap();
+        crate::runbook::ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        let runbook = format!("/devices/{device_id}/runbook");
+        for (role, offered) in [(Role::Consultant, true), (Role::Support, false), (Role::Operator, false)] {
+            let cookie = signed_in(&fixture, role).await;
+            let answer = ask(&fixture, Method::GET, &runbook, Some(&cookie), "http://board.test").await;
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            let page = String::from_utf8(body.to_vec()).unwrap();
+            assert!(page.contains("Deliver Our key"), "{page}");
+            assert_eq!(page.contains(&path), offered, "{role}");
+            assert_eq!(page.contains("read -rs OUR_KEY &amp;&amp; export OUR_KEY"), offered, "{role}");
+            assert!(!page.contains(VALUE));
+        }
+    })
+    .await;
+}
