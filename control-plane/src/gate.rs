@@ -25,7 +25,8 @@ pub enum Rule {
     SignedIn,
     Consultant,
     Operator,
-    /// This role; and whatever changes something needs a fresh session (`access::step_up`).
+    /// This role; and whatever changes something needs a fresh session (`access::step_up`). What only takes access
+    /// away doesn't want one: it has to be quick.
     Fresh(Role),
 }
 
@@ -134,13 +135,15 @@ fn framed(mut response: Response, visitor: &Visitor) -> Response {
 /// Where a request came from. The proxy that the operator named is believed about it, nobody else.
 struct Browser {
     address: String,
+    host: String,
     secure: bool,
 }
 
 impl Browser {
     fn of(app: &App, peer: SocketAddr, headers: &HeaderMap) -> Self {
+        let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if app.proxy != Some(peer.ip()) {
-            return Self { address: peer.ip().to_string(), secure: false };
+            return Self { address: peer.ip().to_string(), host: asked.to_owned(), secure: false };
         }
         let last = |name: &str| {
             let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
@@ -149,6 +152,7 @@ impl Browser {
         let forwarded = last("x-forwarded-for").filter(|text| text.parse::<IpAddr>().is_ok());
         Self {
             address: forwarded.unwrap_or_else(|| peer.ip().to_string()),
+            host: last("x-forwarded-host").unwrap_or_else(|| asked.to_owned()),
             secure: last("x-forwarded-proto").as_deref() == Some("https"),
         }
     }
@@ -183,6 +187,7 @@ async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Fai
         session: None,
         fresh: false,
         address: browser.address,
+        host: browser.host,
         secure: browser.secure,
         pending: 0,
         now: app.now(),
@@ -209,6 +214,7 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor
         token: None,
         session: hash,
         address: browser.address,
+        host: browser.host,
         secure: browser.secure,
         pending,
         now,

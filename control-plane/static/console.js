@@ -57,7 +57,8 @@ function say(text, label, act) {
 // the first one after every connect, so a gap heals itself); `title`, `favicon` ("needs" or "calm") and `pending` (a
 // number) go to the document.
 
-const FIELDS = "input:not([type=hidden]), textarea, select";
+// A password that the browser filled in by itself is nobody's typing.
+const FIELDS = "input:not([type=hidden], [name=step_up_password]), textarea, select";
 
 class LiveRegion extends HTMLElement {
   #source = null;
@@ -345,6 +346,7 @@ class SecretCopy extends HTMLElement {
       said.textContent = "This browser can't copy from here: it needs a current one, and the board over TLS. Nothing was copied.";
       return;
     }
+    if (password.closest(".field").hidden) password.value = "";
     said.textContent = "Copying…";
     button.disabled = true;
     let arrived = false;

@@ -22,6 +22,8 @@ pub struct Visitor {
     pub fresh: bool,
     /// Where the browser is.
     pub address: String,
+    /// The host that the browser asked for.
+    pub host: String,
     /// Whether it came over TLS, as the proxy before the console says.
     pub secure: bool,
     /// Enrollments that wait for a decision.

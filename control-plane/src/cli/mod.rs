@@ -111,8 +111,8 @@ pub struct ServeArgs {
     /// Address of the console: loopback, for a browser here or a proxy that speaks TLS.
     #[arg(long, env = "BOARD_CONSOLE", default_value = "127.0.0.1:8080")]
     console: SocketAddr,
-    /// Address of the proxy that speaks TLS before the console. It is believed about the browser's address, and the
-    /// session cookie is sent over TLS only.
+    /// Address of the proxy that speaks TLS before the console. It is believed about the browser's address and the host
+    /// that it asked for, and the session cookie is sent over TLS only.
     #[arg(long, env = "BOARD_PROXY")]
     proxy: Option<IpAddr>,
     /// Address of the agents' port.

@@ -90,7 +90,7 @@ pub async fn copy(
     let reason = free_text::reason(reason)?;
     let now = app.now();
     let mut tx = app.db.write().await?;
-    clients::get(&mut tx, client_id).await?;
+    let client = clients::get(&mut tx, client_id).await?;
     let slot = clients::slots(&mut tx, client_id).await?.into_iter().find_map(|slot| match slot {
         AnySlot::Ours(slot) if slot.id == slot_id => Some(slot),
         AnySlot::Ours(_) | AnySlot::Theirs(_) => None,
@@ -113,6 +113,7 @@ pub async fn copy(
         .client(client_id)
         .slot(slot_id)
         .reason(reason)
+        .detail("client", client.name)
         .detail("slot", format!("{}/{}", slot.component_key, slot.slot_key))
         .detail("version", place.version);
     audit::append(&mut tx, &entry).await?;

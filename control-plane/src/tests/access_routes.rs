@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::Response;
 use regex::Regex;
 use shared::ids::ClientId;
 use shared::secret::Secret;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tower::ServiceExt as _;
 
 use super::{ask, signed_in};
@@ -17,7 +17,7 @@ use crate::audit::{self, Action, Who};
 use crate::db::testing::on_both;
 use crate::router::{self, Rule};
 use crate::secrets;
-use crate::testing::{Fixture, TestDevice};
+use crate::testing::{Fixture, PROXY, TestDevice};
 
 fn form_request(cookie: &str, path: &str, form: &str, accept: &str) -> Request<Body> {
     let mut request = Request::builder()
@@ -364,6 +364,31 @@ async fn the_runbook_offers_a_copy_to_a_consultant_and_to_nobody_else() {
             assert_eq!(page.contains(&path), offered, "{role}");
             assert_eq!(page.contains("read -rs OUR_KEY &amp;&amp; export OUR_KEY"), offered, "{role}");
             assert!(!page.contains(VALUE));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sign_in_link_names_the_console_as_the_proxy_says() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let cookie = signed_in(&fixture, Role::Operator).await;
+        let path = format!("/users/{}/link", fixture.user);
+        let other = IpAddr::from([192, 0, 2, 1]);
+        for (peer, start) in
+            [(PROXY, ">https://console.example.com/welcome/"), (other, ">http://board.test/welcome/")]
+        {
+            let mut request = form_request(&cookie, &path, "", HTML);
+            for (name, value) in [("x-forwarded-proto", "https"), ("x-forwarded-host", "console.example.com")]
+            {
+                request.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 1))));
+            let answer = router::console(fixture.app.clone()).oneshot(request).await.unwrap();
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            let page = String::from_utf8(body.to_vec()).unwrap();
+            assert!(page.contains(start), "{page}");
         }
     })
     .await;

@@ -276,10 +276,10 @@ pub async fn token_of(app: &App, text: &str, address: &str) -> Result<Token, Tok
         }
         None => None,
     };
-    drop(tx);
     let refused = match token {
         Some(token) => match token.state(now) {
             TokenState::Living => {
+                drop(tx);
                 note_use(app, &token, now).await?;
                 return Ok(token);
             }
@@ -288,10 +288,12 @@ pub async fn token_of(app: &App, text: &str, address: &str) -> Result<Token, Tok
         },
         None => TokenRefused::Unknown,
     };
-    let mut tx = app.db.write().await?;
+    // Tokens can't be guessed: this keeps a broken program from writing for ever, so looking first is exact enough.
     if !REFUSED.allows(&mut tx, address, now).await? {
         return Err(TokenRefused::TooMany);
     }
+    drop(tx);
+    let mut tx = app.db.write().await?;
     REFUSED.record(&mut tx, address, now).await?;
     tx.commit().await?;
     Err(refused)

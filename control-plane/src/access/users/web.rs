@@ -1,5 +1,4 @@
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Redirect};
 use axum_extra::extract::Form;
 use serde::Deserialize;
@@ -27,18 +26,13 @@ pub struct InviteForm {
     role: Vec<Role>,
 }
 
-pub async fn invite_form(
-    State(app): State<App>,
-    visitor: Visitor,
-    headers: HeaderMap,
-    Form(form): Form<InviteForm>,
-) -> Page {
+pub async fn invite_form(State(app): State<App>, visitor: Visitor, Form(form): Form<InviteForm>) -> Page {
     let mut tx = app.db.write().await?;
     let (clock, random) = (&*app.clock, &*app.random);
     match add(&mut tx, &app.root, clock, random, visitor.who(), &form.email, &form.role).await {
         Ok(token) => {
             tx.commit().await?;
-            link_page(&visitor, &headers, form.email.trim(), &token)
+            link_page(&visitor, form.email.trim(), &token)
         }
         Err(error @ (UserError::Email | UserError::Taken | UserError::NoRole)) => {
             drop(tx);
@@ -81,14 +75,9 @@ pub async fn roles_form(
     }
 }
 
-pub async fn sign_in_link_form(
-    State(app): State<App>,
-    visitor: Visitor,
-    headers: HeaderMap,
-    Path(id): Path<UserId>,
-) -> Page {
+pub async fn sign_in_link_form(State(app): State<App>, visitor: Visitor, Path(id): Path<UserId>) -> Page {
     let (user, token) = new_sign_in_link(&app, visitor.who(), id).await?;
-    link_page(&visitor, &headers, &user.email, &token)
+    link_page(&visitor, &user.email, &token)
 }
 
 pub async fn disable_form(State(app): State<App>, visitor: Visitor, Path(id): Path<UserId>) -> Page {
@@ -153,14 +142,13 @@ pub async fn revoke_token_form(State(app): State<App>, visitor: Visitor, Path(id
 }
 
 /// The address of the console is the one that the operator's browser uses.
-fn link_page(visitor: &Visitor, headers: &HeaderMap, email: &str, token: &Secret<String>) -> Page {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+fn link_page(visitor: &Visitor, email: &str, token: &Secret<String>) -> Page {
     let scheme = if visitor.secure { "https" } else { "http" };
     page(&OncePage {
         shell: visitor.shell(Section::Users),
         title: "Sign-in link".into(),
         lead: format!("For {email}. It works once, within a day, and this page shows it once."),
-        text: format!("{scheme}://{host}/welcome/{}", token.expose()),
+        text: format!("{scheme}://{}/welcome/{}", visitor.host, token.expose()),
         help: "Send it to them in a way that nobody else reads. They choose their password with it.".into(),
     })
 }
