@@ -1,4 +1,5 @@
-//! Who may use the console: users and roles, one-time links, passwords, sessions. Tokens are stored hashed.
+//! Who may use the board: users and roles, one-time links, passwords, sessions and their step-up, API tokens. Whatever
+//! opens it is stored hashed.
 
 mod password;
 mod session;

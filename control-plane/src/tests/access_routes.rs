@@ -1,4 +1,7 @@
-//! Step-up as a browser without scripts meets it, and API tokens as a program does.
+//! Step-up as a browser without scripts meets it, copying as the page's script does, and API tokens as a program does.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -7,7 +10,6 @@ use axum::response::Response;
 use regex::Regex;
 use shared::ids::ClientId;
 use shared::secret::Secret;
-use std::net::{IpAddr, SocketAddr};
 use tower::ServiceExt as _;
 
 use super::{ask, signed_in};
@@ -63,7 +65,14 @@ async fn a_stale_session_approves_with_the_password_in_the_same_form_and_loses_n
         let device = TestDevice::new("A-UUID", app.now());
         let answer = device.join(app, &code).await.unwrap();
         let path = format!("/enrollments/{}/approve", answer.enrollment_id);
-        fixture.clock.advance(access::STEP_UP_TTL);
+        for (asks, wait) in [(false, access::STEP_UP_TTL), (true, Duration::ZERO)] {
+            let page = ask(&fixture, Method::GET, "/enrollments", Some(&cookie), "http://board.test").await;
+            let body = axum::body::to_bytes(page.into_body(), usize::MAX).await.unwrap();
+            let page = String::from_utf8(body.to_vec()).unwrap();
+            assert!(page.contains(&format!("action=\"{path}\"")), "{page}");
+            assert_eq!(page.contains("name=\"step_up_password\""), asks, "{page}");
+            fixture.clock.advance(wait);
+        }
 
         let (status, asked) = post(&fixture, &cookie, &path, "fingerprint=7Q4K&fingerprint=M2XP", HTML).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
@@ -112,7 +121,7 @@ async fn wrong_passwords_of_a_step_up_are_throttled_and_scripts_are_told_in_json
         assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
         let (status, _) = post(&fixture, &other, &path, right, json).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "somebody else isn't held up");
-        fixture.clock.advance(std::time::Duration::from_secs(901));
+        fixture.clock.advance(Duration::from_secs(901));
         let (status, _) = post(&fixture, &cookie, &path, right, json).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(actions(&fixture, Action::StepUpRefused).await, 10);
@@ -205,7 +214,7 @@ async fn a_token_reads_the_api_until_it_ends_and_each_end_says_what_to_do() {
         let long = token(&fixture, &[Role::Support], 365).await;
         let (status, body) = ask(short.clone()).await;
         assert!(status == StatusCode::OK && body.contains("Example Client"), "{status} {body}");
-        fixture.clock.advance(std::time::Duration::from_secs(24 * 3600));
+        fixture.clock.advance(Duration::from_secs(24 * 3600));
         assert_eq!(ask(long.clone()).await.0, StatusCode::OK);
         let app = &fixture.app;
         let mut tx = app.db.write().await.unwrap();

@@ -113,7 +113,12 @@ pub async fn add(
     }
     let now = clock.now();
     let id = UserId::new(clock, random);
-    super::store::insert_user(tx, id, email, now).await?;
+    let twice =
+        |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.is_unique_violation());
+    super::store::insert_user(tx, id, email, now).await.map_err(|error| match twice(&error) {
+        true => UserError::Taken,
+        false => error.into(),
+    })?;
     for role in &roles {
         super::store::insert_role(tx, id, *role).await?;
     }
