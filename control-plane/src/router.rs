@@ -8,9 +8,11 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Html};
 use axum_extra::extract::CookieJar;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
 
 use crate::access::{self, Role, Visitor};
 use crate::app::App;
@@ -20,7 +22,7 @@ use crate::enrollment;
 use crate::error::Failure;
 use crate::link;
 use crate::overview;
-use crate::pages::{PageFailure, Refusal};
+use crate::pages::{PageFailure, Refusal, wordless};
 use crate::runbook;
 use crate::secrets;
 use crate::web::{Section, assets};
@@ -36,6 +38,8 @@ pub enum Rule {
 
 /// A form of the console: values up to 16 KiB and notes, nothing larger.
 const FORM_LIMIT: usize = 512 * 1024;
+/// A request of an agent, with its body and the long poll, is answered within this.
+const AGENTS_REQUEST: Duration = Duration::from_secs(60);
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
@@ -85,6 +89,9 @@ pub fn agents(app: App) -> Router {
         .merge(enrolled)
         .fallback(async || Failure::not_found("address"))
         .layer(DefaultBodyLimit::max(shared::protocol::MAX_FRAME))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, AGENTS_REQUEST))
+        .layer(middleware::from_fn(worded))
+        .layer(middleware::from_fn_with_state(app.clone(), watched))
         .layer(CatchPanicLayer::new())
         .with_state(app)
 }
@@ -108,6 +115,7 @@ pub fn console(app: App) -> Router {
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::CACHE_CONTROL, "no-store"))
+        .layer(middleware::from_fn_with_state(app.clone(), watched))
         .layer(CatchPanicLayer::new())
         .with_state(app)
 }
@@ -148,7 +156,24 @@ async fn gate(
         };
     }
     request.extensions_mut().insert(visitor.clone());
-    framed(next.run(request).await, &visitor)
+    let response = next.run(request).await;
+    match wordless(&response) {
+        Some(failure) => framed(refuse(failure), &visitor),
+        None => framed(response, &visitor),
+    }
+}
+
+/// Agents get problem+json for what no handler saw, too.
+async fn worded(request: Request, next: Next) -> Response {
+    let address = request.extensions().get::<enrollment::api::Peer>().map(|peer| peer.address.clone());
+    let response = next.run(request).await;
+    match wordless(&response) {
+        Some(failure) => {
+            tracing::info!(address, kind = failure.public.kind, "a request was refused");
+            failure.into_response()
+        }
+        None => response,
+    }
 }
 
 /// Puts a page that failed into its viewer's frame.
@@ -199,11 +224,21 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor
     Ok(Visitor { user, session, address: browser.address, secure: browser.secure, pending, now })
 }
 
+/// 503 when the audit log can't be written: the board does nothing then. Cheap, however often it is asked.
 async fn health(State(app): State<App>) -> Response {
-    match app.db.read().await {
-        Ok(_) => (StatusCode::OK, Html("ok")).into_response(),
-        Err(error) => Failure::from(error).into_response(),
+    match app.audit_watch.check(&app.db, app.now()).await {
+        None => (StatusCode::OK, Html("ok")).into_response(),
+        Some(cause) => Failure::unwritten(cause, None).into_response(),
     }
+}
+
+/// Tells the health page what a refused request met.
+async fn watched(State(app): State<App>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(cause) = response.extensions().get() {
+        app.audit_watch.note(*cause);
+    }
+    response
 }
 
 #[derive(serde::Deserialize)]

@@ -4,6 +4,9 @@
 //! hold and go on.
 
 pub mod api;
+mod doors;
+#[cfg(test)]
+mod hostile;
 mod listener;
 mod reports;
 mod session;
@@ -11,4 +14,4 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use listener::{ListenerError, serve};
+pub use listener::{ListenerError, PER_ADDRESS, serve};
