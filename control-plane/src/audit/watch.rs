@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use shared::time::Timestamp;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::{Action, AuditError, Entry, Who, append, store};
 use crate::db::{Cause, Db};
@@ -23,7 +22,7 @@ struct State {
     /// What kept the last entry from being written; `None` once one can be written again.
     trouble: std::sync::Mutex<Option<Cause>>,
     /// When we looked last; held while somebody looks, so that one does it for all who ask.
-    looked: Mutex<Option<Instant>>,
+    looked: Mutex<Option<Timestamp>>,
 }
 
 impl Watch {
@@ -37,7 +36,8 @@ impl Watch {
     /// taken back) end it.
     pub async fn check(&self, db: &Db, now: Timestamp) -> Option<Cause> {
         let mut looked = self.0.looked.lock().await;
-        if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+        // A clock that was set back doesn't blind it.
+        if looked.is_none_or(|at| now < at || now.since(at) >= LOOK_EVERY) {
             let known = *self.trouble();
             let seen = look(now, db, known).await;
             if let Some(cause) = seen
@@ -48,7 +48,7 @@ impl Watch {
                 tracing::info!("the audit log can be written again");
             }
             *self.trouble() = seen;
-            *looked = Some(Instant::now());
+            *looked = Some(now);
         }
         *self.trouble()
     }
