@@ -78,6 +78,19 @@ pub fn catalog() -> PathBuf {
 
 /// A database whose tables belong to one role; gives the address of another, the board's, as in production.
 async fn fresh_postgres(folder: &TempDir) -> String {
+    let Empty { owner, board } = empty_postgres(folder).await;
+    let mut migrate = Command::new(program("board").unwrap());
+    output(migrate.args(["migrate", "--database", &board, "--owner-url", &owner])).await.unwrap();
+    board
+}
+
+/// Addresses of a database without tables: as the role that owns it, and as the board's role.
+pub struct Empty {
+    pub owner: String,
+    pub board: String,
+}
+
+pub async fn empty_postgres(folder: &TempDir) -> Empty {
     let server = std::env::var("DATABASE_URL_POSTGRES")
         .expect("DATABASE_URL_POSTGRES names a PostgreSQL server: run these tests with `tests/run e2e`");
     let unique = folder.path().file_name().unwrap().to_str().unwrap().to_lowercase().replace(['.', '-'], "_");
@@ -96,8 +109,5 @@ async fn fresh_postgres(folder: &TempDir) -> String {
     let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
     let (host, _) = host.split_once('/').expect("the address ends with a database name");
     let address = |role: &str| format!("postgres://{role}:{PASSWORD}@{host}/{name}");
-    let (owner, board) = (address(OWNER), address(BOARD));
-    let mut migrate = Command::new(program("board").unwrap());
-    output(migrate.args(["migrate", "--database", &board, "--owner-url", &owner])).await.unwrap();
-    board
+    Empty { owner: address(OWNER), board: address(BOARD) }
 }
