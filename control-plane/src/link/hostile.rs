@@ -191,8 +191,8 @@ impl Stage {
     }
 
     /// Sends a request as it stands, and gives all of the answer.
-    async fn ask(&self, request: &[u8]) -> String {
-        let mut tls = self.tls(self.tcp(HONEST, None).await, None).await;
+    async fn ask(&self, who: Option<&Identity>, request: &[u8]) -> String {
+        let mut tls = self.tls(self.tcp(HONEST, None).await, who).await;
         // The board may answer and close before it took everything.
         let _ = tls.write_all(request).await;
         let mut answer = Vec::new();
@@ -280,14 +280,35 @@ async fn a_request_that_cannot_be_read_is_answered_in_words() {
             ("PUT /enroll/join HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n".to_owned(), "405", "method"),
             ("GET /nowhere HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n".to_owned(), "404", "not-found"),
         ] {
-            let answer = stage.ask(request.as_bytes()).await;
+            let answer = stage.ask(None, request.as_bytes()).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{kind}: {answer}");
             assert!(answer.contains("application/problem+json") && answer.contains(kind), "{answer}");
             assert!(!answer.contains("canary-body"), "{answer}");
         }
         assert_eq!(log.lines_with("too-large"), 1);
-        let noise = stage.ask(b"\x00\x01\x02 no HTTP\r\n\r\n").await;
+        let noise = stage.ask(None, b"\x00\x01\x02 no HTTP\r\n\r\n").await;
         assert!(noise.starts_with("HTTP/1.1 400"), "{noise}");
+        stage.serves_others().await;
+        stage.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_the_latest_is_refused() {
+    on_both(|db| async move {
+        let stage = Stage::new(db).await;
+        let request = b"GET /bundle/none HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n";
+        let latest = stage.ask(Some(&stage.hostile), request).await;
+        assert!(latest.starts_with("HTTP/1.1 404"), "{latest}");
+        // The Mac joins again: a copy of its old key and certificate is out.
+        let device = {
+            let mut tx = stage.fixture.app.db.read().await.unwrap();
+            crate::enrollment::known_device(&mut tx, "HOSTILE-UUID").await.unwrap().unwrap()
+        };
+        stage.fixture.enroll(device.client_id, "HOSTILE-UUID").await;
+        let stale = stage.ask(Some(&stage.hostile), request).await;
+        assert!(stale.starts_with("HTTP/1.1 403") && stale.contains("device-refused"), "{stale}");
         stage.serves_others().await;
         stage.end().await;
     })
