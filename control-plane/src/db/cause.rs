@@ -22,6 +22,10 @@ pub enum Cause {
 }
 
 impl Cause {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "sqlx adds errors; one that isn't known is no known cause"
+    )]
     pub fn of(error: &sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(error) => Self::of_database(&**error),

@@ -122,9 +122,8 @@ async fn check(pool: &PgPool) -> Result<(), ConnectError> {
         sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
             .fetch_all(pool)
             .await
-            .map_err(|error| match Cause::of(&error) {
-                Cause::Refused => ConnectError::NotGranted,
-                _ => error.into(),
+            .map_err(|error| {
+                if Cause::of(&error) == Cause::Refused { ConnectError::NotGranted } else { error.into() }
             })?;
     for (version, checksum) in &applied {
         match POSTGRES_MIGRATIONS.iter().find(|migration| migration.version == *version) {

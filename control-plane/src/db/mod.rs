@@ -20,7 +20,7 @@ pub use migrate::Ownership;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 /// A statement waits this long for a lock that somebody else holds, then the request is refused.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,9 +92,9 @@ pub enum ConnectError {
         "--owner-url is for PostgreSQL: SQLite has no roles, who owns the file owns the tables; leave it out"
     )]
     NoRoles,
-    #[error("the database can't be migrated: {0}")]
+    #[error("the database can't be migrated")]
     Migrate(#[source] MigrateError),
-    #[error("the database can't be opened: {0}")]
+    #[error("the database can't be opened")]
     Open(#[from] sqlx::Error),
 }
 
@@ -117,7 +117,17 @@ impl Db {
     }
 
     async fn sqlite(path: &Path) -> Result<Self, ConnectError> {
-        let pool = SqlitePoolOptions::new().max_connections(8).acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // SQLite ends a transaction by itself when the disk is full or fails. sqlx doesn't notice, and every later
+            // one on that connection would fail: such a connection is closed.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            });
         Ok(Self::Sqlite(pool.connect_with(sqlite_options(path)).await?))
     }
 

@@ -83,6 +83,22 @@ async fn run(db: &Db, sql: &str) -> Result<(), sqlx::Error> {
     tx.commit().await
 }
 
+#[tokio::test]
+async fn a_transaction_that_the_database_ended_by_itself_spoils_no_later_one() {
+    on_both(|db| async move {
+        for _ in 0..20 {
+            // As SQLite does when the disk is full.
+            let mut tx = db.write().await.unwrap();
+            crate::on!(&mut tx, conn => conn.execute("ROLLBACK").await.map(|_| ())).unwrap();
+            drop(tx);
+        }
+        for _ in 0..20 {
+            run(&db, "UPDATE audit_head SET seq = seq").await.unwrap();
+        }
+    })
+    .await;
+}
+
 fn later(db: &Db) -> String {
     let checksum = if matches!(db, Db::Sqlite(_)) { "x'00'" } else { "'\\x00'" };
     format!(

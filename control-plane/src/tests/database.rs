@@ -99,10 +99,12 @@ impl InUse {
             assert!(page.contains("audit log") && page.contains(cause.what()), "{page}");
         }
         let refused = secrets::seal(&self.fixture.app, &self.delivery, "digest").await.unwrap_err();
-        let behind = match &refused {
-            SecretError::Database(error) => Cause::of(error),
-            SecretError::Audit(error) => error.cause(),
-            other => panic!("refused for another reason: {other}"),
+        let behind = if let SecretError::Database(error) = &refused {
+            Cause::of(error)
+        } else if let SecretError::Audit(error) = &refused {
+            error.cause()
+        } else {
+            panic!("refused for another reason: {refused}")
         };
         assert_eq!(behind, cause);
     }
