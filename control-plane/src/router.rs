@@ -236,7 +236,7 @@ async fn health(State(app): State<App>) -> Response {
 async fn watched(State(app): State<App>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     if let Some(cause) = response.extensions().get() {
-        app.audit_watch.note(*cause);
+        app.audit_watch.note(*cause, app.now());
     }
     response
 }

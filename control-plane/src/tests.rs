@@ -2,6 +2,7 @@
 
 mod database;
 mod forms;
+mod hostile;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

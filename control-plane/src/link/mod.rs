@@ -5,8 +5,6 @@
 
 pub mod api;
 mod doors;
-#[cfg(test)]
-mod hostile;
 mod listener;
 mod reports;
 mod session;

@@ -74,7 +74,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         Err(End::Failure(failure)) => {
             tracing::error!(%device_id, kind = failure.public.kind, error = ?failure.internal, "a link failed");
             if let Some(cause) = failure.trouble() {
-                app.audit_watch.note(cause);
+                app.audit_watch.note(cause, app.now());
             }
             session.close("the board had a failure; connect again").await;
         }

@@ -24,10 +24,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::serve;
 use crate::db::Db;
 use crate::db::testing::{on_both, on_sqlite};
 use crate::enrollment::ca::Authority;
+use crate::link::serve;
 use crate::router;
 use crate::testing::{Fixture, TestDevice};
 
