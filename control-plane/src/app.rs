@@ -7,6 +7,7 @@ use shared::ids::BoardId;
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
 
+use crate::audit::Watch;
 use crate::db::Db;
 use crate::jobs::Jobs;
 use crate::keys::RootKey;
@@ -28,6 +29,8 @@ pub struct Parts {
     pub agents_url: String,
     /// The proxy that speaks TLS before the console: it is believed about who connects to it.
     pub proxy: Option<IpAddr>,
+    /// What keeps the audit log from being written, as far as anybody noticed.
+    pub audit_watch: Watch,
     pub jobs: Jobs,
     pub links: Links,
 }

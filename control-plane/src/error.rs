@@ -2,16 +2,23 @@
 
 use shared::problem::Problem;
 
+use crate::audit::{self, AuditError};
+use crate::db::Cause;
+
+const AUDIT: &str = "audit";
+
 #[derive(Debug)]
 pub struct Failure {
     pub public: Problem,
     /// For the log only.
     pub internal: Option<anyhow::Error>,
+    /// What the database has, when that is why.
+    pub cause: Option<Cause>,
 }
 
 impl Failure {
     pub fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
-        Self { public: Problem::new(status, kind, title, detail), internal: None }
+        Self { public: Problem::new(status, kind, title, detail), internal: None, cause: None }
     }
 
     pub fn not_found(what: &str) -> Self {
@@ -44,34 +51,41 @@ impl Failure {
                 "Nothing was changed. Try again; if it happens again, the operator finds the cause in the board's log.",
             ),
             internal: Some(error.into()),
+            cause: None,
         }
+    }
+
+    /// After how many seconds the same request may go well.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.cause.and_then(Cause::retry_after)
+    }
+
+    /// What the health page has to know of this.
+    pub fn trouble(&self) -> Option<Cause> {
+        self.cause.filter(|cause| *cause != Cause::Other || self.public.kind == AUDIT)
+    }
+
+    /// The audit log can't be written, so nothing may be done.
+    pub fn unwritten(cause: Cause, internal: Option<anyhow::Error>) -> Self {
+        let public = Problem::new(503, AUDIT, audit::UNWRITTEN, audit::unwritten(cause));
+        Self { public, internal, cause: Some(cause) }
     }
 }
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self {
-            public: Problem::new(
-                503,
-                "database",
-                "The board's database can't be used right now",
-                "Nothing was changed. Try again in a moment; the operator finds the cause in the board's log.",
-            ),
-            internal: Some(error.into()),
+        let cause = Cause::of(&error);
+        if cause.stops_writing() {
+            return Self::unwritten(cause, Some(error.into()));
         }
+        let detail = format!("{} Nothing was changed. {}", cause.what(), cause.remedy());
+        let public = Problem::new(503, "database", "The board's database can't be used right now", detail);
+        Self { public, internal: Some(error.into()), cause: Some(cause) }
     }
 }
 
-impl From<crate::audit::AuditError> for Failure {
-    fn from(error: crate::audit::AuditError) -> Self {
-        Self {
-            public: Problem::new(
-                503,
-                "audit",
-                "The audit log can't be written",
-                "So nothing was done: the board does nothing that it can't record. The operator has to make room or repair the database.",
-            ),
-            internal: Some(error.into()),
-        }
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        Self::unwritten(error.cause(), Some(error.into()))
     }
 }

@@ -30,18 +30,28 @@ pub enum FreeTextError {
     Token,
     #[error("This is longer than {0} characters. Shorten it.")]
     TooLong(usize),
+    #[error("This holds characters that aren't text. Type it again instead of pasting it.")]
+    Control,
 }
 
-/// At most `limit` characters, and nothing that looks like a token.
+/// At most `limit` characters of text, and nothing that looks like a token.
 pub fn check(text: &str, limit: usize) -> Result<(), FreeTextError> {
     if text.chars().count() > limit {
         return Err(FreeTextError::TooLong(limit));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(FreeTextError::Control);
     }
     // A set that doesn't compile refuses everything rather than nothing; a test sees that it compiles.
     if SHAPES.as_ref().is_none_or(|shapes| shapes.is_match(text)) {
         return Err(FreeTextError::Token);
     }
     Ok(())
+}
+
+/// What a refused form shows again of what was typed: nothing of what may be a secret.
+pub fn shown_again(text: &str) -> &str {
+    if check(text, usize::MAX).is_ok() { text } else { "" }
 }
 
 /// A reason that a person gave, trimmed: at most 500 characters, not empty, no token.
@@ -61,7 +71,7 @@ pub fn reason(text: &str) -> Result<&str, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FreeTextError, check};
+    use super::{FreeTextError, check, shown_again};
 
     #[test]
     fn shapes_of_tokens_are_refused_without_echo() {
@@ -78,6 +88,7 @@ mod tests {
             let refused = check(&token, 2000).unwrap_err();
             assert_eq!(refused, FreeTextError::Token);
             assert!(!refused.to_string().contains(&token));
+            assert_eq!(shown_again(&token), "");
         }
     }
 
@@ -87,5 +98,9 @@ mod tests {
             assert_eq!(check(text, 100), Ok(()), "{text}");
         }
         assert_eq!(check(&"é".repeat(101), 100), Err(FreeTextError::TooLong(100)));
+        assert_eq!(check("two\r\nlines\tand a tab", 100), Ok(()));
+        for text in ["nul\0", "bell\u{7}", "\u{1b}[31mred"] {
+            assert_eq!(check(text, 100), Err(FreeTextError::Control), "{text:?}");
+        }
     }
 }

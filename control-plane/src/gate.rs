@@ -14,7 +14,7 @@ use crate::access::{self, Role, Visitor};
 use crate::app::App;
 use crate::enrollment;
 use crate::error::Failure;
-use crate::pages::{PageFailure, Refusal, wants_problem};
+use crate::pages::{PageFailure, Refusal, wants_problem, wordless};
 use crate::web::Section;
 
 /// Who may use a route.
@@ -90,7 +90,11 @@ pub async fn gate(
         visitor.fresh = true;
     }
     request.extensions_mut().insert(visitor.clone());
-    framed(next.run(request).await, &visitor)
+    let response = next.run(request).await;
+    match wordless(&response) {
+        Some(failure) => framed(answers.refuse(failure), &visitor),
+        None => framed(response, &visitor),
+    }
 }
 
 /// How a request wants to be told no.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use control_plane::cli::{Broken, Cli, run};
+use control_plane::db::Cause;
 use nix::sys::resource::{Resource, setrlimit};
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +38,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     #[expect(clippy::print_stderr, reason = "a command's error is for the person who ran it")]
     {
         eprintln!("board: {error:#}");
+        if let Some(cause) = Cause::behind(error).filter(|cause| *cause != Cause::Other) {
+            eprintln!("{} Nothing was changed. {}", cause.what(), cause.remedy());
+        }
     }
     ExitCode::FAILURE
 }

@@ -8,6 +8,7 @@ use axum::response::{Html, IntoResponse, Response};
 use shared::problem::Problem;
 use shared::time::Timestamp;
 
+use crate::db::Cause;
 use crate::error::Failure;
 use crate::web::{ErrorPage, Section, Shell};
 
@@ -50,18 +51,66 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         log(&self);
         let code = status(self.public.status);
-        (code, [(header::CONTENT_TYPE, shared::problem::CONTENT_TYPE)], Json(self.public)).into_response()
+        let (trouble, retry) = (self.trouble(), self.retry_after());
+        let content = [(header::CONTENT_TYPE, shared::problem::CONTENT_TYPE)];
+        noted((code, content, Json(self.public)).into_response(), trouble, retry)
     }
+}
+
+/// The words for an answer that the framework gave without any: a request that no handler saw.
+pub fn wordless(response: &Response) -> Option<Failure> {
+    let code = response.status();
+    let content = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !code.is_client_error() || content.is_some_and(|content| !content.starts_with("text/plain")) {
+        return None;
+    }
+    let (kind, title, detail) = match code {
+        StatusCode::PAYLOAD_TOO_LARGE => (
+            "too-large",
+            "This is too large",
+            "What was sent is larger than the board takes here. Nothing was saved. Shorten it and send it again.",
+        ),
+        StatusCode::REQUEST_TIMEOUT => (
+            "too-slow",
+            "This took too long",
+            "The request didn't arrive in time. Nothing was saved. Send it again over a better connection.",
+        ),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("method", "Not this way", "This address doesn't take this kind of request. Nothing was saved.")
+        }
+        _ => (
+            "request",
+            "The request can't be read",
+            "The board doesn't understand what was sent. Nothing was saved. Reload the page and try again.",
+        ),
+    };
+    Some(Failure::new(code.as_u16(), kind, title, detail))
+}
+
+/// Says when to come again, and leaves the database's trouble for the router to find.
+fn noted(mut response: Response, trouble: Option<Cause>, retry_after: Option<u32>) -> Response {
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(cause) = trouble {
+        response.extensions_mut().insert(cause);
+    }
+    response
 }
 
 /// What a failed page has to say, for whoever knows the viewer.
 #[derive(Clone, Debug)]
-pub struct Refusal(Problem);
+pub struct Refusal {
+    problem: Problem,
+    trouble: Option<Cause>,
+    retry_after: Option<u32>,
+}
 
 impl IntoResponse for PageFailure {
     fn into_response(self) -> Response {
         log(&self.0);
-        let refusal = Refusal(self.0.public);
+        let (trouble, retry_after) = (self.0.trouble(), self.0.retry_after());
+        let refusal = Refusal { problem: self.0.public, trouble, retry_after };
         let nobody =
             Shell { viewer: None, section: Section::None, pending: 0, now: Timestamp::from_micros(0) };
         let mut response = refusal.page(nobody);
@@ -73,19 +122,23 @@ impl IntoResponse for PageFailure {
 impl Refusal {
     /// The failed page again, in the frame of its viewer.
     pub fn page(&self, shell: Shell) -> Response {
-        let (href, label) = match self.0.status {
+        noted(self.rendered(shell), self.trouble, self.retry_after)
+    }
+
+    fn rendered(&self, shell: Shell) -> Response {
+        let (href, label) = match self.problem.status {
             401 => ("/sign-in", "Sign in"),
             _ => ("/clients", "To the clients"),
         };
         let view = ErrorPage {
             shell,
-            status: self.0.status,
-            title: self.0.title.clone(),
-            detail: self.0.detail.clone(),
+            status: self.problem.status,
+            title: self.problem.title.clone(),
+            detail: self.problem.detail.clone(),
             next: Some((href.to_owned(), label.to_owned())),
         };
         match view.render() {
-            Ok(html) => (status(self.0.status), Html(html)).into_response(),
+            Ok(html) => (status(self.problem.status), Html(html)).into_response(),
             Err(_) => status(500).into_response(),
         }
     }

@@ -1,14 +1,16 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, response::Html};
+use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::CsrfLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
 
 use crate::access::{self, Role};
 use crate::app::App;
@@ -19,7 +21,7 @@ use crate::error::Failure;
 use crate::gate::{gate, no_browser};
 use crate::link;
 use crate::overview;
-use crate::pages::PageFailure;
+use crate::pages::{PageFailure, wordless};
 use crate::runbook;
 use crate::secrets;
 use crate::web::assets;
@@ -28,6 +30,8 @@ pub use crate::gate::Rule;
 
 /// A form of the console: values up to 16 KiB and notes, nothing larger.
 const FORM_LIMIT: usize = 512 * 1024;
+/// A request of an agent, with its body and the long poll, is answered within this.
+const AGENTS_REQUEST: Duration = Duration::from_secs(60);
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
@@ -86,6 +90,9 @@ pub fn agents(app: App) -> Router {
         .merge(enrolled)
         .fallback(async || Failure::not_found("address"))
         .layer(DefaultBodyLimit::max(shared::protocol::MAX_FRAME))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, AGENTS_REQUEST))
+        .layer(middleware::from_fn(worded))
+        .layer(middleware::from_fn_with_state(app.clone(), watched))
         .layer(CatchPanicLayer::new())
         .with_state(app)
 }
@@ -110,15 +117,39 @@ pub fn console(app: App) -> Router {
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::CACHE_CONTROL, "no-store"))
+        .layer(middleware::from_fn_with_state(app.clone(), watched))
         .layer(CatchPanicLayer::new())
         .with_state(app)
 }
 
-async fn health(State(app): State<App>) -> Response {
-    match app.db.read().await {
-        Ok(_) => (StatusCode::OK, Html("ok")).into_response(),
-        Err(error) => Failure::from(error).into_response(),
+/// Agents get problem+json for what no handler saw, too.
+async fn worded(request: Request, next: Next) -> Response {
+    let address = request.extensions().get::<enrollment::api::Peer>().map(|peer| peer.address.clone());
+    let response = next.run(request).await;
+    match wordless(&response) {
+        Some(failure) => {
+            tracing::info!(address, kind = failure.public.kind, "a request was refused");
+            failure.into_response()
+        }
+        None => response,
     }
+}
+
+/// 503 when the audit log can't be written: the board does nothing then. Cheap, however often it is asked.
+async fn health(State(app): State<App>) -> Response {
+    match app.audit_watch.check(&app.db, app.now()).await {
+        None => (StatusCode::OK, Html("ok")).into_response(),
+        Some(cause) => Failure::unwritten(cause, None).into_response(),
+    }
+}
+
+/// Tells the health page what a refused request met.
+async fn watched(State(app): State<App>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(cause) = response.extensions().get() {
+        app.audit_watch.note(*cause, app.now());
+    }
+    response
 }
 
 #[derive(serde::Deserialize)]

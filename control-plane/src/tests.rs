@@ -1,6 +1,9 @@
 //! Tests of the crate as a whole: who may use which route, and which way dependencies point.
 
 mod access_routes;
+mod database;
+mod forms;
+mod hostile;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -8,6 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::response::Parts;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
@@ -36,6 +40,29 @@ async fn signed_in(fixture: &Fixture, role: Role) -> String {
 }
 
 async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>, origin: &str) -> Response {
+    answer(fixture, method, path, cookie, origin, String::new()).await
+}
+
+/// Posts a form of our own page; gives status, headers and the page.
+async fn post(fixture: &Fixture, path: &str, cookie: &str, form: &[(String, String)]) -> (Parts, String) {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    read(answer(fixture, Method::POST, path, Some(cookie), "http://board.test", body).await).await
+}
+
+async fn read(response: Response) -> (Parts, String) {
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    (parts, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+async fn answer(
+    fixture: &Fixture,
+    method: Method,
+    path: &str,
+    cookie: Option<&str>,
+    origin: &str,
+    body: String,
+) -> Response {
     let mut request = Request::builder().method(method).uri(path).header(header::HOST, "board.test");
     request = request
         .header(header::ORIGIN, origin)
@@ -43,7 +70,7 @@ async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>
     if let Some(cookie) = cookie {
         request = request.header(header::COOKIE, cookie);
     }
-    let mut request = request.body(Body::empty()).unwrap();
+    let mut request = request.body(Body::from(body)).unwrap();
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1))));
     router::console(fixture.app.clone()).oneshot(request).await.unwrap()
 }

@@ -159,6 +159,29 @@ fn a_nonce_opens_for_its_enrollment_only() {
     assert!(SealingPublicKey::from_bytes(&[1; 31]).is_none());
 }
 
+#[test]
+fn a_step_of_an_unknown_kind_is_refused_never_skipped() {
+    let manifest = r#"
+key = "tool"
+name = "Tool"
+category = "ai"
+summary = "Has steps."
+platforms = ["macos", "linux"]
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install"
+as = "user"
+check = "false"
+run = "true"
+"#;
+    let with = |text: String| Bundle { manifests: [("tool".to_owned(), text)].into(), ..bundle(4) };
+    let parsed = |text: String| with(text).parse_manifests();
+    assert_eq!(parsed(manifest.to_owned()).unwrap()["tool"].steps.len(), 1);
+    let refused = parsed(manifest.replace("\"auto\"", "\"dance\"")).unwrap_err();
+    assert!(refused.to_string().contains("tool") && refused.to_string().contains("dance"), "{refused}");
+}
+
 fn bundle(serial: u64) -> Bundle {
     Bundle {
         serial,

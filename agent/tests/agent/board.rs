@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shared::catalog::Tag;
-use shared::crypto::{DeliveryContext, SealingPublicKey, seal_delivery, verify_p256};
-use shared::ids::{AttemptId, DeliveryId};
+use shared::crypto::{DeliveryContext, SealingKey, SealingPublicKey, seal_delivery, verify_p256};
+use shared::ids::{AttemptId, ClientId, DeliveryId, DeviceId};
 use shared::protocol::inventory::{Presence, SlotState};
 use shared::protocol::link::{Deliver, FromAgent, FromBoard, ReportBody};
 use shared::protocol::steps::{Offer, OfferKind, Outcome};
@@ -79,8 +79,19 @@ fn offer(digest: &str, step: &str) -> Offer {
 }
 
 fn sealed(board: &Board, digest: &str, version: u64, value: &str) -> Deliver {
+    sealed_otherwise(board, digest, version, value, |_, _| {})
+}
+
+/// Sealed in another context, or to another key, than the frame and the device say.
+fn sealed_otherwise(
+    board: &Board,
+    digest: &str,
+    version: u64,
+    value: &str,
+    change: impl Fn(&mut DeliveryContext<'_>, &mut SealingPublicKey),
+) -> Deliver {
     let state = board.state.lock().unwrap();
-    let recipient = SealingPublicKey::from_bytes(&state.joins[0].sealing_public_key).unwrap();
+    let mut recipient = SealingPublicKey::from_bytes(&state.joins[0].sealing_public_key).unwrap();
     let mut deliver = Deliver {
         delivery_id: DeliveryId::new(&SystemClock, &SystemRandom),
         bundle_digest: digest.to_owned(),
@@ -90,7 +101,7 @@ fn sealed(board: &Board, digest: &str, version: u64, value: &str) -> Deliver {
         expires: SystemClock.now().after(Duration::from_secs(60)),
         sealed: Vec::new(),
     };
-    let context = DeliveryContext {
+    let mut context = DeliveryContext {
         client_id: state.client_id,
         device_id: state.device_id,
         component_key: &deliver.component,
@@ -100,6 +111,7 @@ fn sealed(board: &Board, digest: &str, version: u64, value: &str) -> Deliver {
         delivery_id: deliver.delivery_id,
         expires: deliver.expires,
     };
+    change(&mut context, &mut recipient);
     deliver.sealed = seal_delivery(&recipient, &context, &Secret::new(value.as_bytes().to_vec())).unwrap();
     deliver
 }
@@ -248,7 +260,20 @@ async fn keeps_secrets_for_those_who_may_have_them() {
 
     let mut moved = sealed(&board, &digest, 3, SECRET);
     moved.version = 4;
-    for bad in [sealed(&board, &digest, 1, SECRET), sealed(&board, &digest, 3, "nonsense"), moved] {
+    let misdirected = |change: fn(&mut DeliveryContext<'_>, &mut SealingPublicKey)| {
+        sealed_otherwise(&board, &digest, 3, SECRET, change)
+    };
+    for bad in [
+        sealed(&board, &digest, 1, SECRET),
+        sealed(&board, &digest, 3, "nonsense"),
+        moved,
+        misdirected(|context, _| context.device_id = DeviceId::new(&SystemClock, &SystemRandom)),
+        misdirected(|context, _| context.client_id = ClientId::new(&SystemClock, &SystemRandom)),
+        misdirected(|context, _| context.slot_key = "OTHER_KEY"),
+        misdirected(|context, _| context.component_key = "other"),
+        misdirected(|context, _| context.tag = Tag::ClientSupplied),
+        misdirected(|_, recipient| *recipient = SealingKey::generate(&SystemRandom).public_key()),
+    ] {
         link.send(FromBoard::Deliver(bad.clone()));
         link.send(FromBoard::Deliver(bad.clone()));
         let (refused, again) = (link.report().await, link.report().await);

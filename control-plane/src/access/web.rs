@@ -13,10 +13,15 @@ use super::{
 };
 use crate::app::App;
 use crate::error::Failure;
+use crate::free_text;
 use crate::pages::{Page, PageFailure, page, wants_problem};
 use crate::web::{FieldError, Section};
 
 pub const COOKIE: &str = "board_session";
+/// Characters (RFC 5321 has no longer path).
+const MAX_EMAIL: usize = 254;
+/// Bytes; a passphrase is far shorter.
+const MAX_PASSWORD: usize = 1024;
 
 pub async fn sign_in_page(visitor: Visitor) -> Page {
     if visitor.user.is_some() {
@@ -37,6 +42,14 @@ pub async fn sign_in_form(
     jar: CookieJar,
     Form(form): Form<SignInForm>,
 ) -> Page {
+    if free_text::check(&form.email, MAX_EMAIL).is_err() || form.password.expose().len() > MAX_PASSWORD {
+        let shown = SignInPage {
+            shell: visitor.shell(Section::None),
+            email: String::new(),
+            error: Some("That is no email address or password of a user here. Type them again.".to_owned()),
+        };
+        return Ok((crate::pages::status(422), page(&shown)?).into_response());
+    }
     match sign_in(&app, form.email.trim(), &form.password, &visitor.address).await {
         Ok(token) => Ok(signed_in(&visitor, jar, &token)),
         Err(error @ (AccessError::WrongPassword | AccessError::TooMany)) => {
@@ -76,7 +89,9 @@ pub async fn link_form(
     Form(form): Form<PasswordForm>,
 ) -> Page {
     let email = link_owner(&app, &token).await.map_err(Failure::from)?;
-    let error = if form.password.expose() == form.repeat.expose() {
+    let error = if form.password.expose().len() > MAX_PASSWORD {
+        FieldError::new("password", format!("A password has at most {MAX_PASSWORD} bytes."))
+    } else if form.password.expose() == form.repeat.expose() {
         match accept_link(&app, &token, &form.password, &visitor.address).await {
             Ok(session) => return Ok(signed_in(&visitor, jar, &session)),
             Err(error @ AccessError::ShortPassword) => FieldError::new("password", error.to_string()),

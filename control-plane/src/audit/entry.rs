@@ -55,6 +55,8 @@ text_enum! {
         StepConfirmed = "step.confirmed",
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
+        /// Never kept: the health page's trial, which is taken back.
+        LogTried = "log.tried",
         DeliveryReceipt = "delivery.receipt",
         DeliveryRefused = "delivery.refused",
     }

@@ -8,6 +8,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 pub mod views;
+mod watch;
 pub mod web;
 
 use shared::crypto::{ByteString, sha256};
@@ -17,7 +18,21 @@ use shared::time::Timestamp;
 
 pub use entry::{Action, Actor, Entry, Who};
 
-use crate::db::Tx;
+pub use watch::Watch;
+
+use crate::db::{Cause, Tx};
+
+/// Title of every answer that is refused because its entry can't be written.
+pub const UNWRITTEN: &str = "The audit log can't be written";
+
+/// The same in full, for an answer and the health page.
+pub fn unwritten(cause: Cause) -> String {
+    format!(
+        "{} So nothing was done: the board does nothing that it can't record in the audit log. {}",
+        cause.what(),
+        cause.remedy()
+    )
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -25,6 +40,15 @@ pub enum AuditError {
     Write(#[from] sqlx::Error),
     #[error("the audit log can't be written: an entry could not be put into JSON: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+impl AuditError {
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Write(error) => Cause::of(error),
+            Self::Json(_) => Cause::Other,
+        }
+    }
 }
 
 /// Appends an entry and gives its sequence number. The transaction must end right after it.

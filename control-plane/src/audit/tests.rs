@@ -2,17 +2,21 @@ use shared::time::{Clock as _, SystemClock};
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{Action, Entry, Verdict, Who, append, head, verify};
-use crate::db::testing::on_both;
-use crate::db::{Db, Tx};
+use crate::db::testing::{on_both, owner_of};
+use crate::db::{Cause, Db, Tx};
 use crate::on;
 
 async fn written(db: &Db, count: u64) {
     for n in 1..=count {
-        let mut tx = db.write().await.unwrap();
-        let entry = Entry::new(SystemClock.now(), Who::cli(), Action::SignedIn).reason("emoji 🙂 and עברית");
-        assert_eq!(append(&mut tx, &entry).await.unwrap(), n);
-        tx.commit().await.unwrap();
+        written_on(db, n).await;
     }
+}
+
+async fn written_on(db: &Db, n: u64) {
+    let mut tx = db.write().await.unwrap();
+    let entry = Entry::new(SystemClock.now(), Who::cli(), Action::SignedIn).reason("emoji 🙂 and עברית");
+    assert_eq!(append(&mut tx, &entry).await.unwrap(), n);
+    tx.commit().await.unwrap();
 }
 
 async fn tried(db: &Db, sql: &str) -> Result<(), sqlx::Error> {
@@ -32,32 +36,92 @@ async fn entries_chain_and_the_head_follows() {
     .await;
 }
 
+const COLUMNS: &str = "seq, epoch, previous, hash, canonical, at, action";
+
+/// What changes the log or takes from it, whoever tries.
+fn changes(db: &Db) -> Vec<String> {
+    let mut changes: Vec<String> = [
+        "UPDATE audit_log SET canonical = 'x'",
+        "UPDATE audit_log SET seq = 9 WHERE seq = 2",
+        "DELETE FROM audit_log WHERE seq = 2",
+        "DELETE FROM audit_log",
+    ]
+    .map(ToOwned::to_owned)
+    .into();
+    let copied = |verb: &str, seq: &str, canonical: &str, rest: &str| {
+        format!(
+            "{verb} INTO audit_log ({COLUMNS}) SELECT {seq}, epoch, previous, hash, {canonical}, at, action FROM audit_log WHERE seq = 2 {rest}"
+        )
+    };
+    changes.push(copied("INSERT", "3", "canonical", ""));
+    match db {
+        Db::Sqlite(_) => {
+            changes.push(copied("INSERT OR REPLACE", "2", "'x'", ""));
+            let replaced = copied("INSERT OR REPLACE", "1", "'x'", "");
+            changes.push(format!("PRAGMA recursive_triggers = OFF; {replaced}"));
+        }
+        Db::Postgres(_) => {
+            changes.push(copied("INSERT", "2", "'x'", "ON CONFLICT (seq) DO UPDATE SET canonical = 'x'"));
+            changes.push("TRUNCATE audit_log".to_owned());
+            changes.push("TRUNCATE audit_log, audit_head CASCADE".to_owned());
+            // Tables that would stand before the real ones in the trigger.
+            let shadow = "CREATE TEMP TABLE audit_head (seq BIGINT); INSERT INTO audit_head VALUES (7); \
+                          CREATE TEMP TABLE audit_log (seq BIGINT); INSERT INTO pg_temp.audit_log VALUES (6)";
+            changes.push(format!(
+                "{shadow}; INSERT INTO public.audit_log ({COLUMNS}) SELECT 7, epoch, previous, hash, canonical, at, action FROM public.audit_log WHERE seq = 2"
+            ));
+        }
+    }
+    changes
+}
+
 #[tokio::test]
 async fn nothing_changes_or_goes() {
     on_both(|db| async move {
         written(&db, 2).await;
-        let columns = "seq, epoch, previous, hash, canonical, at, action";
-        let mut attempts = vec![
-            "UPDATE audit_log SET canonical = 'x'".to_owned(),
-            "UPDATE audit_log SET seq = 9 WHERE seq = 2".to_owned(),
-            "DELETE FROM audit_log WHERE seq = 2".to_owned(),
-            "DELETE FROM audit_log".to_owned(),
-            format!("INSERT INTO audit_log ({columns}) SELECT 3, epoch, previous, hash, canonical, at, action FROM audit_log WHERE seq = 2"),
-        ];
-        match db {
-            Db::Sqlite(_) => {
-                attempts.push(format!("INSERT OR REPLACE INTO audit_log ({columns}) SELECT 2, epoch, previous, hash, 'x', at, action FROM audit_log WHERE seq = 2"));
-                attempts.push(format!("PRAGMA recursive_triggers = OFF; INSERT OR REPLACE INTO audit_log ({columns}) SELECT 1, epoch, previous, hash, 'x', at, action FROM audit_log WHERE seq = 2"));
-            }
-            Db::Postgres(_) => {
-                attempts.push(format!("INSERT INTO audit_log ({columns}) SELECT 2, epoch, previous, hash, 'x', at, action FROM audit_log WHERE seq = 2 ON CONFLICT (seq) DO UPDATE SET canonical = 'x'"));
-                attempts.push("TRUNCATE audit_log".to_owned());
+        for who in [&db, &owner_of(&db).await] {
+            for sql in changes(&db) {
+                let refused = tried(who, &sql).await;
+                assert!(refused.is_err(), "{sql}");
             }
         }
-        for sql in attempts {
-            let refused = tried(&db, &sql).await;
-            assert!(refused.is_err(), "{sql}");
+        let mut tx = db.read().await.unwrap();
+        assert_eq!(verify(&mut tx).await.unwrap(), Verdict::Holds { entries: 2 });
+        drop(tx);
+        written_on(&db, 3).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_boards_role_cannot_take_the_locks_off() {
+    on_both(|db| async move {
+        let Db::Postgres(_) = &db else { return };
+        written(&db, 2).await;
+        for sql in [
+            "DROP TRIGGER audit_log_refuses_update ON audit_log",
+            "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+            "ALTER TABLE audit_log ADD COLUMN more TEXT",
+            "ALTER TABLE audit_log OWNER TO CURRENT_USER",
+            "DROP TABLE audit_log",
+            "DROP FUNCTION audit_log_is_append_only() CASCADE",
+            "CREATE OR REPLACE FUNCTION audit_log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$",
+            "CREATE TRIGGER more AFTER INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION audit_log_is_append_only()",
+            "CREATE RULE more AS ON INSERT TO audit_log DO INSTEAD NOTHING",
+            "SET session_replication_role = replica",
+            "CREATE TABLE public.more (id BIGINT)",
+            "DELETE FROM audit_head",
+            "INSERT INTO audit_head (singleton, epoch, seq) VALUES (1, 1, 0)",
+            "UPDATE _sqlx_migrations SET version = version",
+            "TRUNCATE clients",
+        ] {
+            let refused = tried(&db, sql).await.expect_err(sql);
+            assert_eq!(Cause::of(&refused), Cause::Refused, "{sql}: {refused}");
         }
+        // PostgreSQL only warns that nothing was granted.
+        tried(&db, "GRANT UPDATE ON audit_log TO CURRENT_USER").await.unwrap();
+        let refused = tried(&db, "UPDATE audit_log SET canonical = 'x'").await.unwrap_err();
+        assert_eq!(Cause::of(&refused), Cause::Refused, "{refused}");
         let mut tx = db.read().await.unwrap();
         assert_eq!(verify(&mut tx).await.unwrap(), Verdict::Holds { entries: 2 });
     })
@@ -68,13 +132,14 @@ async fn nothing_changes_or_goes() {
 async fn a_changed_byte_is_named() {
     on_both(|db| async move {
         written(&db, 4).await;
+        let owner = owner_of(&db).await;
         let drop = match db {
             Db::Sqlite(_) => "DROP TRIGGER audit_log_refuses_update",
             Db::Postgres(_) => "DROP TRIGGER audit_log_refuses_update ON audit_log",
         };
-        tried(&db, drop).await.unwrap();
+        tried(&owner, drop).await.unwrap();
         tried(
-            &db,
+            &owner,
             "UPDATE audit_log SET canonical = replace(canonical, 'signed-in', 'signed-on') WHERE seq = 3",
         )
         .await
@@ -89,6 +154,7 @@ async fn a_changed_byte_is_named() {
 async fn a_cut_end_and_a_changed_column_are_named() {
     on_both(|db| async move {
         written(&db, 3).await;
+        let owner = owner_of(&db).await;
         let (update, delete) = match db {
             Db::Sqlite(_) => {
                 ("DROP TRIGGER audit_log_refuses_update", "DROP TRIGGER audit_log_refuses_delete")
@@ -98,14 +164,14 @@ async fn a_cut_end_and_a_changed_column_are_named() {
                 "DROP TRIGGER audit_log_refuses_delete ON audit_log",
             ),
         };
-        tried(&db, update).await.unwrap();
-        tried(&db, delete).await.unwrap();
-        tried(&db, "UPDATE audit_log SET action = 'signed-out' WHERE seq = 2").await.unwrap();
+        tried(&owner, update).await.unwrap();
+        tried(&owner, delete).await.unwrap();
+        tried(&owner, "UPDATE audit_log SET action = 'signed-out' WHERE seq = 2").await.unwrap();
         let mut tx = db.read().await.unwrap();
         assert!(matches!(verify(&mut tx).await.unwrap(), Verdict::Broken { seq: 2, .. }));
         drop(tx);
-        tried(&db, "UPDATE audit_log SET action = 'signed-in' WHERE seq = 2").await.unwrap();
-        tried(&db, "DELETE FROM audit_log WHERE seq = 3").await.unwrap();
+        tried(&owner, "UPDATE audit_log SET action = 'signed-in' WHERE seq = 2").await.unwrap();
+        tried(&owner, "DELETE FROM audit_log WHERE seq = 3").await.unwrap();
         let mut tx = db.read().await.unwrap();
         assert!(matches!(verify(&mut tx).await.unwrap(), Verdict::Broken { seq: 3, .. }));
     })

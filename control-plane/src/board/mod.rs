@@ -95,6 +95,7 @@ pub async fn open(
         ca_spki,
         agents_url,
         proxy,
+        audit_watch: audit::Watch::default(),
         jobs: Jobs::default(),
         links: Links::default(),
     }))

@@ -58,6 +58,7 @@ fn every_rule_of_the_check_names_place_and_remedy() {
             "components/thing.toml:5: unknown field `summery`",
         ),
         ("key = \"thing\"", "key = \"other\"", "the file is named after its key"),
+        ("kind = \"auto\"", "kind = \"dance\"", "unknown variant `dance`"),
         ("category = \"ai\"", "category = \"magic\"", "use one of system"),
         ("platforms = [\"macos\", \"linux\"]", "platforms = []", "name macos, linux or both"),
         ("platforms =", "depends_on = [\"nothing\"]\nplatforms =", "there is no component \"nothing\""),

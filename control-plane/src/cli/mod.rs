@@ -17,7 +17,7 @@ use crate::access::Role;
 use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
-use crate::db::{Db, without_password};
+use crate::db::{ConnectError, Db, without_password};
 use crate::keys::FileProvider;
 
 /// Sets up and watches Macs at clients' offices.
@@ -49,11 +49,17 @@ enum Command {
         after_help = "Example: board serve --agents 0.0.0.0:8443 --agents-url https://board.example.com:8443"
     )]
     Serve(ServeArgs),
-    /// Bring the database to this board's version.
-    #[command(after_help = "Example: board migrate --database postgres://board@db/board")]
+    /// Bring the database to this board's version. On PostgreSQL the tables belong to a role of their own, and the board's
+    /// role (the user of --database) gets what it needs, no more: it can only append to the audit log.
+    #[command(
+        after_help = "Example: board migrate --database postgres://board@db/board --owner-url postgres://board_owner@db/board"
+    )]
     Migrate {
         #[command(flatten)]
         place: Place,
+        /// postgres://OWNER@HOST/NAME: the same database as the role that owns its tables.
+        #[arg(long, env = "BOARD_OWNER_URL", hide_env_values = true)]
+        owner_url: Option<String>,
     },
     /// Users of the console.
     #[command(subcommand)]
@@ -91,7 +97,7 @@ struct Place {
     #[arg(long, env = "BOARD_DATA", default_value = "board-data")]
     data: PathBuf,
     /// sqlite:PATH or postgres://USER@HOST/NAME; by default board.db in the data folder.
-    #[arg(long, env = "BOARD_DATABASE")]
+    #[arg(long, env = "BOARD_DATABASE", hide_env_values = true)]
     database: Option<String>,
 }
 
@@ -121,6 +127,10 @@ pub struct ServeArgs {
     /// How agents reach it, for the join command; by default the address itself.
     #[arg(long, env = "BOARD_AGENTS_URL")]
     agents_url: Option<String>,
+    /// Connections that one address may have on the agents' port beside its links; raise it when a load balancer hides
+    /// the agents' addresses.
+    #[arg(long, env = "BOARD_AGENTS_PER_ADDRESS", default_value_t = crate::link::PER_ADDRESS)]
+    agents_per_address: usize,
 }
 
 impl Place {
@@ -161,10 +171,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
             init(&place, &key, &email, &console_url, &*clock, &*random).await
         }
         Command::Serve(args) => serve::serve(args, clock, random).await,
-        Command::Migrate { place } => {
-            place.connect().await?.migrate().await?;
-            Ok("The database is at this board's version.".into())
-        }
+        Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &*clock, &*random).await,
         Command::Token(command) => tokens::run(command, &*clock, &*random).await,
         Command::Catalog { place, command } => match command {
@@ -190,6 +197,20 @@ fn role(text: &str) -> Result<Role, String> {
     })
 }
 
+async fn migrate(place: &Place, owner_url: Option<&str>) -> anyhow::Result<String> {
+    let board = place.connect().await?;
+    let Some(owner_url) = owner_url else {
+        board.prepare().await?;
+        return Ok("The database is at this board's version.".into());
+    };
+    if !owner_url.starts_with("postgres") {
+        return Err(ConnectError::NoRoles.into());
+    }
+    let owner = Db::connect(owner_url).await.context("the address in --owner-url")?;
+    let role = owner.migrate_for(&board).await?;
+    Ok(format!("The database is at this board's version, and the role {role} has what the board needs."))
+}
+
 async fn init(
     place: &Place,
     key: &KeyPlace,
@@ -204,7 +225,7 @@ async fn init(
     std::fs::create_dir_all(&place.data)
         .with_context(|| format!("the data folder {} can't be made", place.data.display()))?;
     let db = Db::connect(&place.url()).await?;
-    db.migrate().await?;
+    db.prepare().await?;
     if board::exists(&db).await? {
         return Err(board::BoardError::Exists.into());
     }

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::ServeArgs;
+use crate::db::{Db, Ownership};
 use crate::keys::FileProvider;
 use crate::{board, link, router};
 
@@ -30,7 +31,11 @@ pub async fn serve(
         );
     }
     let db = args.place.connect().await?;
-    db.migrate().await?;
+    if db.prepare().await? == Ownership::Board && matches!(db, Db::Postgres(_)) {
+        tracing::warn!(
+            "the board's role owns its tables, so only triggers keep it from changing the audit log: for production give the board a role of its own with `board migrate --owner-url`"
+        );
+    }
     let provider = FileProvider::open(&args.key.path()?)?;
     let console = listen(args.console).await?;
     let agents = listen(args.agents).await?;
@@ -42,7 +47,13 @@ pub async fn serve(
 
     let (stop, stopped) = watch::channel(false);
     let routes = router::agents(app.clone());
-    let agents = tokio::spawn(link::serve(app.clone(), agents, routes, until(stopped.clone())));
+    let agents = tokio::spawn(link::serve(
+        app.clone(),
+        agents,
+        routes,
+        args.agents_per_address,
+        until(stopped.clone()),
+    ));
     let pages = router::console(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let console =
         tokio::spawn(axum::serve(console, pages).with_graceful_shutdown(until(stopped)).into_future());

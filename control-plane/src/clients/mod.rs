@@ -101,6 +101,8 @@ fn check(form: &NewClient, vault_name: &str) -> Vec<FieldError> {
         let message = "A vault's name has letters a to z, digits, spaces, dots, hyphens and underscores only, because \
                        1Password references allow nothing else. Type the vault's name or its id here.";
         errors.push(FieldError::new("vault_name", message));
+    } else if let Err(error) = free_text::check(&form.vault_name, 200) {
+        errors.push(FieldError::new("vault_name", error.to_string()));
     }
     if let Err(error) = free_text::check(&form.notes, 4000) {
         errors.push(FieldError::new("notes", error.to_string()));

@@ -21,6 +21,7 @@ use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, Catalog};
 use crate::error::Failure;
+use crate::free_text::shown_again;
 use crate::pages::{Page, PageFailure, page, status};
 use crate::web::{FieldError, Section};
 
@@ -52,9 +53,9 @@ pub async fn new_form(State(app): State<App>, visitor: Visitor, Form(form): Form
 fn client_form(visitor: &Visitor, form: &NewClient, errors: Vec<FieldError>) -> NewClientPage {
     NewClientPage {
         shell: visitor.shell(Section::Clients),
-        name: form.name.clone(),
-        vault_name: form.vault_name.clone(),
-        notes: form.notes.clone(),
+        name: shown_again(&form.name).to_owned(),
+        vault_name: shown_again(&form.vault_name).to_owned(),
+        notes: shown_again(&form.notes).to_owned(),
         errors,
     }
 }
@@ -257,7 +258,7 @@ fn choice(manifest: &Manifest, client: &Client, chosen: &Scope, catalog: &Catalo
             .map(|param| ParamField {
                 field: param_field(&manifest.key, &param.key),
                 name: param.name.clone(),
-                value: chosen.param(&manifest.key, &param.key).unwrap_or_default().to_owned(),
+                value: shown_again(chosen.param(&manifest.key, &param.key).unwrap_or_default()).to_owned(),
                 required: param.required,
             })
             .collect(),

@@ -4,6 +4,8 @@
 //! compare-and-set (`UPDATE … WHERE state = $n`, then exactly one row); no `FOR UPDATE`, no `SKIP LOCKED`;
 //! `CAST(sum(…) AS BIGINT)`. A forgotten bind is silently NULL on SQLite: every store test runs on both.
 
+mod cause;
+mod migrate;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -13,13 +15,17 @@ use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+pub use cause::Cause;
+pub use migrate::Ownership;
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
-static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
-static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
+/// A statement waits this long for a lock that somebody else holds, then the request is refused.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request waits this long for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
 pub enum Db {
@@ -62,9 +68,33 @@ pub enum ConnectError {
     Newer(i64),
     #[error("migration {0} of the database differs from this board's: it was changed after it ran")]
     Changed(i64),
-    #[error("the database can't be migrated: {0}")]
+    #[error(
+        "the database is of an older board (migration {0} is missing), and the board's role may not change it: run `board migrate --owner-url postgres://OWNER@HOST/NAME`; nothing was changed"
+    )]
+    Older(i64),
+    #[error(
+        "the database holds no tables, and the board's role may not make them: run `board migrate --owner-url postgres://OWNER@HOST/NAME`"
+    )]
+    Empty,
+    #[error(
+        "the board's role may not read the database's tables: run `board migrate --owner-url postgres://OWNER@HOST/NAME`, which grants it what it needs"
+    )]
+    NotGranted,
+    #[error(
+        "the tables belong to the role {owner}: name it in --owner-url, or hand the tables over (REASSIGN OWNED) first; nothing was changed"
+    )]
+    NotOwner { owner: String },
+    #[error(
+        "the role {role} of --database owns the tables or is a superuser, so nothing would keep it from changing the audit log: make a role of its own for the board (CREATE ROLE board LOGIN); nothing was changed"
+    )]
+    SameRole { role: String },
+    #[error(
+        "--owner-url is for PostgreSQL: SQLite has no roles, who owns the file owns the tables; leave it out"
+    )]
+    NoRoles,
+    #[error("the database can't be migrated")]
     Migrate(#[source] MigrateError),
-    #[error("the database can't be opened: {0}")]
+    #[error("the database can't be opened")]
     Open(#[from] sqlx::Error),
 }
 
@@ -75,37 +105,30 @@ impl Db {
             return Self::sqlite(Path::new(path)).await;
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url)?;
-            let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await?;
-            return Ok(Self::Postgres(pool));
+            return Self::postgres(PgConnectOptions::from_str(url)?).await;
         }
         Err(ConnectError::Address { url: without_password(url) })
     }
 
-    async fn sqlite(path: &Path) -> Result<Self, ConnectError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10))
-            .pragma("secure_delete", "ON")
-            .pragma("recursive_triggers", "ON");
-        let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
-        Ok(Self::Sqlite(pool))
+    async fn postgres(options: PgConnectOptions) -> Result<Self, ConnectError> {
+        let options = options.options([("lock_timeout", format!("{}s", LOCK_TIMEOUT.as_secs()))]);
+        let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(ACQUIRE_TIMEOUT);
+        Ok(Self::Postgres(pool.connect_with(options).await?))
     }
 
-    pub async fn migrate(&self) -> Result<(), ConnectError> {
-        let done = match self {
-            Self::Sqlite(pool) => SQLITE_MIGRATIONS.run(pool).await,
-            Self::Postgres(pool) => POSTGRES_MIGRATIONS.run(pool).await,
-        };
-        match done {
-            Err(MigrateError::VersionMissing(version)) => Err(ConnectError::Newer(version)),
-            Err(MigrateError::VersionMismatch(version)) => Err(ConnectError::Changed(version)),
-            other => other.map_err(ConnectError::Migrate),
-        }
+    async fn sqlite(path: &Path) -> Result<Self, ConnectError> {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // SQLite ends a transaction by itself when the disk is full or fails. sqlx doesn't notice, and every later
+            // one on that connection would fail: such a connection is closed.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            });
+        Ok(Self::Sqlite(pool.connect_with(sqlite_options(path)).await?))
     }
 
     /// A transaction that may write. On SQLite it takes the write lock at once: a transaction that reads first and
@@ -142,6 +165,18 @@ impl Tx {
             Self::Postgres(tx) => tx.commit().await,
         }
     }
+}
+
+fn sqlite_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(LOCK_TIMEOUT)
+        .pragma("secure_delete", "ON")
+        .pragma("recursive_triggers", "ON")
 }
 
 /// A database address as it may be shown.

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
-use super::testing::on_both;
-use super::{ConnectError, Db, Tx};
+use super::testing::{empty_postgres, on_both, owner_of};
+use super::{Cause, ConnectError, Db, Ownership, Tx};
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -77,23 +77,86 @@ fn both_databases_have_the_same_migrations() {
     assert_eq!(names("sqlite"), names("postgres"));
 }
 
+async fn run(db: &Db, sql: &str) -> Result<(), sqlx::Error> {
+    let mut tx = db.write().await?;
+    crate::on!(&mut tx, conn => conn.execute(AssertSqlSafe(sql.to_owned())).await.map(|_| ()))?;
+    tx.commit().await
+}
+
+#[tokio::test]
+async fn a_transaction_that_the_database_ended_by_itself_spoils_no_later_one() {
+    on_both(|db| async move {
+        for _ in 0..20 {
+            // As SQLite does when the disk is full.
+            let mut tx = db.write().await.unwrap();
+            crate::on!(&mut tx, conn => conn.execute("ROLLBACK").await.map(|_| ())).unwrap();
+            drop(tx);
+        }
+        for _ in 0..20 {
+            run(&db, "UPDATE audit_head SET seq = seq").await.unwrap();
+        }
+    })
+    .await;
+}
+
+fn later(db: &Db) -> String {
+    let checksum = if matches!(db, Db::Sqlite(_)) { "x'00'" } else { "'\\x00'" };
+    format!(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', TRUE, {checksum}, 1)"
+    )
+}
+
 #[tokio::test]
 async fn a_database_of_a_newer_board_is_refused() {
     on_both(|db| async move {
-        let mut tx = db.write().await.unwrap();
-        let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', TRUE, ";
-        match &mut tx {
-            Tx::Sqlite(tx) => tx.execute(AssertSqlSafe(format!("{insert}x'00', 1)"))).await.map(|_| ()),
-            Tx::Postgres(tx) => {
-                tx.execute(AssertSqlSafe(format!("{insert}'\\x00', 1)"))).await.map(|_| ())
-            }
+        let owner = owner_of(&db).await;
+        run(&owner, &later(&db)).await.unwrap();
+        for who in [&db, &owner] {
+            let refused = who.prepare().await.unwrap_err();
+            assert!(matches!(refused, ConnectError::Newer(9999)), "{refused}");
         }
-        .unwrap();
-        tx.commit().await.unwrap();
-        let refused = db.migrate().await.unwrap_err();
-        assert!(matches!(refused, ConnectError::Newer(9999)), "{refused}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_owner_migrates_and_the_boards_role_only_checks() {
+    let empty = empty_postgres().await;
+    let (owner, board) = (Db::connect(&empty.owner).await.unwrap(), Db::connect(&empty.board).await.unwrap());
+    let refused = board.prepare().await.unwrap_err();
+    assert!(
+        matches!(refused, ConnectError::Empty) && refused.to_string().contains("--owner-url"),
+        "{refused}"
+    );
+    let refused = owner.migrate_for(&owner).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::SameRole { .. }), "{refused}");
+
+    owner.migrate().await.unwrap();
+    let refused = board.prepare().await.unwrap_err();
+    assert!(matches!(refused, ConnectError::NotGranted), "{refused}");
+    for _ in 0..2 {
+        owner.migrate_for(&board).await.unwrap();
+        assert_eq!(board.prepare().await.unwrap(), Ownership::Apart);
+    }
+    assert_eq!(owner.prepare().await.unwrap(), Ownership::Board);
+    let refused = board.migrate().await.unwrap_err();
+    assert!(matches!(refused, ConnectError::NotOwner { .. }), "{refused}");
+
+    // A table of a later migration gets its grants at the next migrate; a right too many is taken back.
+    run(&owner, "CREATE TABLE later (id BIGINT)").await.unwrap();
+    run(&owner, "GRANT ALL ON audit_log TO PUBLIC").await.unwrap();
+    assert!(run(&board, "INSERT INTO later VALUES (1)").await.is_err());
+    owner.migrate_for(&board).await.unwrap();
+    run(&board, "INSERT INTO later VALUES (1); UPDATE later SET id = 2; DELETE FROM later").await.unwrap();
+    let refused = run(&board, "DELETE FROM audit_log").await.unwrap_err();
+    assert_eq!(Cause::of(&refused), Cause::Refused, "{refused}");
+
+    run(&owner, "DELETE FROM _sqlx_migrations").await.unwrap();
+    let refused = board.prepare().await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Older(1)), "{refused}");
+    assert!(refused.to_string().contains("board migrate --owner-url"), "{refused}");
+    owner.close().await;
+    board.close().await;
 }
 
 #[tokio::test]

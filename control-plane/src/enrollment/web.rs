@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::clients::{self, views::ClientRef};
 use crate::db::Tx;
 use crate::error::Failure;
+use crate::free_text::shown_again;
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
 use crate::pages::{Page, page, status};
@@ -127,6 +128,7 @@ async fn refused(app: &App, visitor: &Visitor, id: EnrollmentId, typed: String, 
     if !matches!(error, DecideError::Mismatch | DecideError::Incomplete | DecideError::Reason(_)) {
         return Err(Failure::from(error).into());
     }
+    let typed = shown_again(&typed).to_owned();
     let problem = Problem { id, message: error.to_string(), typed };
     let code = Failure::from(error).public.status;
     let fragment = fragment(app, visitor, None, Some(&problem)).await?;

@@ -15,12 +15,14 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, We
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use shared::ids::DeviceId;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::doors::{Doors, TooMany};
 use crate::app::App;
 use crate::enrollment::api::{Peer, PeerCertificate};
 use crate::enrollment::ca::{Authority, CaError, LISTENER_TTL};
@@ -28,6 +30,15 @@ use crate::enrollment::ca::{Authority, CaError, LISTENER_TTL};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKES_AT_ONCE: usize = 256;
+/// Connections that one address may have beside its links, unless the operator says otherwise: a quarter of the
+/// handshakes, so that no single address takes all.
+pub const PER_ADDRESS: usize = 64;
+/// A connection that doesn't become a link ends after this, also when its client doesn't take the answer.
+const CONNECTION_TTL: Duration = Duration::from_secs(300);
+/// Refused connections that are told so at the same time; others are closed without a word.
+const FAREWELLS_AT_ONCE: usize = 64;
+/// TLS record of a fatal alert, access_denied (RFC 8446, section 6).
+const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 /// hyper's buffer per connection, in bytes: idle agents are many.
 const HTTP_BUFFER: usize = 8192;
 
@@ -45,17 +56,20 @@ pub enum ListenerError {
     Key,
 }
 
-/// Serves agents until `stop` completes.
+/// Serves agents until `stop` completes; one address may have `per_address` connections beside its links.
 pub async fn serve(
     app: App,
     listener: TcpListener,
     routes: Router,
+    per_address: usize,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ListenerError> {
     let certificate = Arc::new(Current(RwLock::new(issue(&app).await?)));
     let config = tls_config(&app, Arc::clone(&certificate)).await?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
+    let farewells = Arc::new(Semaphore::new(FAREWELLS_AT_ONCE));
+    let doors = Doors::new(per_address);
     let mut renew = tokio::time::interval(LISTENER_TTL / 4);
     renew.tick().await;
     tokio::pin!(stop);
@@ -68,6 +82,21 @@ pub async fn serve(
             },
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
+                    let door = match doors.enter(address.ip()) {
+                        Ok(door) => door,
+                        Err(TooMany { first }) => {
+                            if first {
+                                tracing::warn!(address = %address.ip(), most = per_address, "an address has too many connections open; more are refused until they end");
+                            }
+                            if let Ok(permit) = Arc::clone(&farewells).try_acquire_owned() {
+                                tokio::spawn(async move {
+                                    let _ = tokio::time::timeout(Duration::from_secs(1), refuse(stream)).await;
+                                    drop(permit);
+                                });
+                            }
+                            continue;
+                        }
+                    };
                     let (acceptor, routes) = (acceptor.clone(), routes.clone());
                     let handshakes = Arc::clone(&handshakes);
                     let board = app.board_id.to_string();
@@ -82,6 +111,7 @@ pub async fn serve(
                             Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),
                             Err(_) => tracing::debug!(%address, "a handshake took too long"),
                         }
+                        drop(door);
                     });
                 }
                 Err(error) => {
@@ -100,6 +130,19 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> std::io::Result
     acceptor.accept(stream).await
 }
 
+/// Says so as TLS can, and takes what the client said first: or its end would never see the alert.
+async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(&ACCESS_DENIED).await?;
+    stream.shutdown().await?;
+    let mut rest = [0; 4096];
+    for _ in 0..8 {
+        if stream.read(&mut rest).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The peer's certificate is read once per connection.
 async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) {
     let certificate = tls
@@ -115,10 +158,18 @@ async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) 
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HTTP_BUFFER)
         .serve_connection(TokioIo::new(tls), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%address, %error, "a connection ended with an error");
+        .with_upgrades();
+    // A link goes on by itself; this ends when the connection became one.
+    match tokio::time::timeout(CONNECTION_TTL, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if error.is_timeout() => {
+            tracing::info!(%address, "a client took too long with its request; its connection was ended");
+        }
+        Ok(Err(error)) if error.is_timeout() => {
+            tracing::info!(%address, "a client took too long with its request; its connection was ended");
+        }
+        Ok(Err(error)) => tracing::debug!(%address, %error, "a connection ended with an error"),
+        Err(_) => tracing::debug!(%address, "a connection was ended: it was open too long"),
     }
 }
 

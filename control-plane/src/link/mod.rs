@@ -4,6 +4,7 @@
 //! hold and go on.
 
 pub mod api;
+mod doors;
 mod listener;
 mod reports;
 mod session;
@@ -11,4 +12,4 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use listener::{ListenerError, serve};
+pub use listener::{ListenerError, PER_ADDRESS, serve};

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::crypto::hex;
-use shared::ids::{AttemptId, DeliveryId};
+use shared::ids::{AttemptId, DeliveryId, DeviceId};
 use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite;
 
 use super::reports::{self, Origin};
 use crate::app::App;
@@ -39,6 +40,8 @@ const REFUSED_RETRY: Duration = Duration::from_secs(60);
 /// Why a link ended, in words for the other side.
 enum End {
     Gone,
+    /// It doesn't read, so there is no use in a word.
+    Cut,
     Close(&'static str),
     Failure(Box<Failure>),
 }
@@ -70,9 +73,12 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         Err(End::Close(reason)) => session.close(reason).await,
         Err(End::Failure(failure)) => {
             tracing::error!(%device_id, kind = failure.public.kind, error = ?failure.internal, "a link failed");
+            if let Some(cause) = failure.trouble() {
+                app.audit_watch.note(cause, app.now());
+            }
             session.close("the board had a failure; connect again").await;
         }
-        Err(End::Gone) | Ok(()) => {}
+        Err(End::Gone | End::Cut) | Ok(()) => {}
     }
     drop(session);
     if let Ok(mut tx) = app.db.write().await {
@@ -127,13 +133,13 @@ impl Session {
                     heard = Instant::now();
                     match frame {
                         Some(Ok(Message::Text(text))) => self.frame(text.as_str()).await?,
-                        Some(Ok(Message::Binary(_))) => return Err(End::Close("binary frames are not spoken here")),
+                        Some(Ok(Message::Binary(_))) => {
+                            tracing::warn!(%device_id, "a binary frame");
+                            return Err(End::Close("binary frames are not spoken here"));
+                        }
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                         Some(Ok(Message::Close(_))) | None => return Ok(()),
-                        Some(Err(error)) => {
-                            tracing::debug!(%device_id, %error, "a link broke");
-                            return Err(End::Gone);
-                        }
+                        Some(Err(error)) => return Err(broken(device_id, error)),
                     }
                 }
                 () = changes.next(|wake| wake == Wake::Device(device_id) || wake == Wake::Client(client_id)) => {
@@ -344,13 +350,36 @@ impl Session {
     async fn send_raw(&mut self, message: Message) -> Result<(), End> {
         match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => {
+                tracing::warn!(device_id = %self.device.id, "a device doesn't read what it is sent; its link is cut off");
+                Err(End::Cut)
+            }
         }
     }
 
     async fn close(&mut self, reason: &'static str) {
         let frame = CloseFrame { code: close_code::POLICY, reason: reason.into() };
         let _ = self.send_raw(Message::Close(Some(frame))).await;
+    }
+}
+
+/// A cut is everyday life; a frame that breaks the rules is a fault that the log names.
+fn broken(device_id: DeviceId, error: axum::Error) -> End {
+    let inner = error.into_inner();
+    match inner.downcast_ref::<tungstenite::Error>() {
+        Some(tungstenite::Error::Capacity(error)) => {
+            tracing::warn!(%device_id, %error, "a frame is too large");
+            End::Close("a frame is larger than 1 MiB")
+        }
+        Some(tungstenite::Error::Utf8(_)) => {
+            tracing::warn!(%device_id, "a text frame is not text");
+            End::Close("a text frame has to be UTF-8")
+        }
+        Some(_) | None => {
+            tracing::debug!(%device_id, error = %inner, "a link broke");
+            End::Gone
+        }
     }
 }
 

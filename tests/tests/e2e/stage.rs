@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tests::agent::Agent;
 use tests::board::{Board, Layout};
 use tests::consultant::Consultant;
-use tests::process::output;
+use tests::process::{output, program};
 use tests::relay::Relay;
 use tokio::process::Command;
 
@@ -20,6 +20,11 @@ pub struct Stage {
     pub relay: Relay,
     pub folder: TempDir,
 }
+
+/// Roles are the whole server's, so they stay; their password is no secret.
+const OWNER: &str = "board_test_owner";
+const BOARD: &str = "board_test";
+const PASSWORD: &str = "for-tests-only";
 
 #[derive(Clone, Copy, Debug)]
 pub enum Database {
@@ -71,13 +76,38 @@ pub fn catalog() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/catalog")
 }
 
+/// A database whose tables belong to one role; gives the address of another, the board's, as in production.
 async fn fresh_postgres(folder: &TempDir) -> String {
+    let Empty { owner, board } = empty_postgres(folder).await;
+    let mut migrate = Command::new(program("board").unwrap());
+    output(migrate.args(["migrate", "--database", &board, "--owner-url", &owner])).await.unwrap();
+    board
+}
+
+/// Addresses of a database without tables: as the role that owns it, and as the board's role.
+pub struct Empty {
+    pub owner: String,
+    pub board: String,
+}
+
+pub async fn empty_postgres(folder: &TempDir) -> Empty {
     let server = std::env::var("DATABASE_URL_POSTGRES")
         .expect("DATABASE_URL_POSTGRES names a PostgreSQL server: run these tests with `tests/run e2e`");
     let unique = folder.path().file_name().unwrap().to_str().unwrap().to_lowercase().replace(['.', '-'], "_");
     let name = format!("e2e_{unique}");
-    let create = format!("CREATE DATABASE \"{name}\"");
-    output(Command::new("psql").arg(&server).args(["-q", "-c", &create])).await.unwrap();
-    let (base, _) = server.rsplit_once('/').expect("the address ends with a database name");
-    format!("{base}/{name}")
+    let role = |role: &str| {
+        format!(
+            "DO $$ BEGIN CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; \
+             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+    };
+    let create = format!("CREATE DATABASE \"{name}\" OWNER {OWNER}");
+    for sql in [role(OWNER), role(BOARD), create] {
+        output(Command::new("psql").arg(&server).args(["-q", "-c", &sql])).await.unwrap();
+    }
+    let place = server.split_once("://").expect("the address has a scheme").1;
+    let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
+    let (host, _) = host.split_once('/').expect("the address ends with a database name");
+    let address = |role: &str| format!("postgres://{role}:{PASSWORD}@{host}/{name}");
+    Empty { owner: address(OWNER), board: address(BOARD) }
 }

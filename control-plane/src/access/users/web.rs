@@ -11,6 +11,7 @@ use crate::access::tokens::{self, NewToken, TokenError, TokenState, make_token, 
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::error::Failure;
+use crate::free_text::shown_again;
 use crate::pages::{Page, PageFailure, page, status};
 use crate::web::{FieldError, Moment, RowState, Section};
 
@@ -38,7 +39,7 @@ pub async fn invite_form(State(app): State<App>, visitor: Visitor, Form(form): F
             drop(tx);
             let field = if matches!(error, UserError::NoRole) { "role" } else { "email" };
             let errors = vec![FieldError::new(field, error.to_string())];
-            let invite = InviteFields { email: form.email, roles: form.role };
+            let invite = InviteFields { email: shown_again(&form.email).to_owned(), roles: form.role };
             let shown = filled(&app, &visitor, invite, TokenFields::default(), errors).await?;
             Ok((status(422), page(&shown)?).into_response())
         }
@@ -129,7 +130,9 @@ pub async fn token_form(State(app): State<App>, visitor: Visitor, Form(form): Fo
     };
     drop(tx);
     let errors = vec![FieldError::new(field, error.to_string())];
-    let token = TokenFields { name: form.name, days: form.days, roles: form.token_role, open: true };
+    let again = |text: &str| shown_again(text).to_owned();
+    let token =
+        TokenFields { name: again(&form.name), days: again(&form.days), roles: form.token_role, open: true };
     let shown = filled(&app, &visitor, InviteFields::default(), token, errors).await?;
     Ok((status(422), page(&shown)?).into_response())
 }

@@ -1,0 +1,141 @@
+//! Migrations, and the two roles on PostgreSQL: the owner migrates and grants, the board's role can't change the tables
+//! and can only append to the audit log. On SQLite, and where the board's role owns the tables, the board migrates itself.
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool};
+
+use super::{Cause, ConnectError, Db};
+
+static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
+
+/// What a table's role may do; every table that isn't named here is an ordinary one.
+const SPECIAL: &[(&str, &str)] =
+    &[("audit_log", "SELECT, INSERT"), ("audit_head", "SELECT, UPDATE"), ("_sqlx_migrations", "SELECT")];
+const ORDINARY: &str = "SELECT, INSERT, UPDATE, DELETE";
+
+/// The owner of the tables, and whether the connected role may act as the owner (a superuser may).
+const OWNER: &str = "SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'MEMBER') \
+                     FROM pg_class WHERE oid = to_regclass('audit_log')";
+const MAY_CREATE: &str = "SELECT coalesce(has_schema_privilege(current_schema()::text, 'CREATE'), FALSE)";
+const TABLES: &str = "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace \
+                      AND relkind IN ('r', 'p') AND pg_has_role(relowner, 'MEMBER') ORDER BY relname";
+const ROLE: &str = "SELECT current_user::text";
+const SCHEMA: &str = "SELECT current_schema()::text";
+const IS_MEMBER: &str = "SELECT pg_has_role($1::name, current_user, 'MEMBER')";
+
+/// Who may change the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The board itself: nothing but the triggers keeps it from changing the audit log.
+    Board,
+    /// Another role, as it should be on PostgreSQL.
+    Apart,
+}
+
+impl Db {
+    /// Brings the database to this board's version. The connected role has to own the tables, or make them.
+    pub async fn migrate(&self) -> Result<(), ConnectError> {
+        let done = match self {
+            Self::Sqlite(pool) => SQLITE_MIGRATIONS.run(pool).await,
+            Self::Postgres(pool) => {
+                if let Some((owner, false)) = sqlx::query_as(OWNER).fetch_optional(pool).await? {
+                    return Err(ConnectError::NotOwner { owner });
+                }
+                POSTGRES_MIGRATIONS.run(pool).await
+            }
+        };
+        match done {
+            Err(MigrateError::VersionMissing(version)) => Err(ConnectError::Newer(version)),
+            Err(MigrateError::VersionMismatch(version)) => Err(ConnectError::Changed(version)),
+            other => other.map_err(ConnectError::Migrate),
+        }
+    }
+
+    /// Makes the database ready for serving: migrates it when the tables are the board's own (or it may make them), and
+    /// otherwise only checks that the owner did.
+    pub async fn prepare(&self) -> Result<Ownership, ConnectError> {
+        if let Self::Postgres(pool) = self {
+            let owner: Option<(String, bool)> = sqlx::query_as(OWNER).fetch_optional(pool).await?;
+            match owner {
+                Some((_, true)) => {}
+                Some((_, false)) => {
+                    check(pool).await?;
+                    return Ok(Ownership::Apart);
+                }
+                None if sqlx::query_scalar(MAY_CREATE).fetch_one(pool).await? => {}
+                None => return Err(ConnectError::Empty),
+            }
+        }
+        self.migrate().await?;
+        Ok(Ownership::Board)
+    }
+
+    /// Migrates as the owner (`self`) and grants `board`'s role what it needs, no more; the same again changes nothing.
+    /// Gives the name of the role.
+    pub async fn migrate_for(&self, board: &Self) -> Result<String, ConnectError> {
+        let (Self::Postgres(owner), Self::Postgres(pool)) = (self, board) else {
+            return Err(ConnectError::NoRoles);
+        };
+        let role: String = sqlx::query_scalar(ROLE).fetch_one(pool).await?;
+        if sqlx::query_scalar(IS_MEMBER).bind(&role).fetch_one(owner).await? {
+            return Err(ConnectError::SameRole { role });
+        }
+        self.migrate().await?;
+        grant(owner, &role).await?;
+        check(pool).await?;
+        Ok(role)
+    }
+}
+
+/// One transaction, so that a board that runs meanwhile never lacks what it had.
+async fn grant(owner: &PgPool, role: &str) -> Result<(), sqlx::Error> {
+    let mut tx = owner.begin().await?;
+    let schema: String = sqlx::query_scalar(SCHEMA).fetch_one(&mut *tx).await?;
+    let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut *tx).await?;
+    let (role, schema) = (quoted(role), quoted(&schema));
+    run(&mut tx, format!("GRANT USAGE ON SCHEMA {schema} TO {role}")).await?;
+    for table in tables {
+        let rights = SPECIAL.iter().find(|(name, _)| *name == table).map_or(ORDINARY, |(_, rights)| *rights);
+        let table = quoted(&table);
+        run(&mut tx, format!("REVOKE ALL ON {schema}.{table} FROM {role}, PUBLIC")).await?;
+        run(&mut tx, format!("GRANT {rights} ON {schema}.{table} TO {role}")).await?;
+    }
+    run(&mut tx, format!("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")).await?;
+    // Or a temporary table named audit_log or audit_head would stand before the real one in the trigger.
+    let path = format!("SET search_path = {schema}, pg_temp");
+    run(&mut tx, format!("ALTER FUNCTION {schema}.audit_log_takes_only_the_next_entry() {path}")).await?;
+    tx.commit().await
+}
+
+async fn run(tx: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    tx.execute(AssertSqlSafe(sql)).await.map(|_| ())
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Whether the tables are of this board's version, as sqlx's own check does for who may migrate.
+async fn check(pool: &PgPool) -> Result<(), ConnectError> {
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(pool)
+            .await
+            .map_err(|error| {
+                if Cause::of(&error) == Cause::Refused { ConnectError::NotGranted } else { error.into() }
+            })?;
+    for (version, checksum) in &applied {
+        match POSTGRES_MIGRATIONS.iter().find(|migration| migration.version == *version) {
+            None => return Err(ConnectError::Newer(*version)),
+            Some(known) if known.checksum.as_ref() != checksum => {
+                return Err(ConnectError::Changed(*version));
+            }
+            Some(_) => {}
+        }
+    }
+    let missing = POSTGRES_MIGRATIONS
+        .iter()
+        .find(|known| !applied.iter().any(|(version, _)| *version == known.version));
+    missing.map_or(Ok(()), |migration| Err(ConnectError::Older(migration.version)))
+}

@@ -1,0 +1,277 @@
+//! What a request answers, and what the health page says, when the database can't be written or doesn't answer. Nothing
+//! is decrypted then, nothing is lost, and everything goes on when the trouble is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode, header};
+use shared::secret::Secret;
+use shared::time::{Clock as _, SystemClock};
+use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::{ask, post, read, signed_in};
+use crate::access::Role;
+use crate::audit::{self, Action, Entry, Verdict, Who};
+use crate::db::testing::{empty_postgres, on_both, owner_of};
+use crate::db::{Cause, Db};
+use crate::on;
+use crate::secrets::{self, Delivery, DeliveryState, SecretError};
+use crate::testing::Fixture;
+
+async fn run(db: &Db, sql: &str) {
+    let mut tx = db.write().await.unwrap();
+    on!(&mut tx, conn => conn.execute(AssertSqlSafe(sql.to_owned())).await.map(|_| ())).unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Some settings are a connection's: this sets them on every one of the pool.
+async fn on_every_connection(db: &Db, sqlite: &str, postgres: &str) {
+    match db {
+        Db::Sqlite(pool) => {
+            let mut held = Vec::new();
+            for _ in 0..pool.options().get_max_connections() {
+                let mut connection = pool.acquire().await.unwrap();
+                connection.execute(AssertSqlSafe(sqlite.to_owned())).await.unwrap();
+                held.push(connection);
+            }
+        }
+        Db::Postgres(pool) => {
+            let mut held = Vec::new();
+            for _ in 0..pool.options().get_max_connections() {
+                let mut connection = pool.acquire().await.unwrap();
+                connection.execute(AssertSqlSafe(postgres.to_owned())).await.unwrap();
+                held.push(connection);
+            }
+        }
+    }
+}
+
+/// A board in use: a client with a secret that is on its way to a device.
+struct InUse {
+    fixture: Fixture,
+    cookie: String,
+    delivery: Delivery,
+}
+
+impl InUse {
+    async fn new(db: Db) -> Self {
+        let fixture = Fixture::new(db).await;
+        let cookie = signed_in(&fixture, Role::Consultant).await;
+        let client = fixture.client("Example Client", &["base", "tool"]).await;
+        let (_, device_id) = fixture.enrolled(client, "A-UUID").await;
+        let slot = fixture.our_slot().await;
+        let value = Secret::new("ours-canary-77aa".to_owned());
+        let stored = fixture.get_client(client).await;
+        secrets::put(&fixture.app, Fixture::who(), &stored, &slot, &value).await.unwrap();
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let delivery = secrets::for_device(&mut tx, device_id).await.unwrap().remove(0);
+        drop(tx);
+        let in_use = Self { fixture, cookie, delivery };
+        let (status, page) = in_use.health().await;
+        assert_eq!((status, page.as_str()), (StatusCode::OK, "ok"));
+        in_use
+    }
+
+    async fn health(&self) -> (StatusCode, String) {
+        let (parts, page) =
+            read(ask(&self.fixture, Method::GET, "/health", None, "http://board.test").await).await;
+        (parts.status, page)
+    }
+
+    async fn create_client(&self, name: &str) -> (axum::http::response::Parts, String) {
+        let form = [("name".to_owned(), name.to_owned()), ("vault_name".to_owned(), "Vault".to_owned())];
+        post(&self.fixture, "/clients/new", &self.cookie, &form).await
+    }
+
+    /// While there is trouble: the form, the health page and the decrypt all refuse, for this reason.
+    async fn refuses(&self, cause: Cause) {
+        let (parts, page) = self.create_client("Refused Client").await;
+        assert_eq!(parts.status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
+        assert!(page.contains(&escaped(cause.what())) && page.contains(&escaped(cause.remedy())), "{page}");
+        assert_eq!(page.contains("audit log"), cause.stops_writing(), "{page}");
+        let retry = parts.headers.get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(retry, cause.retry_after().map(|seconds| seconds.to_string()));
+        for _ in 0..2 {
+            let (status, page) = self.health().await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
+            assert!(page.contains("audit log") && page.contains(cause.what()), "{page}");
+        }
+        let refused = secrets::seal(&self.fixture.app, &self.delivery, "digest").await.unwrap_err();
+        let behind = if let SecretError::Database(error) = &refused {
+            Cause::of(error)
+        } else if let SecretError::Audit(error) = &refused {
+            error.cause()
+        } else {
+            panic!("refused for another reason: {refused}")
+        };
+        assert_eq!(behind, cause);
+    }
+
+    /// When it is over: nothing was done meanwhile, the log holds, and the same is done.
+    async fn goes_on(&self) {
+        let app = &self.fixture.app;
+        let mut tx = app.db.read().await.unwrap();
+        let names: Vec<_> =
+            crate::clients::list(&mut tx).await.unwrap().into_iter().map(|c| c.name).collect();
+        assert_eq!(names, ["Example Client"]);
+        let state = secrets::for_device(&mut tx, self.delivery.device_id).await.unwrap()[0].state;
+        assert_eq!(state, DeliveryState::Pending);
+        let log = audit::page(&mut tx, None, 1000).await.unwrap();
+        assert!(log.iter().all(|stored| stored.entry.action != Action::SecretDecrypted));
+        assert!(log.iter().all(|stored| stored.entry.action != Action::LogTried));
+        drop(tx);
+        self.fixture.clock.advance(Duration::from_secs(11));
+        let (status, page) = self.health().await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        secrets::seal(app, &self.delivery, "digest").await.unwrap().unwrap();
+        assert_eq!(self.create_client("Later Client").await.0.status, StatusCode::SEE_OTHER);
+        let mut tx = app.db.read().await.unwrap();
+        assert!(matches!(audit::verify(&mut tx).await.unwrap(), Verdict::Holds { .. }));
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\'', "&#39;").replace('<', "&#60;").replace('>', "&#62;")
+}
+
+#[tokio::test]
+async fn a_locked_database() {
+    on_both(|db| async move {
+        let board = InUse::new(db.clone()).await;
+        let other = match &db {
+            Db::Sqlite(pool) => {
+                let path = pool.connect_options().get_filename().display().to_string();
+                Db::connect(&format!("sqlite:{path}")).await.unwrap()
+            }
+            Db::Postgres(_) => owner_of(&db).await,
+        };
+        let mut lock = other.write().await.unwrap();
+        on!(&mut lock, conn => conn.execute("UPDATE audit_head SET seq = seq").await.map(|_| ())).unwrap();
+        board.refuses(Cause::Locked).await;
+        drop(lock);
+        // A rollback is done by the connection's own task.
+        other.close().await;
+        board.goes_on().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_database() {
+    on_both(|db| async move {
+        let board = InUse::new(db.clone()).await;
+        let owner = owner_of(&db).await;
+        match &db {
+            Db::Sqlite(_) => {
+                on_every_connection(&db, "PRAGMA max_page_count = 1", "").await;
+                // Fill what the file has left, down to where the smallest entry has no room.
+                for size in [4096, 512, 64, 0] {
+                    let mut written = 0;
+                    let full = loop {
+                        let mut tx = db.write().await.unwrap();
+                        let entry = Entry::new(SystemClock.now(), Who::job("t"), Action::SignedIn)
+                            .reason(&"x".repeat(size));
+                        if let Err(error) = audit::append(&mut tx, &entry).await {
+                            break error;
+                        }
+                        tx.commit().await.unwrap();
+                        written += 1;
+                        assert!(written < 1000, "it gets full");
+                    };
+                    assert_eq!(full.cause(), Cause::Full, "{full}");
+                }
+            }
+            Db::Postgres(_) => {
+                run(
+                    &owner,
+                    "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                     RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$; \
+                     CREATE TRIGGER full_disk BEFORE INSERT ON audit_log \
+                     FOR EACH ROW EXECUTE FUNCTION full_disk()",
+                )
+                .await;
+            }
+        }
+        board.refuses(Cause::Full).await;
+        match &db {
+            Db::Sqlite(_) => on_every_connection(&db, "PRAGMA max_page_count = 1000000", "").await,
+            Db::Postgres(_) => run(&owner, "DROP TRIGGER full_disk ON audit_log").await,
+        }
+        board.goes_on().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_read_only_database() {
+    on_both(|db| async move {
+        let board = InUse::new(db.clone()).await;
+        on_every_connection(&db, "PRAGMA query_only = ON", "SET default_transaction_read_only = on").await;
+        board.refuses(Cause::ReadOnly).await;
+        // Reading goes on.
+        let page =
+            ask(&board.fixture, Method::GET, "/clients", Some(&board.cookie), "http://board.test").await;
+        assert_eq!(page.status(), StatusCode::OK);
+        on_every_connection(&db, "PRAGMA query_only = OFF", "SET default_transaction_read_only = off").await;
+        board.goes_on().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_without_its_rights() {
+    on_both(|db| async move {
+        let Db::Postgres(_) = &db else { return };
+        let board = InUse::new(db.clone()).await;
+        let owner = owner_of(&db).await;
+        run(&owner, "REVOKE INSERT ON audit_log FROM PUBLIC, board_test").await;
+        board.refuses(Cause::Refused).await;
+        owner.migrate_for(&db).await.unwrap();
+        board.goes_on().await;
+    })
+    .await;
+}
+
+/// A way to the server that can be cut.
+struct Way {
+    listener: Arc<TcpListener>,
+    server: String,
+    open: JoinSet<()>,
+}
+
+impl Way {
+    fn open(&mut self) {
+        let (listener, server) = (Arc::clone(&self.listener), self.server.clone());
+        self.open.spawn(async move {
+            let mut both = JoinSet::new();
+            while let Ok((mut here, _)) = listener.accept().await {
+                let mut there = TcpStream::connect(&server).await.unwrap();
+                both.spawn(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+                });
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection() {
+    let empty = empty_postgres().await;
+    let owner = Db::connect(&empty.owner).await.unwrap();
+    let (user, place) = empty.board.rsplit_once('@').unwrap();
+    let (server, name) = place.split_once('/').unwrap();
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = format!("{user}@{}/{name}", listener.local_addr().unwrap());
+    let mut way = Way { listener, server: server.to_owned(), open: JoinSet::new() };
+    way.open();
+    let db = Db::connect(&address).await.unwrap();
+    owner.migrate_for(&db).await.unwrap();
+    let board = InUse::new(db.clone()).await;
+    way.open.shutdown().await;
+    board.refuses(Cause::Unreachable).await;
+    way.open();
+    board.goes_on().await;
+    db.close().await;
+}
