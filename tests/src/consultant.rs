@@ -8,7 +8,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value;
 
 /// Long enough for the password rule; of no account anywhere.
-const PASSWORD: &str = "a long demo passphrase";
+pub const PASSWORD: &str = "a long demo passphrase";
 
 pub struct Consultant {
     http: Client,
