@@ -68,7 +68,7 @@ async fn the_whole_job_without_scripts() {
     wizard(&window).await;
 
     let command = window.see("#command").await.text().await.unwrap();
-    let copy = "[...document.querySelectorAll('.copy')].every((button) => !button.offsetParent)";
+    let copy = "[...document.querySelectorAll('.copy')].every((one) => getComputedStyle(one).visibility === 'hidden')";
     assert_eq!(window.eval(&format!("return {copy}")).await, true, "a button that can't work isn't there");
     let (mut agent, mut joining) = join_a_mac(&board, &JoinCommand::parse(&command).unwrap()).await;
     window.click("nav a[href='/enrollments']").await;
@@ -155,7 +155,7 @@ async fn installed(window: &Window) {
     window.click("nav a[href='/audit']").await;
     window.arrive("/audit").await;
     window.read(".verdict", "holds").await;
-    window.read("tbody", "device-approved").await;
+    window.read("tbody", "enrollment.approved").await;
 }
 
 async fn nothing_left_behind(window: &Window) {
