@@ -100,7 +100,7 @@ async fn check(window: &Window, name: &str) -> Vec<String> {
     for look in [Look::Light, Look::Dark, Look::Phone] {
         window.look(look).await;
         problems.extend(window.axe().await.into_iter().map(|found| format!("{look:?}: {found}")));
-        let over = window.eval("return document.scrollingElement.scrollWidth - innerWidth").await;
+        let over = window.eval("return document.scrollingElement.scrollWidth - document.documentElement.clientWidth").await;
         if over.as_f64().unwrap() > 0.0 {
             problems.push(format!("{look:?}: scrolls sideways by {over} pixels"));
         }

@@ -44,6 +44,7 @@ impl Window {
             "--disable-sync",
             "--disable-quic",
             "--no-first-run",
+            "--hide-scrollbars",
             "--no-proxy-server",
         ] {
             wanted.add_arg(argument).unwrap();
