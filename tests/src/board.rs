@@ -63,13 +63,9 @@ impl Board {
             console_url: String::new(),
             agents_address: String::new(),
         };
-        let said = output(
-            board
-                .command("init")?
-                .args(["--email", EMAIL, "--console-url", ""])
-                .args(board.key()),
-        )
-        .await?;
+        let said =
+            output(board.command("init")?.args(["--email", EMAIL, "--console-url", ""]).args(board.key()))
+                .await?;
         board.welcome = link_in(&said).context("init prints a sign-in link")?;
         board.publish(catalog, 1).await?;
         Ok(board)

@@ -6,7 +6,6 @@ use tests::agent::{Agent, Joining};
 use tests::board::Board;
 use tests::consultant::{JoinCommand, PASSWORD};
 
-
 use super::window::Window;
 use crate::stage::{Database, SOON, VALUE, served};
 

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde_json::Value;
 
 use super::pages::{Page, pages};
-use super::scene::{Names, Scene};
+use super::scene::{Names, Scene, sign_in};
 use super::window::{Look, Window};
 use crate::stage::VALUE;
 
@@ -35,7 +35,7 @@ async fn every_page_keeps_the_rules_with_hostile_data() {
 
 async fn walk(names: &Names, kind: &str) {
     let scene = Scene::new(names).await;
-    let window = scene.signed_in().await;
+    let window = sign_in(&scene.stage.board).await;
     let stranger = Window::open(&window.base).await;
     let mut problems = Vec::new();
     for page in pages() {
@@ -100,7 +100,9 @@ async fn check(window: &Window, name: &str) -> Vec<String> {
     for look in [Look::Light, Look::Dark, Look::Phone] {
         window.look(look).await;
         problems.extend(window.axe().await.into_iter().map(|found| format!("{look:?}: {found}")));
-        let over = window.eval("return document.scrollingElement.scrollWidth - document.documentElement.clientWidth").await;
+        let over = window
+            .eval("return document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
+            .await;
         if over.as_f64().unwrap() > 0.0 {
             problems.push(format!("{look:?}: scrolls sideways by {over} pixels"));
         }
@@ -125,7 +127,8 @@ async fn check(window: &Window, name: &str) -> Vec<String> {
 
 /// Of the page with what it needs, and of its scripts alone; in bytes.
 async fn weights(window: &Window) -> [u64; 2] {
-    let script = "const all = ['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type));
+    let script =
+        "const all = ['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type));
         const size = (list) => list.reduce((sum, entry) => sum + entry.encodedBodySize, 0);
         return [size(all), size(all.filter((entry) => entry.name.includes('.js')))]";
     serde_json::from_value(window.eval(script).await).unwrap()

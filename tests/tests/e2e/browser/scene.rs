@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tests::agent::{Agent, Joining};
-use tests::board::EMAIL;
+use tests::board::{Board, EMAIL};
 use tests::consultant::{PASSWORD, list};
 use tests::process::output;
 use tokio::process::Command;
@@ -16,12 +16,12 @@ use crate::stage::{Database, SOON, Stage, VALUE};
 pub struct Scene {
     pub stage: Stage,
     pub client: String,
-    pub device: String,
+    device: String,
     /// The failed step's attempt.
     attempt: String,
     /// A one-time link that nobody used.
     link: String,
-    pub agent: Agent,
+    _agent: Agent,
     _pending: Joining,
 }
 
@@ -83,7 +83,7 @@ impl Scene {
         let pending = stage.agent("third").join(&join).await.unwrap();
         claim(&stage, names).await;
         let link = stage.board.sign_in_link().await.unwrap();
-        Self { stage, client, device, attempt, link, agent, _pending: pending }
+        Self { stage, client, device, attempt, link, _agent: agent, _pending: pending }
     }
 
     /// A page's address, with ids of this scene in it.
@@ -98,17 +98,17 @@ impl Scene {
         assert!(!path.contains('{'), "give the page {} an id of this scene", page.route);
         path
     }
+}
 
-    /// A window of a consultant who has signed in.
-    pub async fn signed_in(&self) -> Window {
-        let window = Window::open(&self.stage.board.console_url).await;
-        window.go("/sign-in").await;
-        window.fill("#email", EMAIL).await;
-        window.fill("#password", PASSWORD).await;
-        window.click("main button").await;
-        window.arrive("/clients").await;
-        window
-    }
+/// A window of a consultant who has signed in.
+pub async fn sign_in(board: &Board) -> Window {
+    let window = Window::open(&board.console_url).await;
+    window.go("/sign-in").await;
+    window.fill("#email", EMAIL).await;
+    window.fill("#password", PASSWORD).await;
+    window.click("main button").await;
+    window.arrive("/clients").await;
+    window
 }
 
 async fn new_client(stage: &mut Stage, names: &Names) -> String {
@@ -152,9 +152,9 @@ async fn settled(stage: &mut Stage, device: &str) -> String {
         let is = |step: &str, state: &str| {
             list(&runbook, "steps").iter().find(|one| one["step"] == step && one["state"] == state).cloned()
         };
-        let used = list(&runbook, "steps").iter().any(|one| {
-            one["component"] == "tool" && one["step"] == "use" && one["state"] == "succeeded"
-        });
+        let used = list(&runbook, "steps")
+            .iter()
+            .any(|one| one["component"] == "tool" && one["step"] == "use" && one["state"] == "succeeded");
         if let (true, Some(failed), Some(_)) = (used, is("fail", "failed"), is("get", "waiting")) {
             return failed["attempt"].as_str().unwrap().to_owned();
         }

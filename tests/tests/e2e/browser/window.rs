@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::{Value, json};
 use thirtyfour::prelude::*;
-use thirtyfour::LoggingPrefsLogLevel;
+use thirtyfour::{LoggingPrefsLogLevel, TypingData};
 
 /// How long anything may take to show: a machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -189,7 +189,7 @@ impl Window {
     }
 
     /// Types to whatever has the focus.
-    pub async fn keys(&self, keys: impl Into<String>) {
+    pub async fn keys(&self, keys: impl Into<TypingData>) {
         self.driver.action_chain().send_keys(keys.into()).perform().await.unwrap();
     }
 
@@ -201,7 +201,11 @@ impl Window {
 
     /// A command of the DevTools protocol.
     pub async fn devtools(&self, method: &str, parameters: Value) -> Value {
-        self.driver.cdp().send_raw(method, parameters).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+        self.driver
+            .cdp()
+            .send_raw(method, parameters)
+            .await
+            .unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
     pub async fn look(&self, look: Look) {
