@@ -79,7 +79,7 @@ fetch_axe() {
 # In a session of its own, so that ending its group ends the browsers too, and nothing else.
 start_driver() {
     local port= try
-    setsid chromedriver --port=0 >"$chromium_dir/driver.log" 2>&1 &
+    TMPDIR=$chromium_dir setsid chromedriver --port=0 >"$chromium_dir/driver.log" 2>&1 &
     chromium_driver=$!
     for ((try = 0; try < 300; try++)); do
         port=$(sed -n 's/.*started successfully on port \([0-9]*\)\..*/\1/p' "$chromium_dir/driver.log")
