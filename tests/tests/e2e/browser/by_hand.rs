@@ -6,8 +6,9 @@ use tests::agent::{Agent, Joining};
 use tests::board::Board;
 use tests::consultant::{JoinCommand, PASSWORD};
 
+use super::scene::sign_in;
 use super::window::Window;
-use crate::stage::{Database, SOON, VALUE, served};
+use crate::stage::{Database, SOON, Stage, VALUE, served};
 
 const THEIRS: &str = "canary-9d20c3-theirs";
 const BOXES: &str = "input[name=fingerprint]";
@@ -84,6 +85,27 @@ async fn the_whole_job_without_scripts() {
     installed(&window).await;
     agent.stop().await.unwrap();
     board.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_that_was_typed_stays_nowhere_in_the_browser() {
+    const FIELD: &str = "main input[type=password]";
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.consultant.create_client("Example Client", &["tool"], &[]).await.unwrap();
+    let window = sign_in(&stage.board).await;
+    window.go(&format!("/clients/{client}/secrets")).await;
+    window.fill(FIELD, "WRONG canary").await;
+    window.click("main form.card button.primary").await;
+    window.see(".problem").await;
+    assert!(!window.source().await.contains("canary"), "a value that was refused isn't sent back");
+    window.fill(FIELD, VALUE).await;
+    window.click("main form.card button.primary").await;
+    window.see("live-region#client").await;
+    nothing_left_behind(&window).await;
+    window.eval("history.go(-2)").await;
+    window.arrive("/secrets").await;
+    assert_eq!(window.see(FIELD).await.value().await.unwrap().as_deref(), Some(""), "going back shows none");
+    nothing_left_behind(&window).await;
 }
 
 async fn welcome(window: &Window, board: &Board) {
