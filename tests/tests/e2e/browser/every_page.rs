@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::pages::{Page, pages};
 use super::scene::{Names, Scene, sign_in};
 use super::window::{Look, Window};
-use crate::stage::VALUE;
+use crate::stage::{Database, Stage, VALUE};
 
 const PAGE_LIMIT: u64 = 80 * 1024;
 const SCRIPT_LIMIT: u64 = 20 * 1024;
@@ -31,6 +31,38 @@ async fn every_page_keeps_the_rules() {
 #[tokio::test]
 async fn every_page_keeps_the_rules_with_hostile_data() {
     walk(&Names::hostile(), "hostile").await;
+}
+
+#[tokio::test]
+async fn a_list_with_nothing_in_it_says_what_to_do_first() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let window = sign_in(&stage.board).await;
+    let mut problems = Vec::new();
+    for path in ["/clients", "/enrollments"] {
+        window.go(path).await;
+        window.see(".empty h2").await;
+        problems.extend(check(&window, &format!("empty{}", path.replace('/', "-"))).await);
+    }
+    let client = stage.consultant.create_client("Example Client", &["ground"], &[]).await.unwrap();
+    for page in ["", "/package", "/integrations", "/secrets"] {
+        window.go(&format!("/clients/{client}{page}")).await;
+        problems.extend(check(&window, &format!("empty-clients-id{}", page.replace('/', "-"))).await);
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[tokio::test]
+async fn a_full_page_of_the_audit_log_keeps_the_rules() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    for number in 0..60 {
+        let name = format!("Example Client {number}");
+        stage.consultant.create_client(&name, &["tool"], &[]).await.unwrap();
+    }
+    let window = sign_in(&stage.board).await;
+    window.go("/audit").await;
+    window.see("main a.button[href*='/audit']").await;
+    let problems = check(&window, "full-audit").await;
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 async fn walk(names: &Names, kind: &str) {

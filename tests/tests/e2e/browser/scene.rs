@@ -121,7 +121,7 @@ async fn new_client(stage: &mut Stage, names: &Names) -> String {
         ("component", "asked"),
         ("component", "broken"),
         ("param-asked-WORKSPACE", "office"),
-        ("param-broken-WORD", "hello"),
+        ("param-broken-WORD", &names.client),
     ];
     let answer = stage.consultant.post(&format!("/clients/{client}/integrations"), &form).await.unwrap();
     assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
