@@ -196,7 +196,7 @@ function patch(old, fresh) {
   let next = old.firstChild;
   for (const child of [...fresh.childNodes]) {
     while (next?.id && !ids.has(next.id)) next = drop(next);
-    const same = child.id ? [...old.children].find((other) => other.id === child.id) : alike(next, child) ? next : null;
+    const same = child.id ? [...old.children].find((other) => other.id === child.id) : counterpart(next, child);
     if (!same || same.nodeName !== child.nodeName) {
       same?.remove();
       old.insertBefore(child, next?.parentNode === old ? next : null);
@@ -224,7 +224,14 @@ function move(parent, node, before) {
   else parent.insertBefore(node, before);
 }
 
-const alike = (a, b) => a && a.nodeType === b.nodeType && a.nodeName === b.nodeName && !a.id && !b.id;
+// What an element is, not how it is: the class that isn't a state.
+const kind = (node) => node.classList && [...node.classList].find((name) => !name.startsWith("is-"));
+const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName && !a.id && !b.id && kind(a) === kind(b);
+
+function counterpart(next, child) {
+  while (next && !alike(next, child)) next = child.nodeType === Node.ELEMENT_NODE ? next.nextSibling : null;
+  return next;
+}
 
 function drop(node) {
   const next = node.nextSibling;

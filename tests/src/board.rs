@@ -8,6 +8,9 @@ use tokio::process::Command;
 
 use crate::process::{Process, output, program};
 
+/// The first user.
+pub const EMAIL: &str = "consultant@example.com";
+
 /// The folders of one installation.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -60,18 +63,20 @@ impl Board {
             console_url: String::new(),
             agents_address: String::new(),
         };
-        let said = output(
-            board
-                .command("init")?
-                .args(["--email", "consultant@example.com", "--console-url", ""])
-                .args(board.key()),
-        )
-        .await?;
-        let link =
-            said.lines().find(|line| line.starts_with("Sign in")).context("init prints a sign-in link")?;
-        board.welcome = link.split_whitespace().next_back().unwrap_or_default().to_owned();
+        let said =
+            output(board.command("init")?.args(["--email", EMAIL, "--console-url", ""]).args(board.key()))
+                .await?;
+        board.welcome = link_in(&said).context("init prints a sign-in link")?;
         board.publish(catalog, 1).await?;
         Ok(board)
+    }
+
+    /// Makes a one-time link for the first user, as a path.
+    pub async fn sign_in_link(&self) -> anyhow::Result<String> {
+        let mut command = Command::new(program("board")?);
+        command.args(["user", "link", EMAIL, "--console-url", ""]).args(self.place()).args(self.key());
+        let said = output(&mut command).await?;
+        link_in(&said).context("`board user link` prints a sign-in link")
     }
 
     /// Signs a catalog folder with this installation's publisher key and imports it.
@@ -166,4 +171,9 @@ impl Board {
     fn key(&self) -> [String; 2] {
         ["--root-key".to_owned(), format!("file:{}", self.layout.path("keys/root.key").display())]
     }
+}
+
+fn link_in(said: &str) -> Option<String> {
+    let link = said.split_whitespace().find(|word| word.contains("/welcome/"))?;
+    Some(link.to_owned())
 }

@@ -8,7 +8,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value;
 
 /// Long enough for the password rule; of no account anywhere.
-const PASSWORD: &str = "a long demo passphrase";
+pub const PASSWORD: &str = "a long demo passphrase";
 
 /// The field of a form for the password again.
 const STEP_UP_FIELD: &str = "step_up_password";

@@ -8,7 +8,8 @@ use crate::app::App;
 use crate::pages::{Page, page};
 use crate::web::{Moment, Section};
 
-const ROWS: u32 = 100;
+/// A page of these stays well under the 80 KiB that a page may weigh.
+const ROWS: u32 = 50;
 
 #[derive(Deserialize)]
 pub struct AuditQuery {

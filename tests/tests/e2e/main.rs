@@ -4,6 +4,7 @@
 
 mod access;
 mod hostile;
+mod browser;
 mod joining;
 mod kills;
 mod operator;

@@ -34,17 +34,7 @@ pub enum Database {
 
 impl Stage {
     pub async fn new(database: Database) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::create(folder.path()).unwrap();
-        let url = match database {
-            Database::Sqlite => None,
-            Database::Postgres => Some(fresh_postgres(&folder).await),
-        };
-        let relay = Relay::start().await.unwrap();
-        let mut board = Board::init(layout, &catalog(), url).await.unwrap();
-        board.announce(format!("https://{}", relay.address));
-        board.serve("127.0.0.1:0").await.unwrap();
-        relay.point(&board.agents_address);
+        let (board, relay, folder) = served(database).await;
         let consultant = Consultant::welcome(&board.console_url, &board.welcome).await.unwrap();
         Self { board, consultant, relay, folder }
     }
@@ -70,6 +60,22 @@ impl Stage {
         assert!(ended.success(), "{ended}");
         device
     }
+}
+
+/// A served board whose one-time link nobody has opened.
+pub async fn served(database: Database) -> (Board, Relay, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::create(folder.path()).unwrap();
+    let url = match database {
+        Database::Sqlite => None,
+        Database::Postgres => Some(fresh_postgres(&folder).await),
+    };
+    let relay = Relay::start().await.unwrap();
+    let mut board = Board::init(layout, &catalog(), url).await.unwrap();
+    board.announce(format!("https://{}", relay.address));
+    board.serve("127.0.0.1:0").await.unwrap();
+    relay.point(&board.agents_address);
+    (board, relay, folder)
 }
 
 pub fn catalog() -> PathBuf {

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# A real Chromium for the browser tests, sourced by tests/run. Call start_chromium once, and stop_chromium from the EXIT
+# trap. It installs Debian's browser and driver when they are missing, and fetches the accessibility rules from npm.
+
+AXE_VERSION=4.14.1
+AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5 # the registry's `integrity`, in hexadecimal
+
+chromium_dir=    # the driver's log and the rules; empty when there is nothing to stop
+chromium_driver= # the driver's process, and the group of every browser that it starts
+
+# Exports WEBDRIVER_URL and AXE_CORE, unless the caller brought their own. Says why and returns 1 when it cannot.
+start_chromium() {
+    chromium_dir=$(mktemp -d "${TMPDIR:-/tmp}/board-chromium.XXXXXX") || return 1
+    if [[ -z ${AXE_CORE:-} ]]; then
+        fetch_axe || return 1
+    fi
+    if [[ -z ${WEBDRIVER_URL:-} ]]; then
+        if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+            install_chromium || return 1
+        fi
+        start_driver || return 1
+    fi
+}
+
+stop_chromium() {
+    if [[ -n $chromium_driver ]]; then
+        kill -KILL -- "-$chromium_driver" 2>/dev/null || true
+        wait "$chromium_driver" 2>/dev/null || true
+        chromium_driver=
+    fi
+    if [[ -n $chromium_dir ]]; then
+        rm -rf "$chromium_dir"
+        chromium_dir=
+    fi
+}
+
+install_chromium() {
+    local root=()
+    if ! command -v apt-get >/dev/null; then
+        echo "tests/run: chromium and chromedriver are missing: install both, or set WEBDRIVER_URL" >&2
+        return 1
+    fi
+    if ((EUID != 0)); then
+        root=(sudo -n)
+        if ! sudo -n true 2>/dev/null; then
+            echo "tests/run: installing a browser needs root: run 'apt-get install chromium chromium-driver' as root" >&2
+            return 1
+        fi
+    fi
+    local apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
+    echo "tests/run: installing Chromium and its driver"
+    "${apt[@]}" update || "${apt[@]}" update || true # the lists at hand may do
+    if ! "${apt[@]}" install --no-install-recommends chromium chromium-driver fonts-dejavu-core; then
+        echo "tests/run: apt-get could not install chromium and chromium-driver; see its messages above" >&2
+        return 1
+    fi
+}
+
+# The package is believed by its digest, wherever it came from.
+fetch_axe() {
+    local packed
+    if ! command -v npm >/dev/null; then
+        echo "tests/run: npm is missing: it fetches axe-core; install it, or set AXE_CORE to its axe.min.js" >&2
+        return 1
+    fi
+    packed=$(cd "$chromium_dir" && npm pack --silent "axe-core@$AXE_VERSION" | tail -n 1) || packed=
+    if [[ -z $packed || ! -f $chromium_dir/$packed ]]; then
+        echo "tests/run: npm could not fetch axe-core $AXE_VERSION" >&2
+        return 1
+    fi
+    if ! echo "$AXE_SHA512  $chromium_dir/$packed" | sha512sum --check --quiet; then
+        echo "tests/run: axe-core $AXE_VERSION is not the package that was pinned: its SHA-512 differs" >&2
+        return 1
+    fi
+    tar -xzf "$chromium_dir/$packed" -C "$chromium_dir" package/axe.min.js || return 1
+    export AXE_CORE=$chromium_dir/package/axe.min.js
+}
+
+# In a session of its own, so that ending its group ends the browsers too, and nothing else.
+start_driver() {
+    local port= try
+    TMPDIR=$chromium_dir setsid chromedriver --port=0 >"$chromium_dir/driver.log" 2>&1 &
+    chromium_driver=$!
+    for ((try = 0; try < 300; try++)); do
+        port=$(sed -n 's/.*started successfully on port \([0-9]*\)\..*/\1/p' "$chromium_dir/driver.log")
+        if [[ -n $port ]]; then
+            export WEBDRIVER_URL="http://127.0.0.1:$port"
+            return 0
+        fi
+        kill -0 "$chromium_driver" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "tests/run: chromedriver does not start:" >&2
+    cat "$chromium_dir/driver.log" >&2
+    return 1
+}

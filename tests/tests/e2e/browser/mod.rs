@@ -1,0 +1,12 @@
+//! The console in a real Chromium: a consultant's whole job with the mouse, with the keyboard alone and without scripts, and
+//! what has to hold on every page. Run by `tests/run browser`, which brings the browser.
+//!
+//! A page is checked as soon as `control-plane/src/router.rs` has its route; see `pages.rs`.
+
+mod by_hand;
+mod every_page;
+mod keyboard;
+mod pages;
+mod scene;
+mod steady;
+mod window;

@@ -1,0 +1,164 @@
+//! A board where a lot is going on: a device that is on, with a step that waits for a person and one that failed, a device
+//! that was rejected, and one that asks to join.
+
+use std::time::{Duration, Instant};
+
+use tests::agent::{Agent, Joining};
+use tests::board::{Board, EMAIL};
+use tests::consultant::{PASSWORD, list};
+use tests::process::output;
+use tokio::process::Command;
+
+use super::pages::Page;
+use super::window::Window;
+use crate::stage::{Database, SOON, Stage, VALUE};
+
+pub struct Scene {
+    pub stage: Stage,
+    pub client: String,
+    device: String,
+    /// The failed step's attempt.
+    attempt: String,
+    /// A one-time link that nobody used.
+    link: String,
+    _agent: Agent,
+    _pending: Joining,
+}
+
+/// What people and devices call things.
+pub struct Names {
+    pub client: String,
+    pub notes: String,
+    pub reason: String,
+    /// What the devices claim about themselves, instead of the truth.
+    pub claims: Option<String>,
+}
+
+impl Names {
+    pub fn plain() -> Self {
+        Self {
+            client: "Example Client".into(),
+            notes: "Call the office before noon.".into(),
+            reason: "This is another office’s Mac.".into(),
+            claims: None,
+        }
+    }
+
+    /// As long as they may be: HTML, two directions of writing, emoji of several parts, and a word that has no end.
+    pub fn hostile() -> Self {
+        let text = "<script>window.marker=1</script><img src=x onerror=window.marker=1>&lt;b&gt;\
+                    مرحبا بالعالم שלום עולם 👩‍👩‍👧‍👦🏳️‍🌈 \u{202e}gnp.exe";
+        let long = |length: usize| text.chars().chain(std::iter::repeat('W')).take(length).collect();
+        Self { client: long(200), notes: long(2000), reason: long(500), claims: Some(long(255)) }
+    }
+}
+
+impl Scene {
+    pub async fn new(names: &Names) -> Self {
+        let mut stage = Stage::new(Database::Sqlite).await;
+        let client = new_client(&mut stage, names).await;
+        stage.consultant.enter_secrets(&client, |_| VALUE.to_owned()).await.unwrap();
+
+        let other = stage.agent("other");
+        let join = stage.consultant.join_command(&client).await.unwrap();
+        let refused = other.join(&join).await.unwrap();
+        claim(&stage, names).await;
+        let enrollment = stage.consultant.pending(SOON).await.unwrap();
+        let reject = format!("/enrollments/{enrollment}/reject");
+        let answer = stage.consultant.post(&reject, &[("reason", &names.reason)]).await.unwrap();
+        assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
+        drop(refused);
+
+        let mut agent = stage.agent("mac");
+        let join = stage.consultant.join_command(&client).await.unwrap();
+        let mut joining = agent.join(&join).await.unwrap();
+        claim(&stage, names).await;
+        let enrollment = stage.consultant.pending(SOON).await.unwrap();
+        let device = stage.consultant.approve_device(&enrollment, &joining.fingerprint).await.unwrap();
+        assert!(joining.process.wait(SOON).await.unwrap().success());
+        agent.start().unwrap();
+        let attempt = settled(&mut stage, &device).await;
+
+        let join = stage.consultant.join_command(&client).await.unwrap();
+        let pending = stage.agent("third").join(&join).await.unwrap();
+        claim(&stage, names).await;
+        let link = stage.board.sign_in_link().await.unwrap();
+        Self { stage, client, device, attempt, link, _agent: agent, _pending: pending }
+    }
+
+    /// A page's address, with ids of this scene in it.
+    pub fn path(&self, page: &Page) -> String {
+        let id = match page.route.split('/').nth(1) {
+            Some("clients") => &self.client,
+            Some("devices") => &self.device,
+            _ => "{id}",
+        };
+        let path = page.route.replace("{id}", id).replace("{attempt}", &self.attempt);
+        let path = path.replace("/welcome/{token}", &self.link);
+        assert!(!path.contains('{'), "give the page {} an id of this scene", page.route);
+        path
+    }
+}
+
+/// A window of a consultant who has signed in.
+pub async fn sign_in(board: &Board) -> Window {
+    let window = Window::open(&board.console_url).await;
+    window.go("/sign-in").await;
+    window.fill("#email", EMAIL).await;
+    window.fill("#password", PASSWORD).await;
+    window.click("main button").await;
+    window.arrive("/clients").await;
+    window
+}
+
+async fn new_client(stage: &mut Stage, names: &Names) -> String {
+    let form = [("name", names.client.as_str()), ("vault_name", "Example Vault"), ("notes", &names.notes)];
+    let answer = stage.consultant.post("/clients/new", &form).await.unwrap();
+    let location = answer.location.unwrap_or_else(|| panic!("the name is accepted: {}", answer.text));
+    let client = location.split('/').nth(2).unwrap().to_owned();
+    let form = [
+        ("component", "tool"),
+        ("component", "asked"),
+        ("component", "broken"),
+        ("param-asked-WORKSPACE", "office"),
+        ("param-broken-WORD", &names.client),
+    ];
+    let answer = stage.consultant.post(&format!("/clients/{client}/integrations"), &form).await.unwrap();
+    assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
+    client
+}
+
+/// Puts other facts into the request that waits: a device may claim anything.
+async fn claim(stage: &Stage, names: &Names) {
+    let Some(claims) = &names.claims else { return };
+    let script = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30)
+for fact in ('host_name', 'managed_user', 'model', 'os_version', 'serial'):
+    db.execute('UPDATE enrollments SET facts = json_set(facts, ?, ?) WHERE state = ?', ('$.' + fact, sys.argv[2], 'pending'))
+db.commit()
+";
+    let database = stage.board.layout.path("board/board.db");
+    let mut python = Command::new("python3");
+    output(python.args(["-c", script]).arg(database).arg(claims)).await.unwrap();
+}
+
+/// Waits until there is nothing left but what a person has to do; gives the failed attempt.
+async fn settled(stage: &mut Stage, device: &str) -> String {
+    let path = format!("/api/v1/devices/{device}/runbook");
+    let started = Instant::now();
+    loop {
+        let runbook = stage.consultant.json(&path).await.unwrap();
+        let is = |step: &str, state: &str| {
+            list(&runbook, "steps").iter().find(|one| one["step"] == step && one["state"] == state).cloned()
+        };
+        let used = list(&runbook, "steps")
+            .iter()
+            .any(|one| one["component"] == "tool" && one["step"] == "use" && one["state"] == "succeeded");
+        if let (true, Some(failed), Some(_)) = (used, is("fail", "failed"), is("get", "waiting")) {
+            return failed["attempt"].as_str().unwrap().to_owned();
+        }
+        assert!(started.elapsed() < SOON, "{runbook:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! While news comes in, nothing moves: the layout doesn't shift, the focus stays where it is, and a form that is being
+//! filled is left alone.
+
+use serde_json::{Value, json};
+
+use super::scene::sign_in;
+use super::window::Window;
+use crate::stage::{Database, Stage, VALUE};
+
+/// Layout shifts that no input caused, and how often the live part of the page changed.
+const WATCH: &str = "
+    window.shifts = [];
+    const moved = ({ node, previousRect: from, currentRect: to }) =>
+        `${from.x},${from.y} to ${to.x},${to.y}: ${(node?.outerHTML ?? node?.parentElement?.outerHTML)?.slice(0, 200)}`;
+    new PerformanceObserver((list) => {
+        for (const { value, hadRecentInput, sources } of list.getEntries())
+            if (!hadRecentInput) shifts.push([value, ...sources.map(moved)]);
+    }).observe({ type: 'layout-shift' });
+    window.changes = 0;
+    const everything = { subtree: true, childList: true, characterData: true, attributes: true };
+    new MutationObserver(() => changes++).observe(document.querySelector('live-region'), everything);";
+
+#[tokio::test]
+async fn nothing_moves_while_the_runbook_runs() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let params = [("param-asked-WORKSPACE", "office")];
+    let client = stage.consultant.create_client("Example Client", &["tool", "asked"], &params).await.unwrap();
+    stage.consultant.enter_secrets(&client, |_| VALUE.to_owned()).await.unwrap();
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    let window = sign_in(&stage.board).await;
+    window.size(1280, 1600).await;
+    window.go(&format!("/devices/{device}/runbook")).await;
+    window.until("document.documentElement.dataset.live === 'on'").await;
+    agent.start().unwrap();
+    window.see("#group-1").await;
+    window.eval(WATCH).await;
+    focus(&window, "#group-1 summary").await;
+    window.read(".tally", "10 of 12 done").await;
+    window.read(".tally", "1 needs you").await;
+    assert_steady(&window).await;
+    assert!(window.eval("return changes").await.as_u64().unwrap() >= 8, "the page was live all along");
+
+    if window.eval("return document.querySelector('#next details').open").await == false {
+        window.click("#next summary").await;
+    }
+    window.click("#next .manual summary").await;
+    window.fill("#next input[name=reason]", "They have").await;
+    window.eval("window.held = document.activeElement").await;
+    agent.stop().await.unwrap();
+    window.read(".live-note", "News waits").await;
+    assert_steady(&window).await;
+    window.keys(" none").await;
+    let typed = "held.isConnected && held.value";
+    assert_eq!(window.eval(&format!("return {typed}")).await, "They have none");
+    window.click(".live-note button").await;
+    window.read("#runbook-head", "Off").await;
+    assert_eq!(window.eval(&format!("return {typed}")).await, "They have none", "news doesn't take it away");
+
+    window.see("#next input[name=reason]").await.clear().await.unwrap();
+    focus(&window, "#group-1 summary").await;
+    agent.start().unwrap();
+    window.read("#runbook-head", "On, connected").await;
+    agent.paste("asked/THEIR_KEY", VALUE).await.unwrap();
+    window.read(".tally", "12 of 12 done").await;
+    assert_steady(&window).await;
+
+    // The watch sees a shift when there is one; not within half a second of an input.
+    let shift = "document.querySelector('main').prepend(Object.assign(document.createElement('p'), { textContent: 'x' }))";
+    window.until(&format!("shifts.length || void {shift}")).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_that_asks_moves_nothing_that_is_being_typed() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.client().await;
+    let join = stage.consultant.join_command(&client).await.unwrap();
+    let first = stage.agent("first").join(&join).await.unwrap();
+    let window = sign_in(&stage.board).await;
+    window.size(1280, 1600).await;
+    window.go("/enrollments").await;
+    window.until("document.documentElement.dataset.live === 'on'").await;
+    window.click("input[name=fingerprint]").await;
+    window.keys(&first.fingerprint[..4]).await;
+    window.eval("window.held = document.activeElement").await;
+    window.eval(WATCH).await;
+    let join = stage.consultant.join_command(&client).await.unwrap();
+    let second = stage.agent("second").join(&join).await.unwrap();
+    window.read(".live-note", "News waits").await;
+    assert_steady(&window).await;
+    window.keys(first.fingerprint[4..].replace(' ', "")).await;
+    window.click("form.approve button").await;
+    window.arrive("/runbook").await;
+    drop(second);
+}
+
+async fn focus(window: &Window, selector: &str) {
+    window.see(selector).await;
+    window.call("window.held = document.querySelector(arguments[0]); held.focus()", [json!(selector)]).await;
+}
+
+async fn assert_steady(window: &Window) {
+    assert_eq!(window.eval("return shifts").await, Value::Array(Vec::new()), "the layout shifts");
+    let focused = "return document.activeElement === held || document.activeElement.outerHTML";
+    assert_eq!(window.eval(focused).await, true, "the focus moves");
+}
