@@ -8,6 +8,8 @@ use tokio::sync::broadcast;
 pub enum Wake {
     /// An enrollment was asked for, decided or finished.
     Enrollment(EnrollmentId),
+    /// A device began or ceased to wait for a consultant's word: quarantine, a late renewal.
+    Decisions,
     /// Something of this client changed: devices, secrets, scope.
     Client(ClientId),
     /// There may be something to push to this device, or to show of it.

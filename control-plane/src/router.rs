@@ -57,6 +57,8 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/enrollments/{id}/approve",             Fresh(Role::Consultant), post(enrollment::web::approve_form)),
         ("/enrollments/{id}/reject",              Consultant, post(enrollment::web::reject_form)),
         ("/devices/{id}/revoke",                  Consultant, post(enrollment::web::revoke_form)),
+        ("/devices/{id}/quarantine",              Fresh(Role::Consultant), post(enrollment::web::release_form)),
+        ("/devices/{id}/renewal",                 Fresh(Role::Consultant), post(enrollment::web::confirm_renewal_form)),
         ("/devices/{id}/runbook",                 SignedIn,   get(runbook::web::runbook_page)),
         ("/devices/{id}/runbook/events",          SignedIn,   get(runbook::web::events)),
         ("/devices/{id}/runbook/steps/{step}/retry", Consultant, post(runbook::web::retry_form)),
@@ -77,7 +79,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
     ]
 }
 
-/// The agents' port. `/enroll/*` is open to devices without a certificate; their bodies are signed.
+/// The agents' port. `/enroll/*` and `/renew` are open to devices without a certificate; their bodies are signed.
 pub fn agents(app: App) -> Router {
     let enrolled = Router::new()
         .route("/bundle/{digest}", get(link::api::get_bundle))
@@ -87,6 +89,8 @@ pub fn agents(app: App) -> Router {
         .route("/enroll/join", post(enrollment::api::post_join))
         .route("/enroll/status", post(enrollment::api::post_status))
         .route("/enroll/prove", post(enrollment::api::post_prove))
+        .route("/renew/challenge", post(enrollment::api::post_renewal_challenge))
+        .route("/renew", post(enrollment::api::post_renew))
         .merge(enrolled)
         .fallback(async || Failure::not_found("address"))
         .layer(DefaultBodyLimit::max(shared::protocol::MAX_FRAME))

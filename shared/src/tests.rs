@@ -13,7 +13,8 @@ use crate::crypto::{
 };
 use crate::ids::{BoardId, ClientId, DeliveryId, DeviceId, EnrollmentId};
 use crate::protocol::enroll::{
-    Enrolled, EnrollmentStatus, JoinAnswer, JoinRequest, ProveRequest, StatusRequest,
+    Enrolled, EnrollmentStatus, JoinAnswer, JoinRequest, ProveRequest, RenewRequest, RenewalChallenge,
+    StatusRequest, renewal_bytes,
 };
 use crate::protocol::link::{FromAgent, FromBoard, Receipt, ReportBody};
 use crate::random::{Random, SystemRandom};
@@ -267,6 +268,8 @@ fn frozen_frames_read_and_write_the_same() {
             "status_request" => rewrite::<StatusRequest>(&text),
             "status" => rewrite::<EnrollmentStatus>(&text),
             "prove_request" => rewrite::<ProveRequest>(&text),
+            "renewal_challenge" => rewrite::<RenewalChallenge>(&text),
+            "renew_request" => rewrite::<RenewRequest>(&text),
             "enrolled" => rewrite::<Enrolled>(&text),
             "bundle" => rewrite::<SignedBundle>(&text),
             other => panic!("{name}: which type is {other}?"),
@@ -318,4 +321,22 @@ fn a_receipt_covers_all_that_it_says() {
     }
     assert_ne!(receipt.signed_bytes(BoardId::new(&clock, &SystemRandom), device), bytes);
     assert_ne!(receipt.signed_bytes(board, DeviceId::new(&clock, &SystemRandom)), bytes);
+}
+
+#[test]
+fn a_renewal_covers_the_board_the_enrollment_the_nonce_and_the_connection() {
+    let clock = clock();
+    let (board, enrollment) = (BoardId::new(&clock, &Counting), EnrollmentId::new(&clock, &Counting));
+    let bytes = renewal_bytes(board, enrollment, &[7; 32], &[9; 32]);
+    assert_eq!(hex(&bytes), include_str!("../testdata/renewal.txt").trim());
+    let other_board = BoardId::new(&clock, &SystemRandom);
+    let other_enrollment = EnrollmentId::new(&clock, &SystemRandom);
+    for changed in [
+        renewal_bytes(other_board, enrollment, &[7; 32], &[9; 32]),
+        renewal_bytes(board, other_enrollment, &[7; 32], &[9; 32]),
+        renewal_bytes(board, enrollment, &[8; 32], &[9; 32]),
+        renewal_bytes(board, enrollment, &[7; 32], &[8; 32]),
+    ] {
+        assert_ne!(changed, bytes);
+    }
 }

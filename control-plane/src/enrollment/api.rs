@@ -1,5 +1,6 @@
-//! `/enroll/*` on the agents' port: open to devices without a certificate, every body signed.
+//! `/enroll/*` and `/renew` on the agents' port: open to devices without a certificate, every body signed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -10,9 +11,11 @@ use serde::de::DeserializeOwned;
 use shared::crypto::base64;
 use shared::ids::DeviceId;
 use shared::protocol::SIGNATURE_HEADER;
-use shared::protocol::enroll::{EnrollmentStatus, JoinRequest, ProveRequest, StatusRequest};
+use shared::protocol::enroll::{
+    Enrolled, EnrollmentStatus, JoinRequest, ProveRequest, RenewRequest, RenewalChallenge, StatusRequest,
+};
 
-use super::{join, prove, status};
+use super::{Channel, join, prove, renew, status};
 use crate::app::App;
 use crate::error::Failure;
 use crate::jobs::Wake;
@@ -25,6 +28,7 @@ const LONG_POLL: Duration = Duration::from_secs(25);
 pub struct Peer {
     pub address: String,
     pub certificate: Option<PeerCertificate>,
+    pub channel: Arc<Channel>,
 }
 
 /// What a verified client certificate says.
@@ -72,6 +76,22 @@ pub async fn post_prove(
     let signature = signature(&headers)?;
     let request: ProveRequest = parse(&body)?;
     Ok(Json(prove(&app, &request, &body, &signature, &peer.address).await?).into_response())
+}
+
+pub async fn post_renewal_challenge(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+) -> Json<RenewalChallenge> {
+    Json(RenewalChallenge { nonce: peer.channel.challenge(&*app.random).to_vec() })
+}
+
+pub async fn post_renew(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Json<Enrolled>, Failure> {
+    let request: RenewRequest = parse(&body)?;
+    Ok(Json(renew(&app, &request, &peer).await?))
 }
 
 fn signature(headers: &HeaderMap) -> Result<Vec<u8>, Failure> {

@@ -5,6 +5,8 @@ pub mod api;
 pub mod ca;
 mod device;
 mod join;
+mod quarantine;
+mod renewal;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,8 @@ pub use device::{
     is_current, is_enrolled, revoke, seen,
 };
 pub use join::{EnrollError, join, prove, status};
+pub use quarantine::{Quarantined, Release, quarantine, quarantined, release};
+pub use renewal::{Channel, LateRenewal, RenewError, confirm_renewal, late_renewals, renew};
 
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -258,6 +262,7 @@ pub async fn pending(tx: &mut Tx, now: Timestamp) -> Result<Vec<Enrollment>, sql
     store::pending(tx, now).await
 }
 
+/// How many decisions wait: requests to join, quarantined devices, renewals after a long silence.
 pub async fn pending_count(tx: &mut Tx, now: Timestamp) -> Result<u32, sqlx::Error> {
     Ok(u32::try_from(store::pending_count(tx, now).await?).unwrap_or(0))
 }

@@ -186,7 +186,10 @@ pub async fn pending(tx: &mut Tx, now: Timestamp) -> Result<Vec<Enrollment>, sql
 
 pub async fn pending_count(tx: &mut Tx, now: Timestamp) -> Result<i64, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
-        "SELECT count(*) FROM enrollments WHERE state = 'pending' AND expires_at > $1",
+        "SELECT (SELECT count(*) FROM enrollments WHERE state = 'pending' AND expires_at > $1) \
+         + (SELECT count(*) FROM devices WHERE state = 'quarantined') \
+         + (SELECT count(*) FROM enrollments WHERE state = 'enrolled' AND renewal_asked_at IS NOT NULL \
+            AND renewal_confirmed_at IS NULL)",
     )
     .bind(now)
     .fetch_one(conn)

@@ -32,6 +32,8 @@ pub struct EnrollmentsPage {
 #[template(path = "enrollment/_enrollments.html")]
 pub struct EnrollmentsFragment {
     pub cards: Vec<EnrollmentCard>,
+    pub quarantines: Vec<QuarantineCard>,
+    pub renewals: Vec<RenewalCard>,
     pub decided: Vec<DecidedRow>,
     pub can_consult: bool,
     /// The form asks for the password too: the session isn't fresh.
@@ -62,6 +64,25 @@ pub struct EnrollmentCard {
     pub typed: String,
 }
 
+/// A device that came as another Mac. POST /devices/ID/quarantine with `release` and the `hardware_uuid` shown.
+pub struct QuarantineCard {
+    pub id: String,
+    pub name: String,
+    pub client: ClientRef,
+    /// Hardware UUIDs: of the enrolled Mac, and of the one that came.
+    pub enrolled: String,
+    pub came: String,
+}
+
+/// A device that asks to renew after a long silence. POST /devices/ID/renewal.
+pub struct RenewalCard {
+    pub id: String,
+    pub name: String,
+    pub client: ClientRef,
+    pub seen: Option<Moment>,
+    pub asked: Moment,
+}
+
 pub struct DecidedRow {
     pub host_name: String,
     pub client: ClientRef,
@@ -82,16 +103,17 @@ impl EnrollmentsFragment {
             Some(client) => format!("Join code · {} · Board", client.name),
             None => "Enrollments · Board".to_owned(),
         };
-        match self.cards.len() {
-            0 => place,
-            1 => format!("1 asks to join · {place}"),
-            cards => format!("{cards} ask to join · {place}"),
+        match (self.cards.len(), self.quarantines.len() + self.renewals.len()) {
+            (0, 0) => place,
+            (1, 0) => format!("1 asks to join · {place}"),
+            (cards, 0) => format!("{cards} ask to join · {place}"),
+            (cards, others) => format!("{} to decide · {place}", cards + others),
         }
     }
 
     /// Whether the favicon asks for somebody, also for the `favicon` event ("needs" or "calm").
     pub fn needs_you(&self) -> bool {
-        !self.cards.is_empty()
+        !(self.cards.is_empty() && self.quarantines.is_empty() && self.renewals.is_empty())
     }
 
     fn announcement(&self) -> String {

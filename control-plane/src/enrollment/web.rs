@@ -7,10 +7,12 @@ use shared::catalog::Platform;
 use shared::crypto::hex;
 use shared::ids::{ClientId, DeviceId, EnrollmentId};
 
-use super::views::{DecidedRow, EnrollmentCard, EnrollmentsFragment, EnrollmentsPage, JoinCodePage};
+use super::views::{
+    DecidedRow, EnrollmentCard, EnrollmentsFragment, EnrollmentsPage, JoinCodePage, QuarantineCard, RenewalCard,
+};
 use super::{
-    DecideError, Enrollment, EnrollmentState, approve, decided, known_device, make_join_code, pending,
-    reject, revoke,
+    DecideError, Enrollment, EnrollmentState, Release, approve, confirm_renewal, decided, known_device,
+    late_renewals, make_join_code, pending, quarantined, reject, release, revoke,
 };
 use crate::access::{Role, Visitor};
 use crate::app::App;
@@ -60,7 +62,7 @@ pub async fn events(State(app): State<App>, visitor: Visitor, Query(query): Quer
     let state = app.clone();
     live::stream(
         &app,
-        |wake| matches!(wake, Wake::Enrollment(_)),
+        |wake| matches!(wake, Wake::Enrollment(_) | Wake::Decisions),
         move || {
             let (app, visitor) = (state.clone(), visitor.clone());
             async move {
@@ -123,6 +125,31 @@ pub async fn revoke_form(
     Ok(Redirect::to(&format!("/clients/{}", device.client_id)).into_response())
 }
 
+#[derive(Deserialize)]
+pub struct ReleaseForm {
+    release: Release,
+    hardware_uuid: String,
+}
+
+pub async fn release_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<DeviceId>,
+    Form(form): Form<ReleaseForm>,
+) -> Page {
+    release(&app, visitor.who(), id, &form.hardware_uuid, form.release).await?;
+    Ok(Redirect::to("/enrollments").into_response())
+}
+
+pub async fn confirm_renewal_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<DeviceId>,
+) -> Page {
+    confirm_renewal(&app, visitor.who(), id).await?;
+    Ok(Redirect::to("/enrollments").into_response())
+}
+
 /// Shows what is wrong on the card itself when it can still be decided, as a page of its own otherwise.
 async fn refused(app: &App, visitor: &Visitor, id: EnrollmentId, typed: String, error: DecideError) -> Page {
     if !matches!(error, DecideError::Mismatch | DecideError::Incomplete | DecideError::Reason(_)) {
@@ -162,12 +189,38 @@ async fn fragment(
             rows.extend(row(&mut tx, visitor, enrollment).await?);
         }
     }
+    let mut quarantines = Vec::new();
+    for device in quarantined(&mut tx).await? {
+        if only.is_none_or(|only| only == device.client_id) {
+            quarantines.push(QuarantineCard {
+                id: device.device_id.to_string(),
+                name: device.name,
+                client: client_ref(&mut tx, device.client_id).await?,
+                enrolled: device.hardware_uuid,
+                came: device.other_hardware_uuid,
+            });
+        }
+    }
+    let mut renewals = Vec::new();
+    for late in late_renewals(&mut tx).await? {
+        if only.is_none_or(|only| only == late.client_id) {
+            renewals.push(RenewalCard {
+                id: late.device_id.to_string(),
+                name: late.name,
+                client: client_ref(&mut tx, late.client_id).await?,
+                seen: late.last_seen_at.map(|at| Moment { at, now: visitor.now }),
+                asked: Moment { at: late.asked_at, now: visitor.now },
+            });
+        }
+    }
     let only = match only {
         Some(id) => Some(client_ref(&mut tx, id).await?),
         None => None,
     };
     Ok(EnrollmentsFragment {
         cards,
+        quarantines,
+        renewals,
         decided: rows,
         can_consult: visitor.can(Role::Consultant),
         ask_password: !visitor.fresh,

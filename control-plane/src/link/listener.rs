@@ -15,6 +15,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, We
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use shared::ids::DeviceId;
+use shared::protocol::enroll::RENEWAL_EXPORTER;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -24,6 +25,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::doors::{Doors, TooMany};
 use crate::app::App;
+use crate::enrollment::Channel;
 use crate::enrollment::api::{Peer, PeerCertificate};
 use crate::enrollment::ca::{Authority, CaError, LISTENER_TTL};
 
@@ -145,13 +147,20 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 
 /// The peer's certificate is read once per connection.
 async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) {
-    let certificate = tls
-        .get_ref()
-        .1
+    let session = tls.get_ref().1;
+    let exporter = match session.export_keying_material([0; 32], RENEWAL_EXPORTER, None) {
+        Ok(exporter) => exporter,
+        Err(error) => {
+            tracing::error!(%address, %error, "a connection has no exporter; it was ended");
+            return;
+        }
+    };
+    let certificate = session
         .peer_certificates()
         .and_then(|chain| chain.first())
         .and_then(|certificate| device_of(certificate, board));
-    let peer = Peer { address: address.ip().to_string(), certificate };
+    let channel = Arc::new(Channel::new(exporter));
+    let peer = Peer { address: address.ip().to_string(), certificate, channel };
     let service = TowerToHyperService::new(routes.layer(Extension(peer)));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,9 +171,6 @@ async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) 
     // A link goes on by itself; this ends when the connection became one.
     match tokio::time::timeout(CONNECTION_TTL, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) if error.is_timeout() => {
-            tracing::info!(%address, "a client took too long with its request; its connection was ended");
-        }
         Ok(Err(error)) if error.is_timeout() => {
             tracing::info!(%address, "a client took too long with its request; its connection was ended");
         }

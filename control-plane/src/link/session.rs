@@ -112,8 +112,10 @@ impl Session {
     async fn serve(&mut self) -> Result<(), End> {
         let hello = self.hello().await?;
         if hello.hardware_uuid != self.device.hardware_uuid {
-            tracing::warn!(device_id = %self.device.id, "the hardware UUID is another one than the enrolled");
-            return Err(End::Close("this is another Mac than the one that was enrolled; join again"));
+            enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
+            return Err(End::Close(
+                "this Mac is another one than the enrolled: the device is quarantined until a consultant decides",
+            ));
         }
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();

@@ -1,10 +1,11 @@
 //! Joining: `POST /enroll/join`, `/enroll/status`, `/enroll/prove`. Every body is signed by the device's TLS key
-//! ([`super::SIGNATURE_HEADER`]); errors are problem+json.
+//! ([`super::SIGNATURE_HEADER`]); errors are problem+json. And renewing: `POST /renew/challenge`, then `POST /renew` on
+//! the same connection, whose proof covers the board's nonce and the connection itself.
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Platform;
-use crate::crypto::base64;
+use crate::crypto::{ByteString, base64};
 use crate::ids::{BoardId, ClientId, DeviceId, EnrollmentId};
 use crate::time::Timestamp;
 
@@ -95,4 +96,40 @@ pub struct Enrolled {
     #[serde(with = "base64")]
     pub certificate: Vec<u8>,
     pub not_after: Timestamp,
+}
+
+/// Label of the TLS exporter (RFC 5705, RFC 8446 section 7.5) whose 32 bytes, without a context, a renewal's proof covers.
+pub const RENEWAL_EXPORTER: &[u8] = b"EXPORTER-board-renew-v1";
+
+/// The answer to `POST /renew/challenge`, good for one renewal on this connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalChallenge {
+    /// 32 bytes.
+    #[serde(with = "base64")]
+    pub nonce: Vec<u8>,
+}
+
+/// `POST /renew`: a new certificate for the same keys, with or without a valid one on the connection. The answer is
+/// [`Enrolled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    pub enrollment_id: EnrollmentId,
+    /// ECDSA P-256 by the device's TLS key over [`renewal_bytes`], DER.
+    #[serde(with = "base64")]
+    pub signature: Vec<u8>,
+}
+
+/// What a renewal's signature covers. `exporter` binds it to one TLS connection, the nonce to one moment.
+pub fn renewal_bytes(
+    board_id: BoardId,
+    enrollment_id: EnrollmentId,
+    nonce: &[u8; 32],
+    exporter: &[u8; 32],
+) -> Vec<u8> {
+    ByteString::labelled("board/renew/v1")
+        .fixed(board_id.as_bytes())
+        .fixed(enrollment_id.as_bytes())
+        .fixed(nonce)
+        .fixed(exporter)
+        .finish()
 }
