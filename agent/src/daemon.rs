@@ -3,12 +3,14 @@
 mod beside;
 mod deliveries;
 mod effects;
+mod renewing;
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 use shared::catalog::Platform;
+use shared::protocol::enroll::Enrolled;
 use shared::protocol::link::{FromAgent, Hello, ReportBody, Scope};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
@@ -24,11 +26,13 @@ use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, LinkEvent};
 use crate::platform::{self, PlatformError};
+use crate::renew::{self, RenewError};
 use crate::status::Live;
 use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
-use crate::tls::{Board, ClientIdentity, TlsError};
+use crate::tls::{Board, TlsError};
 use crate::vault::{self, DeviceKeys, StoreError};
+use renewing::Renewal;
 
 const HOURLY: Duration = Duration::from_secs(3600);
 
@@ -68,6 +72,7 @@ enum Happened {
     Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
     Ended(AttemptEnded),
     Looked(Option<Inventory>),
+    Renewed(Result<Enrolled, RenewError>),
 }
 
 struct Daemon {
@@ -77,7 +82,9 @@ struct Daemon {
     identity: Arc<Identity>,
     keys: DeviceKeys,
     platform: Platform,
-    board: Board,
+    /// Where the board is and what we show to it; the link follows its changes.
+    board: watch::Sender<Board>,
+    renewal: Renewal,
     shelf: Shelf,
     journal: Arc<Journal>,
     context: Context,
@@ -114,14 +121,20 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
     let mut daemon = Daemon::open(options, happened, chunks, stop.clone())?;
 
     let broker = tokio::spawn(daemon.broker(pastes)?);
-    let link =
-        tokio::spawn(link::hold(daemon.board.clone(), link_events, Arc::clone(&daemon.random), stop.clone()));
+    let link = tokio::spawn(link::hold(
+        daemon.board.subscribe(),
+        link_events,
+        Arc::clone(&daemon.random),
+        stop.clone(),
+    ));
     daemon.begin()?;
 
     let mut hourly = tokio::time::interval_at(tokio::time::Instant::now() + HOURLY, HOURLY);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut backlog = tokio::time::interval(Duration::from_millis(100));
     backlog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut renewal = tokio::time::interval(renewing::LOOK);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut link_alive = true;
     while !*stop.borrow() {
         tokio::select! {
@@ -136,6 +149,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
                 daemon.report_anyway = true;
                 daemon.look();
             }
+            _ = renewal.tick() => daemon.renew_in_time(),
             _ = backlog.tick(), if daemon.has_backlog() => daemon.pump()?,
             changed = stop.changed() => if changed.is_err() { break },
         }
@@ -168,9 +182,8 @@ impl Daemon {
         environment::make_dev_home(&identity, &paths)?;
         let vault = Arc::new(vault::open(&paths, identity.dev)?);
         let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;
-        let client =
-            ClientIdentity { certificate: &identity.certificate, key_pkcs8: keys.tls.serialized_der() };
-        let board = Board::new(&identity.board, identity.pin.parse()?, Some(client))?;
+        let board = watch::Sender::new(renew::board(&identity, &keys)?);
+        let renewal = Renewal::new(&identity, &*random);
         let scope = config::load_scope(&paths)?;
         let known = Known {
             seen: journal.seen()?,
@@ -199,6 +212,7 @@ impl Daemon {
             keys,
             platform,
             board,
+            renewal,
             shelf,
             journal,
             context,
@@ -315,6 +329,7 @@ impl Daemon {
                 self.engine_event(Event::AttemptEnded(ended))
             }
             Happened::Looked(inventory) => self.looked(inventory),
+            Happened::Renewed(result) => self.renewed(result),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Everything can be run again: the keys and the answers are kept until the identity is saved, so a lost reply
 //! strands nobody.
 
-mod certificate;
+pub mod certificate;
 
 use std::path::PathBuf;
 use std::time::Duration;

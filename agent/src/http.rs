@@ -1,9 +1,11 @@
-//! Requests to the board outside the link: signed JSON for joining, bundles afterwards. One connection a request.
+//! Requests to the board outside the link: signed JSON for joining and renewing, bundles. One connection a request,
+//! unless they belong together.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
@@ -13,7 +15,9 @@ use serde::de::DeserializeOwned;
 use shared::catalog::SignedBundle;
 use shared::crypto::base64;
 use shared::problem::{CONTENT_TYPE as PROBLEM, Problem};
+use shared::protocol::enroll::RENEWAL_EXPORTER;
 use shared::protocol::{MAX_FRAME, SIGNATURE_HEADER};
+use tokio::task::JoinHandle;
 
 use crate::tls::{Board, TlsError};
 
@@ -56,6 +60,83 @@ impl HttpError {
 pub struct Answered<T> {
     pub answer: T,
     pub ca: Vec<u8>,
+}
+
+/// A connection for requests that belong together.
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<hyper::Result<()>>,
+    authority: String,
+    /// The CA certificate that the board showed.
+    pub ca: Vec<u8>,
+    /// What binds a renewal to this connection.
+    pub exporter: [u8; 32],
+}
+
+impl Connection {
+    pub async fn open(board: &Board) -> Result<Self, HttpError> {
+        let stream = board.connect().await?;
+        let ca = board.ca_of(&stream)?;
+        let exporter = stream
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], RENEWAL_EXPORTER, None)
+            .map_err(TlsError::Setup)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| HttpError::Broken(error.to_string()))?;
+        Ok(Self { sender, driver: tokio::spawn(connection), authority: board.authority(), ca, exporter })
+    }
+
+    /// POSTs JSON that is signed inside, or needs no signature.
+    pub async fn post<A: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<A, HttpError> {
+        let body = serde_json::to_vec(body).map_err(|_| HttpError::Sign)?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, &self.authority)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| HttpError::Broken(error.to_string()))?;
+        let answer = tokio::time::timeout(TIMEOUT, self.send(request, MAX_FRAME))
+            .await
+            .map_err(|_| HttpError::Timeout)??;
+        serde_json::from_slice(&answer).map_err(HttpError::Answer)
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, HttpError> {
+        let broken = |error: hyper::Error| HttpError::Broken(error.to_string());
+        self.sender.ready().await.map_err(broken)?;
+        let response = self.sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let is_problem = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.starts_with(PROBLEM));
+        let body = Limited::new(response.into_body(), limit)
+            .collect()
+            .await
+            .map_err(|error| HttpError::Broken(error.to_string()))?
+            .to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if is_problem => Err(HttpError::Problem(Box::new(problem))),
+            Ok(_) | Err(_) => Err(HttpError::Status(status.as_u16())),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 /// POSTs JSON, signed over its exact bytes by the device's TLS key.
@@ -103,34 +184,7 @@ async fn send_now(
     request: Request<Full<Bytes>>,
     limit: usize,
 ) -> Result<Answered<Bytes>, HttpError> {
-    let broken = |error: hyper::Error| HttpError::Broken(error.to_string());
-    let stream = board.connect().await?;
-    let ca = board.ca_of(&stream)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let driver = tokio::spawn(connection);
-    let result = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let is_problem = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.starts_with(PROBLEM));
-        let body = Limited::new(response.into_body(), limit)
-            .collect()
-            .await
-            .map_err(|error| HttpError::Broken(error.to_string()))?
-            .to_bytes();
-        if status.is_success() {
-            return Ok(Answered { answer: body, ca });
-        }
-        match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) if is_problem => Err(HttpError::Problem(Box::new(problem))),
-            Ok(_) | Err(_) => Err(HttpError::Status(status.as_u16())),
-        }
-    }
-    .await;
-    driver.abort();
-    result
+    let mut connection = Connection::open(board).await?;
+    let answer = connection.send(request, limit).await?;
+    Ok(Answered { answer, ca: std::mem::take(&mut connection.ca) })
 }

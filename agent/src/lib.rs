@@ -3,7 +3,7 @@
 //! | Room | What is in it |
 //! |---|---|
 //! | `config` | where everything lies under the data folder; the saved identity |
-//! | `enroll` | joining: keys, fingerprint, certificate |
+//! | `enroll`, `renew` | joining: keys, fingerprint, certificate; and a new certificate in time |
 //! | `tls`, `http`, `link` | the ways to the board; all of them pin its CA |
 //! | `engine` | what to do about a frame: pure rules, no I/O |
 //! | `daemon` | performs what the engine decides |
@@ -29,6 +29,7 @@ pub mod journal;
 pub mod link;
 pub mod paste;
 pub mod platform;
+pub mod renew;
 pub mod slots;
 pub mod status;
 pub mod steps;

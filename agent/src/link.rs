@@ -55,6 +55,8 @@ enum LinkError {
     Revoked(String),
     #[error("the board has not answered for {} seconds", DEAD.as_secs())]
     Silent,
+    #[error("the certificate was renewed")]
+    Renewed,
     #[error("the daemon does not listen any more")]
     Stopped,
 }
@@ -73,9 +75,10 @@ impl From<tungstenite::Error> for LinkError {
     }
 }
 
-/// Connects, and connects again, until it is told to stop.
+/// Connects, and connects again, until it is told to stop. A new value of `boards` has a new certificate: it takes its
+/// place at once.
 pub async fn hold(
-    board: Board,
+    mut boards: watch::Receiver<Board>,
     events: mpsc::Sender<LinkEvent>,
     random: Arc<dyn Random>,
     mut stop: watch::Receiver<bool>,
@@ -83,9 +86,14 @@ pub async fn hold(
     let mut failures = 0;
     loop {
         let began = Instant::now();
-        let Err(error) = once(&board, &events, stop.clone()).await else { return };
+        let board = boards.borrow_and_update().clone();
+        let Err(error) = once(&board, &mut boards, &events, stop.clone()).await else { return };
         if events.send(LinkEvent::Down).await.is_err() {
             return;
+        }
+        if matches!(error, LinkError::Renewed) {
+            failures = 0;
+            continue;
         }
         failures = if began.elapsed() >= GOOD { 0 } else { failures + 1 };
         let revoked = matches!(error, LinkError::Revoked(_));
@@ -95,6 +103,7 @@ pub async fn hold(
         tracing::warn!(%error, again_in_ms = wait.as_millis(), "no link to the board");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = renewed(&mut boards) => {}
             () = stopped(&mut stop) => return,
         }
     }
@@ -103,6 +112,13 @@ pub async fn hold(
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn renewed(boards: &mut watch::Receiver<Board>) {
+    if boards.changed().await.is_err() {
+        // The daemon is going; it says so by `stop`.
+        std::future::pending().await
+    }
 }
 
 /// Full jitter: thousands of agents don't come back in the same second.
@@ -119,11 +135,13 @@ fn between(least: Duration, most: Duration, chance: u64) -> Duration {
 /// One connection, to its end. `Ok` means that the agent stops.
 async fn once(
     board: &Board,
+    boards: &mut watch::Receiver<Board>,
     events: &mpsc::Sender<LinkEvent>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), LinkError> {
     let connected = tokio::select! {
         connected = tokio::time::timeout(HANDSHAKE, connect(board)) => connected,
+        () = renewed(boards) => return Err(LinkError::Renewed),
         () = stopped(&mut stop) => return Ok(()),
     };
     let mut socket = connected.map_err(|_| LinkError::Silent)??;
@@ -152,13 +170,21 @@ async fn once(
             }
             _ = ping.tick() => send(&mut socket, Message::Ping(Bytes::new())).await?,
             () = tokio::time::sleep_until(heard + DEAD) => return Err(LinkError::Silent),
+            () = renewed(boards) => {
+                leave(&mut socket, "the certificate was renewed").await;
+                return Err(LinkError::Renewed);
+            }
             () = stopped(&mut stop) => {
-                let goodbye = CloseFrame { code: CloseCode::Away, reason: "the agent stops".into() };
-                let _ = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(goodbye))).await;
+                leave(&mut socket, "the agent stops").await;
                 return Ok(());
             }
         }
     }
+}
+
+async fn leave(socket: &mut Socket, reason: &'static str) {
+    let goodbye = CloseFrame { code: CloseCode::Away, reason: reason.into() };
+    let _ = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(goodbye))).await;
 }
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;

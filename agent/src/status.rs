@@ -17,6 +17,9 @@ pub struct Live {
     pub bundle_digest: Option<String>,
     /// When the link last was up.
     pub last_link: Option<Timestamp>,
+    /// Why the certificate is not renewed although it is time.
+    #[serde(default)]
+    pub renewal: Option<String>,
 }
 
 impl Live {
@@ -65,6 +68,9 @@ impl std::fmt::Display for Status {
         line(f, "Board", &self.board)?;
         line(f, "Client", &self.client)?;
         line(f, "Certificate", &format!("until {}", self.certificate_not_after))?;
+        if let Some(trouble) = &self.live.renewal {
+            line(f, "Renewal", trouble)?;
+        }
         match &self.live.audit_head {
             Some(head) => line(
                 f,

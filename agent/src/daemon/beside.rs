@@ -19,7 +19,7 @@ const TRIES: u32 = 3;
 
 impl Daemon {
     pub(super) fn fetch(&self, digest: String) {
-        let (shelf, board) = (self.shelf.clone(), self.board.clone());
+        let (shelf, board) = (self.shelf.clone(), self.board.borrow().clone());
         let (clock, happened) = (Arc::clone(&self.clock), self.happened.clone());
         let seen = self.engine.serial_seen();
         tokio::spawn(async move {

@@ -8,7 +8,8 @@ use shared::crypto::hex;
 use shared::ids::{ClientId, DeviceId, EnrollmentId};
 
 use super::views::{
-    DecidedRow, EnrollmentCard, EnrollmentsFragment, EnrollmentsPage, JoinCodePage, QuarantineCard, RenewalCard,
+    DecidedRow, EnrollmentCard, EnrollmentsFragment, EnrollmentsPage, JoinCodePage, QuarantineCard,
+    RenewalCard,
 };
 use super::{
     DecideError, Enrollment, EnrollmentState, Release, approve, confirm_renewal, decided, known_device,

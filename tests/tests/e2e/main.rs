@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod access;
-mod hostile;
 mod browser;
+mod hostile;
+mod identity;
 mod joining;
 mod kills;
 mod operator;

@@ -94,7 +94,8 @@ pub async fn release(
         return Err(Failure::conflict("known-hardware", "That Mac is another device", detail));
     }
     if store::release(&mut tx, id, seen, goes_on_as).await? != 1 {
-        let detail = "This device isn't quarantined any more, or for another Mac than this page showed. Look again.";
+        let detail =
+            "This device isn't quarantined any more, or for another Mac than this page showed. Look again.";
         return Err(Failure::conflict("not-open", "Nothing to decide any more", detail));
     }
     let entry = Entry::new(app.now(), who, Action::DeviceReleased)

@@ -16,12 +16,7 @@ pub async fn quarantine(tx: &mut Tx, id: DeviceId, hardware_uuid: &str) -> Resul
 }
 
 /// Back to work, as the Mac that it is then.
-pub async fn release(
-    tx: &mut Tx,
-    id: DeviceId,
-    seen: &str,
-    hardware_uuid: &str,
-) -> Result<u64, sqlx::Error> {
+pub async fn release(tx: &mut Tx, id: DeviceId, seen: &str, hardware_uuid: &str) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE devices SET state = 'enrolled', hardware_uuid = $3, other_hardware_uuid = NULL \
          WHERE id = $1 AND state = 'quarantined' AND other_hardware_uuid = $2",

@@ -178,12 +178,7 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
     Ok(Enrolled { device_id, certificate: issued.der, not_after: issued.not_after })
 }
 
-async fn refused(
-    mut tx: Tx,
-    peer: &Peer,
-    now: Timestamp,
-    error: RenewError,
-) -> Result<Enrolled, RenewError> {
+async fn refused(mut tx: Tx, peer: &Peer, now: Timestamp, error: RenewError) -> Result<Enrolled, RenewError> {
     REFUSED.record(&mut tx, &peer.address, now).await?;
     tx.commit().await?;
     Err(error)

@@ -46,20 +46,15 @@ impl Joined {
     fn peer(&self, certificate: Option<&[u8]>) -> Peer {
         Peer {
             address: ADDRESS.to_owned(),
-            certificate: certificate.map(|der| PeerCertificate {
-                device_id: self.enrolled.device_id,
-                serial: serial(der),
-            }),
+            certificate: certificate
+                .map(|der| PeerCertificate { device_id: self.enrolled.device_id, serial: serial(der) }),
             channel: Arc::new(Channel::new([3; 32])),
         }
     }
 
     fn request(&self, nonce: &[u8; 32], exporter: &[u8; 32]) -> RenewRequest {
         let signed = renewal_bytes(self.fixture.app.board_id, self.enrollment_id, nonce, exporter);
-        RenewRequest {
-            enrollment_id: self.enrollment_id,
-            signature: self.device.tls.sign(&signed).unwrap(),
-        }
+        RenewRequest { enrollment_id: self.enrollment_id, signature: self.device.tls.sign(&signed).unwrap() }
     }
 
     async fn used(&self, certificate: &[u8]) -> bool {
@@ -143,10 +138,8 @@ async fn only_the_devices_signature_over_this_nonce_and_this_connection_renews()
         let nonce = peer.channel.challenge(&SystemRandom);
         let other = TestDevice::new("B-UUID", app.now());
         let signed = renewal_bytes(app.board_id, joined.enrollment_id, &nonce, &[3; 32]);
-        let forged = RenewRequest {
-            signature: other.tls.sign(&signed).unwrap(),
-            ..joined.request(&nonce, &[3; 32])
-        };
+        let forged =
+            RenewRequest { signature: other.tls.sign(&signed).unwrap(), ..joined.request(&nonce, &[3; 32]) };
         assert!(matches!(renew(app, &forged, &peer).await, Err(RenewError::Signature)));
 
         for _ in 0..30 {
