@@ -23,6 +23,7 @@ use crate::overview;
 use crate::pages::{PageFailure, Refusal};
 use crate::runbook;
 use crate::secrets;
+use crate::support;
 use crate::web::{Section, assets};
 
 /// Who may use a route.
@@ -66,7 +67,11 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/devices/{id}/runbook/steps/{step}/skip", Consultant, post(runbook::web::skip_form)),
         ("/devices/{id}/runbook/steps/{step}/mark", Consultant, post(runbook::web::mark_form)),
         ("/devices/{id}/output/{attempt}",        SignedIn,   get(runbook::web::output_page)),
+        ("/support",                              SignedIn,   get(support::web::support_page)),
+        ("/support.csv",                          SignedIn,   get(support::web::support_csv)),
+        ("/support.json",                         SignedIn,   get(support::web::support_json)),
         ("/audit",                                SignedIn,   get(audit::web::audit_page)),
+        ("/api/v1/state",                         SignedIn,   get(support::api::get_state)),
         ("/api/v1/clients/{id}/state",            SignedIn,   get(overview::api::get_state)),
         ("/api/v1/devices/{id}/runbook",          SignedIn,   get(runbook::api::get_runbook)),
     ]

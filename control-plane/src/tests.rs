@@ -209,7 +209,7 @@ const LAYERS: &[&[&str]] = &[
     &["secrets"],
     &["inventory"],
     &["runbook"],
-    &["link", "overview"],
+    &["link", "overview", "support"],
     &["router", "board"],
     &["cli"],
 ];
