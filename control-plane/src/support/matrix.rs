@@ -53,8 +53,14 @@ impl Known {
             shell,
             made: Moment { at: self.now, now: self.now },
             components: self.component_choices(&filter),
-            drifts: choices(Shows::all().map(|shows| (shows.as_str(), shows.word())), filter.drift.map(Shows::as_str)),
-            ages: choices(Age::ALL.into_iter().map(|age| (age.as_str(), age.word())), filter.age.map(Age::as_str)),
+            drifts: choices(
+                Shows::all().map(|shows| (shows.as_str(), shows.word())),
+                filter.drift.map(Shows::as_str),
+            ),
+            ages: choices(
+                Age::ALL.into_iter().map(|age| (age.as_str(), age.word())),
+                filter.age.map(Age::as_str),
+            ),
             chips: self.chips(app, &filter),
             found: format!(
                 "{} on {} at {}",
