@@ -173,13 +173,13 @@ pub async fn history(
     .await)
 }
 
-// Of one client, or of all when there is none to bind.
+// Of one client, or of all when there is none to bind. The comparison stands first: PostgreSQL learns the type from it.
 
 pub async fn client_names(
     tx: &mut Tx,
     only: Option<ClientId>,
 ) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as("SELECT id, name FROM clients WHERE ($1 IS NULL OR id = $1)")
+    on!(tx, conn => sqlx::query_as("SELECT id, name FROM clients WHERE (id = $1 OR $1 IS NULL)")
         .bind(only)
         .fetch_all(conn)
         .await)
@@ -190,7 +190,7 @@ pub async fn scope_components(
     only: Option<ClientId>,
 ) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT client_id, component_key FROM client_components WHERE ($1 IS NULL OR client_id = $1)",
+        "SELECT client_id, component_key FROM client_components WHERE (client_id = $1 OR $1 IS NULL)",
     )
     .bind(only)
     .fetch_all(conn)
@@ -204,7 +204,7 @@ pub async fn scope_choices(
 ) -> Result<Vec<(ClientId, String, String, String)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT client_id, component_key, group_key, slot_key FROM client_choices \
-         WHERE ($1 IS NULL OR client_id = $1)",
+         WHERE (client_id = $1 OR $1 IS NULL)",
     )
     .bind(only)
     .fetch_all(conn)
@@ -218,7 +218,7 @@ pub async fn stored_versions(
 ) -> Result<Vec<(ClientId, String, String, i64)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT c.client_id, s.component_key, s.slot_key, c.version FROM client_credentials c \
-         JOIN component_credential_slots s ON s.id = c.slot_id WHERE ($1 IS NULL OR c.client_id = $1)",
+         JOIN component_credential_slots s ON s.id = c.slot_id WHERE (c.client_id = $1 OR $1 IS NULL)",
     )
     .bind(only)
     .fetch_all(conn)
@@ -229,7 +229,7 @@ pub async fn stored_versions(
 pub async fn devices(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Device>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT id, client_id, name, hardware_uuid, platform, os_version, dev, state, last_seen_at FROM devices \
-         WHERE ($1 IS NULL OR client_id = $1) AND state <> 'revoked' ORDER BY lower(name), id",
+         WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked' ORDER BY lower(name), id",
     )
     .bind(only)
     .fetch_all(conn)
@@ -239,7 +239,7 @@ pub async fn devices(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Device>,
 pub async fn looks(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Look>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT device_id, component_key, presence, version, observed_at FROM installed_components \
-         WHERE device_id IN (SELECT id FROM devices WHERE ($1 IS NULL OR client_id = $1) AND state <> 'revoked')",
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
     )
     .bind(only)
     .fetch_all(conn)
@@ -249,7 +249,7 @@ pub async fn looks(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Look>, sql
 pub async fn slots(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<InstalledSlot>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
-         WHERE device_id IN (SELECT id FROM devices WHERE ($1 IS NULL OR client_id = $1) AND state <> 'revoked')",
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
     )
     .bind(only)
     .fetch_all(conn)

@@ -1,9 +1,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use shared::ids::ClientId;
 use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
 
 use super::{Filter, Known};
+use crate::clients::{self, NewClient, Scope};
 use crate::db::testing::on_both;
 use crate::inventory::{self, Drift};
 use crate::testing::Fixture;
@@ -13,6 +15,16 @@ fn filter(pairs: &[(&str, &str)]) -> Filter {
     let query: HashMap<String, String> =
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     Filter::read(&query).unwrap()
+}
+
+/// A client whose name no vault could have.
+async fn client_called(fixture: &Fixture, name: &str, components: &[&str]) -> ClientId {
+    let form = NewClient { name: name.into(), vault_name: "Vault".into(), ..NewClient::default() };
+    let id = clients::create(&fixture.app, Fixture::who(), fixture.user, &form).await.unwrap();
+    let components = components.iter().map(|key| (*key).to_owned()).collect();
+    let scope = Scope { components, ..Scope::default() };
+    clients::choose_scope(&fixture.app, Fixture::who(), id, &scope).await.unwrap();
+    id
 }
 
 #[test]
@@ -36,7 +48,7 @@ async fn the_matrix_the_files_and_the_filters_show_what_devices_said() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;
         let name = "=cmd|' /C calc'!A0 <script>alert(1)</script>";
-        let client = fixture.client(name, &["base", "tool"]).await;
+        let client = client_called(&fixture, name, &["base", "tool"]).await;
         fixture.client("Without a Mac", &["base"]).await;
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         let observed_at = fixture.app.now();
