@@ -133,7 +133,7 @@ impl Known {
             ("Off", None, Some(Age::Off)),
         ];
         let mut devices = [const { (0, None) }; 5];
-        for answer in self.answers(app) {
+        for answer in self.answers(app).filter(|answer| answer.device.is_some()) {
             for ((_, drift, age), (number, last)) in often.iter().zip(&mut devices) {
                 let one = Filter { drift: *drift, age: *age, ..Filter::default() };
                 // Answers come device by device.

@@ -107,6 +107,9 @@ async fn the_matrix_the_files_and_the_filters_show_what_devices_said() {
         let html = page(&[]);
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(html.contains("slot rejected") && html.contains("no device yet"), "{html}");
+        let chips = known.page(app, shell(app.now()), Filter::default(), 1).chips;
+        let counted: Vec<usize> = chips.iter().map(|chip| chip.devices).collect();
+        assert_eq!(counted, [1, 1, 0, 0, 1], "a client without a device is no device");
         assert!(page(&[("q", "nothing like it")]).contains("Nothing matches"));
     })
     .await;
