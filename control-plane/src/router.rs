@@ -24,6 +24,7 @@ use crate::overview;
 use crate::pages::{PageFailure, wordless};
 use crate::runbook;
 use crate::secrets;
+use crate::support;
 use crate::web::assets;
 
 pub use crate::gate::Rule;
@@ -73,7 +74,11 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/users/{id}/enable",                    Fresh(Role::Operator), post(access::users::web::enable_form)),
         ("/tokens",                               Fresh(Role::Operator), post(access::users::web::token_form)),
         ("/tokens/{id}/revoke",                   Operator,   post(access::users::web::revoke_token_form)),
+        ("/support",                              SignedIn,   get(support::web::support_page)),
+        ("/support.csv",                          SignedIn,   get(support::web::support_csv)),
+        ("/support.json",                         SignedIn,   get(support::web::support_json)),
         ("/audit",                                SignedIn,   get(audit::web::audit_page)),
+        ("/api/v1/state",                         SignedIn,   get(support::api::get_state)),
         ("/api/v1/clients/{id}/state",            SignedIn,   get(overview::api::get_state)),
         ("/api/v1/devices/{id}/runbook",          SignedIn,   get(runbook::api::get_runbook)),
     ]

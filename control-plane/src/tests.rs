@@ -253,7 +253,7 @@ const LAYERS: &[&[&str]] = &[
     &["secrets"],
     &["inventory"],
     &["runbook"],
-    &["link", "overview"],
+    &["link", "overview", "support"],
     &["gate"],
     &["router", "board"],
     &["cli"],

@@ -1,5 +1,7 @@
-//! Installed state: what devices found by looking, how old it is, and its history.
+//! Installed state: what devices found by looking, how old it is, its history, and how it differs from the scope.
 
+pub mod drift;
+mod findings;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -7,6 +9,9 @@ mod tests;
 use shared::ids::{ClientId, DeviceId};
 use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotReport, SlotState};
 use shared::time::Timestamp;
+
+pub use drift::{Drift, Finding, Tally};
+pub use findings::{ClientFindings, DeviceFindings, findings};
 
 use crate::db::Tx;
 
@@ -20,6 +25,16 @@ pub struct Installed {
     pub evidence: Vec<Evidence>,
     /// Since when it has been so.
     pub since: Timestamp,
+    pub observed_at: Timestamp,
+}
+
+/// The same without its evidence, for looking at many.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Look {
+    pub device_id: DeviceId,
+    pub component_key: String,
+    pub presence: Presence,
+    pub version: Option<String>,
     pub observed_at: Timestamp,
 }
 

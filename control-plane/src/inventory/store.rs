@@ -2,8 +2,9 @@ use shared::ids::{ClientId, DeviceId};
 use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
 use shared::time::Timestamp;
 
-use super::{Installed, InstalledSlot};
+use super::{Installed, InstalledSlot, Look};
 use crate::db::Tx;
+use crate::enrollment::Device;
 use crate::on;
 
 #[derive(sqlx::FromRow)]
@@ -168,6 +169,89 @@ pub async fn history(
     )
     .bind(device_id)
     .bind(component)
+    .fetch_all(conn)
+    .await)
+}
+
+// Of one client, or of all when there is none to bind. The comparison stands first: PostgreSQL learns the type from it.
+
+pub async fn client_names(
+    tx: &mut Tx,
+    only: Option<ClientId>,
+) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT id, name FROM clients WHERE (id = $1 OR $1 IS NULL)")
+        .bind(only)
+        .fetch_all(conn)
+        .await)
+}
+
+pub async fn scope_components(
+    tx: &mut Tx,
+    only: Option<ClientId>,
+) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT client_id, component_key FROM client_components WHERE (client_id = $1 OR $1 IS NULL)",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await)
+}
+
+/// Client, component, group and the slot that was chosen.
+pub async fn scope_choices(
+    tx: &mut Tx,
+    only: Option<ClientId>,
+) -> Result<Vec<(ClientId, String, String, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT client_id, component_key, group_key, slot_key FROM client_choices \
+         WHERE (client_id = $1 OR $1 IS NULL)",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await)
+}
+
+/// Client, component, slot and version of each secret of ours.
+pub async fn stored_versions(
+    tx: &mut Tx,
+    only: Option<ClientId>,
+) -> Result<Vec<(ClientId, String, String, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT c.client_id, s.component_key, s.slot_key, c.version FROM client_credentials c \
+         JOIN component_credential_slots s ON s.id = c.slot_id WHERE (c.client_id = $1 OR $1 IS NULL)",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await)
+}
+
+/// Devices whose enrollment hasn't ended.
+pub async fn devices(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Device>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT id, client_id, name, hardware_uuid, platform, os_version, dev, state, last_seen_at FROM devices \
+         WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked' ORDER BY lower(name), id",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn looks(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Look>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, presence, version, observed_at FROM installed_components \
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
+    )
+    .bind(only)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn slots(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<InstalledSlot>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
+    )
+    .bind(only)
     .fetch_all(conn)
     .await)
 }

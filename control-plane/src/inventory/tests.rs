@@ -56,3 +56,103 @@ async fn the_latest_look_counts_and_changes_are_kept() {
     })
     .await;
 }
+
+mod drift {
+    use shared::catalog::Platform;
+    use shared::ids::DeviceId;
+    use shared::protocol::inventory::{Presence, SlotState};
+    use shared::random::SystemRandom;
+    use shared::time::{SystemClock, Timestamp};
+
+    use crate::catalog::{Catalog, Tiers};
+    use crate::clients::Scope;
+    use crate::inventory::drift::{Drift, StoredVersions, Tally, Wanted, judge};
+    use crate::inventory::{InstalledSlot, Look};
+    use crate::testing::MANIFESTS;
+
+    fn catalog() -> Catalog {
+        let manifests =
+            MANIFESTS.iter().map(|(key, text)| ((*key).to_owned(), toml::from_str(text).unwrap())).collect();
+        Catalog { digest: String::new(), serial: 1, manifests, tiers: Tiers::default() }
+    }
+
+    fn look(component: &str, presence: Presence, at: i64) -> Look {
+        Look {
+            device_id: DeviceId::new(&SystemClock, &SystemRandom),
+            component_key: component.to_owned(),
+            presence,
+            version: None,
+            observed_at: Timestamp::from_micros(at),
+        }
+    }
+
+    fn slot(key: &str, state: SlotState, version: Option<i64>) -> InstalledSlot {
+        InstalledSlot {
+            device_id: DeviceId::new(&SystemClock, &SystemRandom),
+            component_key: "tool".to_owned(),
+            slot_key: key.to_owned(),
+            state,
+            version,
+            observed_at: Timestamp::from_micros(1),
+        }
+    }
+
+    fn of(scope: &[&str], looks: &[Look], slots: &[InstalledSlot], stored: i64) -> Vec<(String, Drift)> {
+        let scope =
+            Scope { components: scope.iter().map(|key| (*key).to_owned()).collect(), ..Scope::default() };
+        let stored = StoredVersions::from([(("tool".to_owned(), "OUR_KEY".to_owned()), stored)]);
+        let catalog = catalog();
+        let wanted = Wanted {
+            scope: &scope,
+            catalog: Some(&catalog),
+            platform: Some(Platform::Linux),
+            stored: &stored,
+        };
+        judge(wanted, looks, slots).into_iter().map(|found| (found.component, found.drift)).collect()
+    }
+
+    #[test]
+    fn a_component_is_judged_by_scope_look_and_required_slots() {
+        use Presence::{Absent, Outdated, Present, Unknown};
+        for (presence, drift) in [
+            (Present, Drift::AsWanted),
+            (Absent, Drift::Missing),
+            (Outdated, Drift::Outdated),
+            (Unknown, Drift::Unknown),
+        ] {
+            assert_eq!(of(&["base"], &[look("base", presence, 1)], &[], 1), [("base".into(), drift)]);
+        }
+        assert_eq!(of(&["base"], &[], &[], 1), [("base".into(), Drift::NeverReported)]);
+        assert_eq!(of(&[], &[look("base", Present, 1)], &[], 1), [("base".into(), Drift::Unwanted)]);
+        assert_eq!(of(&[], &[look("base", Absent, 1)], &[], 1), []);
+    }
+
+    #[test]
+    fn a_required_slot_that_is_not_right_is_drift() {
+        let theirs = |state| slot("THEIR_TOKEN", state, None);
+        let ours = |state, version| slot("OUR_KEY", state, Some(version));
+        let there = [look("tool", Presence::Present, 1)];
+        use SlotState::{Empty, Present, Rejected, Verified};
+        for (slots, drift) in [
+            (vec![ours(Verified, 2), theirs(Present)], Drift::AsWanted),
+            (vec![ours(Present, 1), theirs(Present)], Drift::SlotOutdated),
+            (vec![ours(Present, 2), theirs(Empty)], Drift::SlotEmpty),
+            (vec![ours(Present, 2)], Drift::SlotEmpty),
+            (vec![ours(Rejected, 2), theirs(Empty)], Drift::SlotRejected),
+        ] {
+            assert_eq!(of(&["tool"], &there, &slots, 2), [("tool".into(), drift)], "{slots:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_counted_by_components_and_the_worst_device_of_each() {
+        let scope = Scope { components: ["base".to_owned()].into(), ..Scope::default() };
+        let none = StoredVersions::new();
+        let wanted = Wanted { scope: &scope, catalog: None, platform: None, stored: &none };
+        let good = judge(wanted, &[look("base", Presence::Present, 7)], &[]);
+        let bad = judge(wanted, &[look("base", Presence::Absent, 5), look("old", Presence::Present, 1)], &[]);
+        let tally = Tally::of(good.iter().chain(&bad));
+        let oldest = Some(Timestamp::from_micros(5));
+        assert_eq!(tally, Tally { components: 2, differ: 2, open: 0, oldest });
+    }
+}

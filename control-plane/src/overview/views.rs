@@ -56,6 +56,8 @@ pub struct SlotRow {
 }
 
 pub struct InstalledRow {
+    /// Where the support page's cell leads to.
+    pub anchor: String,
     pub device: String,
     pub component: String,
     pub state: RowState,

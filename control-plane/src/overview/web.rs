@@ -240,6 +240,7 @@ fn installed_row(
     };
     let evidence = installed.evidence.iter().map(|one| format!("{}: {}", one.probe, one.saw));
     InstalledRow {
+        anchor: format!("{}-{}", installed.device_id, installed.component_key),
         device: devices
             .iter()
             .find(|device| device.id == installed.device_id)

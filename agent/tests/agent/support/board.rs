@@ -303,9 +303,11 @@ impl State {
         let uri = format!("spiffe://{}/device/{}", self.board_id, self.device_id);
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let not_after = SystemClock.now().after(Duration::from_secs(7 * 86_400));
+        params.not_before = SystemClock.now().before(Duration::from_secs(60)).to_datetime();
+        params.not_after = not_after.to_datetime();
         let public = rcgen::SubjectPublicKeyInfo::from_der(&self.spki).unwrap();
         let certificate = params.signed_by(&public, &self.ca).unwrap().der().to_vec();
-        let not_after = SystemClock.now().after(Duration::from_secs(7 * 86_400));
         Enrolled { device_id: self.device_id, certificate, not_after }
     }
 
