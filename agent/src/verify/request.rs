@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use reqwest::RequestBuilder;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use shared::catalog::{Manifest, Method, Part, Template};
 use shared::crypto::base64;
 use shared::secret::Secret;
@@ -46,7 +46,8 @@ pub fn of(outbound: &Outbound, question: &Question<'_>) -> Result<Request, NoReq
     let url = format!("https://{host}{}", check.url.path);
     let mut builder = match check.method {
         Method::Get => client.get(url),
-        Method::Post => client.post(url).body(""),
+        // Without a length some servers refuse a POST (411).
+        Method::Post => client.post(url).header(CONTENT_LENGTH, "0"),
     };
     let mut filler = Filler { question, values: Vec::new() };
     for (name, template) in &check.headers {
