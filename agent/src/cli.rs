@@ -317,7 +317,7 @@ fn table(inventory: &Inventory) {
         if let Some(check) = &report.check {
             let recorded: Vec<_> =
                 check.recorded.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            say(&format!("    {}: {} {}", check.at, check.said, recorded.join(" ")).trim_end());
+            say(format!("    {}: {} {}", check.at, check.said, recorded.join(" ")).trim_end());
         }
     }
 }

@@ -191,10 +191,12 @@ async fn attempt(link: &mut Link, digest: &str, step: &str) -> (String, AttemptE
     loop {
         let report = link.report().await;
         link.acknowledge(&report);
-        match report.body {
-            ReportBody::Output(chunk) => output.push_str(&chunk.text),
-            ReportBody::AttemptEnded(ended) => return (output, ended),
-            other => assert!(matches!(other, ReportBody::AttemptStarted { .. }), "{other:?}"),
+        if let ReportBody::Output(chunk) = &report.body {
+            output.push_str(&chunk.text);
+        } else if let ReportBody::AttemptEnded(ended) = report.body {
+            return (output, ended);
+        } else {
+            assert!(matches!(report.body, ReportBody::AttemptStarted { .. }), "{report:?}");
         }
     }
 }

@@ -72,7 +72,7 @@ fn provider(asked: &Asked) -> Reply {
 }
 
 struct Site {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     vault: Vault,
     outside: Outside,
 }
@@ -84,7 +84,7 @@ impl Site {
         paths.create().unwrap();
         let vault = vault::open(&paths, true).unwrap();
         let outside = Outside::start(folder.path(), reply).await;
-        let site = Self { folder, vault, outside };
+        let site = Self { _folder: folder, vault, outside };
         site.hold("TOKEN", GOOD);
         site
     }

@@ -42,6 +42,7 @@ text_enum! {
         StepSkipped = "step.skipped",
         StepMarked = "step.marked",
         StepConfirmed = "step.confirmed",
+        StepReopened = "step.reopened",
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
         DeliveryReceipt = "delivery.receipt",

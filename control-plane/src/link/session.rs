@@ -360,5 +360,9 @@ async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure
         Some(runbook) => Some(runbook.bundle_digest),
         None => catalog::current(tx).await?.map(|catalog| catalog.digest),
     };
-    Ok(Scope { bundle_digest, components: clients::components(tx, device.client_id).await? })
+    let mut params: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for ((component, key), value) in clients::scope(tx, device.client_id).await?.params {
+        params.entry(component).or_default().insert(key, value);
+    }
+    Ok(Scope { bundle_digest, components: clients::components(tx, device.client_id).await?, params })
 }
