@@ -207,7 +207,8 @@ sha256 = "{sha256}"
     let two = said(vec![manifest("one", team, "0"), manifest("two", team, "1")]);
     assert!(two.contains("components/two.toml download Thing.pkg: is another file in one"), "{two}");
     let mut twice = manifest("one", team, "0");
-    twice.1.push_str(&twice.1[twice.1.find("[[download]]").unwrap()..].to_owned());
+    let again = twice.1[twice.1.find("[[download]]").unwrap()..].to_owned();
+    twice.1.push_str(&again);
     assert!(said(vec![twice]).contains("stands there twice"));
 }
 

@@ -354,7 +354,8 @@ impl Session {
     }
 }
 
-async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure> {
+/// What a device is told of its client's scope.
+pub(super) async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure> {
     let runbook = runbook::of_device(tx, device.id).await?;
     let bundle_digest = match runbook {
         Some(runbook) => Some(runbook.bundle_digest),

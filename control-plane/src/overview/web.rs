@@ -79,7 +79,7 @@ pub async fn client_events(State(app): State<App>, visitor: Visitor, Path(id): P
     )
 }
 
-async fn fragment(
+pub(super) async fn fragment(
     app: &App,
     tx: &mut Tx,
     client: &Client,

@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use askama::Template as _;
+
 use rcgen::SigningKey as _;
 use shared::ids::AttemptId;
-use shared::protocol::inventory::{SlotReport, SlotState};
+use shared::protocol::inventory::{SlotCheck, SlotReport, SlotState};
 use shared::protocol::link::Receipt;
 use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
 use shared::secret::Secret;
@@ -320,7 +322,11 @@ impl Running {
             state,
             version: None,
             observed_at: self.fixture.clock.now(),
-            check: None,
+            check: (state == SlotState::Rejected).then(|| SlotCheck {
+                said: "example.com answered 401".into(),
+                recorded: [].into(),
+                at: self.fixture.clock.now(),
+            }),
         };
         let mut tx = self.tx().await;
         let now = self.fixture.app.now();
@@ -329,6 +335,16 @@ impl Running {
         confirm_manual(&self.fixture.app, &mut tx, &self.device).await.unwrap();
         tx.commit().await.unwrap();
         self.fixture.clock.advance(Duration::from_secs(1));
+    }
+
+    /// The runbook's live part, as anybody sees it.
+    async fn page(&self) -> String {
+        let now = self.fixture.app.now();
+        let (user, session, address) = (None, None, String::new());
+        let visitor = crate::access::Visitor { user, session, address, secure: true, pending: 0, now };
+        let mut tx = self.tx().await;
+        let fragment = super::lines::fragment(&self.fixture.app, &mut tx, &self.device, &visitor).await;
+        fragment.unwrap().render().unwrap()
     }
 
     async fn step(&self, key: &str) -> Step {
@@ -371,6 +387,8 @@ async fn a_refused_credential_brings_its_step_back_until_a_good_one_is_there() {
         let app = running.fixture.app.clone();
         running.reports_slot("TOKEN", SlotState::Rejected).await;
         assert_eq!(running.step("app").await.state, StepState::Waiting, "it is there and doesn't work");
+        let shown = running.page().await;
+        assert!(shown.contains("The provider refused this credential: example.com answered 401."), "{shown}");
         assert!(running.offer().await.is_none());
         running.reports_slot("TOKEN", SlotState::Unverifiable).await;
         assert_eq!(running.step("app").await.state, StepState::Succeeded, "nobody says that it doesn't");
