@@ -8,7 +8,7 @@ use agent::vault::{self, Vault};
 use agent::verify::{Finding, Question, Verdict, ask};
 use shared::catalog::{Bundle, Manifest};
 use shared::protocol::inventory::{SlotReport, SlotState};
-use shared::protocol::link::ReportBody;
+use shared::protocol::link::{FromBoard, ReportBody, Scope};
 use shared::secret::Secret;
 use shared::time::Timestamp;
 
@@ -266,6 +266,43 @@ async fn the_board_hears_whether_what_was_pasted_works_and_nobody_hears_the_secr
     }
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("a credential was checked") && log.contains("TRACE"), "{log}");
+}
+
+#[tokio::test]
+async fn the_inputs_that_a_check_needs_come_with_the_scope() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = Outside::start(folder.path(), |_| Reply::json(200, r#"{"ok":true}"#)).await;
+    let mut board = Board::start(folder.path()).await;
+    let device = Device::new(folder.path());
+    device.enroll(&board).await;
+    let digest = board.publish(1, &[("crm", CRM)]);
+    let _agent = device.run_outside(&folder.path().join("agent.log"), &outside);
+    let (mut link, _) = board.welcome(&digest, &["crm"]).await;
+    link.inventory(|_| true).await;
+    for slot in ["SYSTEM_KEY", "TOKEN"] {
+        assert_eq!(device.pipe("paste", &[slot], GOOD.as_bytes()).await.0, Some(0));
+    }
+    let said = |body: &ReportBody, state: SlotState, said: &str| {
+        let ReportBody::Inventory { slots, .. } = body else { return false };
+        slots.iter().any(|report| {
+            let words = report.check.as_ref().map_or("", |check| check.said.as_str());
+            report.slot == "SYSTEM_KEY" && report.state == state && words.contains(said)
+        })
+    };
+    link.inventory(|body| said(body, SlotState::Unverifiable, "the param in the check's address is missing"))
+        .await;
+    let scope = |store: &str| {
+        FromBoard::Scope(Scope {
+            bundle_digest: Some(digest.clone()),
+            components: vec!["crm".to_owned()],
+            params: [("crm".to_owned(), [("STORE".to_owned(), store.to_owned())].into())].into(),
+        })
+    };
+    link.send(scope("evil.example/"));
+    link.send(scope("acme"));
+    link.inventory(|body| said(body, SlotState::Verified, "acme.shops.example.com answered 200")).await;
+    let hosts: Vec<_> = outside.asked().iter().map(|asked| asked.header("host").to_owned()).collect();
+    assert!(hosts.iter().all(|host| host.ends_with(".example.com")), "{hosts:?}");
 }
 
 #[tokio::test]
