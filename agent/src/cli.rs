@@ -2,6 +2,7 @@ mod paste;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,16 +12,18 @@ use agent::daemon;
 use agent::enroll::{self, JoinError, JoinOptions, Progress};
 use agent::exec::{self, ExecError};
 use agent::inventory::{self, Inventory};
+use agent::outbound::{Outbound, StandIn};
 use agent::platform;
 use agent::status::Status;
 use agent::steps::run::Launcher;
 use agent::steps::{Context, environment, run_as};
 use agent::vault;
+use agent::verify::Memory;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use shared::catalog::Platform;
 use shared::random::SystemRandom;
-use shared::time::SystemClock;
+use shared::time::{Clock as _, SystemClock};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -48,7 +51,7 @@ enum Command {
     Join(Join),
     /// Run the agent: hold the link to the board, run steps, serve secrets
     #[command(after_help = "Example:\n  board-agent run --data ./board-agent-data")]
-    Run(Data),
+    Run(Run),
     /// Show which device this is, and the audit log's head that the board told last
     #[command(after_help = "Example:\n  board-agent status --json")]
     Status(Show),
@@ -74,6 +77,24 @@ struct Data {
     /// The data folder
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    data: Data,
+    /// For tests: the server on this machine that plays every provider, for an agent that joined with --dev
+    #[arg(
+        long,
+        env = "BOARD_AGENT_STAND_IN",
+        value_name = "127.0.0.1:PORT",
+        hide = true,
+        requires = "stand_in_ca"
+    )]
+    stand_in: Option<SocketAddr>,
+    /// PEM of the authority that its certificates are signed with
+    #[arg(long, env = "BOARD_AGENT_STAND_IN_CA", value_name = "FILE", hide = true)]
+    stand_in_ca: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -139,7 +160,7 @@ impl Data {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Join(join) => self::join(&join),
-        Command::Run(data) => daemon(&data),
+        Command::Run(run) => daemon(&run),
         Command::Status(show) => status(&show),
         Command::Inventory(show) => inventory(&show),
         Command::Exec(exec) => self::exec(&exec),
@@ -203,11 +224,16 @@ fn exit_code(error: &JoinError) -> ExitCode {
     }
 }
 
-fn daemon(data: &Data) -> anyhow::Result<ExitCode> {
+fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
     log_to_stderr();
     platform::forbid_inspection()?;
+    let stand_in = match (run.stand_in, &run.stand_in_ca) {
+        (Some(address), Some(ca)) => Some(StandIn::new(address, ca)?),
+        (_, _) => None,
+    };
     let options = daemon::Options {
-        paths: data.paths(false)?,
+        paths: run.data.paths(false)?,
+        stand_in,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         launcher: Launcher::this_program()?,
@@ -252,9 +278,19 @@ fn inventory(show: &Show) -> anyhow::Result<ExitCode> {
     let vault = Arc::new(vault::open(&paths, identity.dev)?);
     environment::make_dev_home(&identity, &paths)?;
     let platform = Platform::current().context("this operating system is not supported")?;
-    let context = Context { launcher: Launcher::this_program()?, paths, identity: Arc::new(identity), vault };
+    let memory = Memory::load(&paths);
+    let context = Context {
+        launcher: Launcher::this_program()?,
+        outbound: Outbound::public(),
+        paths,
+        identity: Arc::new(identity),
+        vault,
+    };
     let look = inventory::look(&context, &catalog, &scope.components, platform, &SystemClock);
-    let inventory = runtime(1)?.block_on(look)?;
+    let components = runtime(1)?.block_on(look)?;
+    let manifests = catalog.of_scope(&scope.components, platform);
+    let slots = inventory::slots(&context.vault, &memory, &scope.params, manifests, SystemClock.now())?;
+    let inventory = Inventory { components, slots };
     if show.json {
         say(&serde_json::to_string_pretty(&inventory)?);
     } else {
@@ -278,6 +314,11 @@ fn table(inventory: &Inventory) {
         let state = word(&serde_json::json!(report.state));
         let version = report.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
         say(&format!("{:<48}{state:<14}{version}", format!("{}/{}", report.component, report.slot)));
+        if let Some(check) = &report.check {
+            let recorded: Vec<_> =
+                check.recorded.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            say(format!("    {}: {} {}", check.at, check.said, recorded.join(" ")).trim_end());
+        }
     }
 }
 

@@ -66,6 +66,11 @@ impl Paths {
         self.data.join("status.json")
     }
 
+    /// What providers said about the secrets here.
+    pub fn slot_checks(&self) -> PathBuf {
+        self.data.join("slot-checks.json")
+    }
+
     pub fn journal(&self) -> PathBuf {
         self.data.join("journal.redb")
     }
@@ -198,7 +203,7 @@ impl Identity {
 
 /// The scope that the board told last, for starting without the board.
 pub fn load_scope(paths: &Paths) -> Result<Scope, ConfigError> {
-    let empty = Scope { bundle_digest: None, components: Vec::new() };
+    let empty = Scope { bundle_digest: None, components: Vec::new(), params: [].into() };
     Ok(load_json(&paths.scope())?.unwrap_or(empty))
 }
 

@@ -1,16 +1,19 @@
 //! The daemon: performs what the engine decides, one event after the other. Everything slow runs beside it.
 
 mod beside;
+mod checks;
 mod deliveries;
 mod effects;
 mod renewing;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 use shared::catalog::Platform;
 use shared::protocol::enroll::Enrolled;
+use shared::protocol::inventory::ComponentReport;
 use shared::protocol::link::{FromAgent, Hello, ReportBody, Scope};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
@@ -25,6 +28,7 @@ use crate::engine::{Engine, Event, Known, Machine, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, LinkEvent};
+use crate::outbound::{Outbound, StandIn};
 use crate::platform::{self, PlatformError};
 use crate::renew::{self, RenewError};
 use crate::status::Live;
@@ -32,6 +36,7 @@ use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
 use crate::vault::{self, DeviceKeys, StoreError};
+use crate::verify::{Due, Finding, Memory};
 use renewing::Renewal;
 
 const HOURLY: Duration = Duration::from_secs(3600);
@@ -41,6 +46,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub launcher: Launcher,
+    /// For tests: what plays the providers.
+    pub stand_in: Option<StandIn>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +70,8 @@ pub enum DaemonError {
     Platform,
     #[error("only root can run steps as {0}: start the agent as root, or as that user")]
     OtherUser(String),
+    #[error("a stand-in for the outside is for agents that joined with --dev; this one did not")]
+    StandIn,
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -71,7 +80,8 @@ pub enum DaemonError {
 enum Happened {
     Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
     Ended(AttemptEnded),
-    Looked(Option<Inventory>),
+    Looked(Option<Vec<ComponentReport>>),
+    Asked { due: Due, finding: Option<Finding> },
     Renewed(Result<Enrolled, RenewError>),
 }
 
@@ -101,6 +111,9 @@ struct Daemon {
     look_again: bool,
     last_inventory: Option<Inventory>,
     report_anyway: bool,
+    memory: Memory,
+    /// Questions to providers that are under way.
+    asking: BTreeSet<Due>,
 }
 
 struct LinkState {
@@ -169,8 +182,13 @@ impl Daemon {
         chunks: mpsc::Sender<OutputChunk>,
         stop_steps: watch::Receiver<bool>,
     ) -> Result<Self, DaemonError> {
-        let Options { paths, clock, random, launcher } = options;
+        let Options { paths, clock, random, launcher, stand_in } = options;
         let identity = Arc::new(Identity::load(&paths)?);
+        let outbound = match stand_in {
+            None => Outbound::public(),
+            Some(stand_in) if identity.dev => Outbound::through(stand_in),
+            Some(_) => return Err(DaemonError::StandIn),
+        };
         let platform = Platform::current().ok_or(DaemonError::Platform)?;
         let is_root = Uid::effective().is_root();
         if !is_root && Uid::effective().as_raw() != identity.managed_user.uid {
@@ -194,7 +212,8 @@ impl Daemon {
         };
         let current = Current { params: journal.params()?, ..Current::default() };
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
-        let context = Context { launcher, paths: paths.clone(), identity: Arc::clone(&identity), vault };
+        let context =
+            Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
         Ok(Self {
             live: Live::load(&paths)?,
             engine: Engine::new(Machine { platform, is_root }, known),
@@ -205,6 +224,8 @@ impl Daemon {
             look_again: false,
             last_inventory: None,
             report_anyway: false,
+            memory: Memory::load(&paths),
+            asking: BTreeSet::new(),
             paths,
             clock,
             random,
@@ -328,7 +349,8 @@ impl Daemon {
                 tracing::info!(attempt = %ended.attempt_id, outcome = ?ended.outcome, "ended");
                 self.engine_event(Event::AttemptEnded(ended))
             }
-            Happened::Looked(inventory) => self.looked(inventory),
+            Happened::Looked(components) => self.looked(components),
+            Happened::Asked { due, finding } => self.asked(due, finding),
             Happened::Renewed(result) => self.renewed(result),
         }
     }

@@ -23,6 +23,7 @@ use crate::steps::Plan;
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
+pub use offers::bad_params;
 pub use refusal::Refusal;
 
 /// Catalogs in memory; more are read from disk when they are needed.

@@ -11,6 +11,8 @@
 //! | `bundles` | signed bundles, verified before anything in them is believed |
 //! | `steps` | running a script as the managed user; output and masking |
 //! | `vault`, `slots`, `broker`, `exec`, `paste`, `wrappers` | secrets, how programs get them, how people enter them |
+//! | `verify` | asking providers whether a credential works |
+//! | `downloads`, `outbound` | files that steps need; requests to anybody but the board |
 //! | `inventory` | looking at what is really installed |
 //! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
 //! | `platform` | what differs between macOS and Linux |
@@ -19,6 +21,7 @@ pub mod broker;
 pub mod bundles;
 pub mod config;
 pub mod daemon;
+pub mod downloads;
 pub mod engine;
 pub mod enroll;
 pub mod exec;
@@ -27,6 +30,7 @@ pub mod http;
 pub mod inventory;
 pub mod journal;
 pub mod link;
+pub mod outbound;
 pub mod paste;
 pub mod platform;
 pub mod renew;
@@ -35,4 +39,5 @@ pub mod status;
 pub mod steps;
 pub mod tls;
 pub mod vault;
+pub mod verify;
 pub mod wrappers;

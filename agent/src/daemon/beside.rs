@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use shared::protocol::inventory::SlotReport;
+use shared::protocol::inventory::{ComponentReport, SlotReport};
 use shared::protocol::link::ReportBody;
 use shared::time::Clock;
 
@@ -59,18 +59,17 @@ impl Daemon {
         });
     }
 
-    pub(super) fn looked(&mut self, inventory: Option<Inventory>) -> Result<(), DaemonError> {
+    pub(super) fn looked(&mut self, components: Option<Vec<ComponentReport>>) -> Result<(), DaemonError> {
         self.looking = false;
-        if let Some(mut inventory) = inventory {
-            // A look takes a while; values come and go meanwhile.
-            inventory.slots = self.slots(&inventory.slots)?;
+        if let Some(components) = components {
+            let slots = self.slots()?.unwrap_or_default();
+            let inventory = Inventory { components, slots };
             let same = self.last_inventory.as_ref().is_some_and(|last| last.says_the_same_as(&inventory));
             if !same || std::mem::take(&mut self.report_anyway) {
-                self.last_inventory = Some(inventory.clone());
-                let Inventory { components, slots } = inventory;
-                self.report(vec![ReportBody::Inventory { components, slots }])?;
+                self.report_inventory(inventory)?;
             }
         }
+        self.ask_what_is_due()?;
         if std::mem::take(&mut self.look_again) {
             self.look();
         }
@@ -79,20 +78,26 @@ impl Daemon {
 
     /// The last picture with the slots as they are; a look that is under way tells the rest.
     pub(super) fn report_slots(&mut self) -> Result<(), DaemonError> {
-        let inventory = self.last_inventory.get_or_insert_default();
-        let mut inventory = std::mem::take(inventory);
-        inventory.slots = self.slots(&inventory.slots)?;
+        let mut inventory = self.last_inventory.clone().unwrap_or_default();
+        if let Some(slots) = self.slots()? {
+            inventory.slots = slots;
+        }
+        self.report_inventory(inventory)
+    }
+
+    pub(super) fn report_inventory(&mut self, inventory: Inventory) -> Result<(), DaemonError> {
         self.last_inventory = Some(inventory.clone());
         let Inventory { components, slots } = inventory;
         self.report(vec![ReportBody::Inventory { components, slots }])
     }
 
-    /// `otherwise` is for the time before the first catalog.
-    fn slots(&self, otherwise: &[SlotReport]) -> Result<Vec<SlotReport>, DaemonError> {
-        let catalog = self.current.read().unwrap_or_else(PoisonError::into_inner).catalog.clone();
-        let Some(catalog) = catalog else { return Ok(otherwise.to_vec()) };
-        let (vault, components) = (&self.context.vault, &self.scope.components);
-        Ok(inventory::slots(vault, &catalog, components, self.platform, &*self.clock)?)
+    /// Nothing before the first catalog is here.
+    pub(super) fn slots(&self) -> Result<Option<Vec<SlotReport>>, DaemonError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(catalog) = &current.catalog else { return Ok(None) };
+        let manifests = catalog.of_scope(&self.scope.components, self.platform);
+        let (vault, now) = (&self.context.vault, self.clock.now());
+        Ok(Some(inventory::slots(vault, &self.memory, &current.params, manifests, now)?))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::slots;
 impl Daemon {
     /// The reason of a refusal never shows anything of the value.
     pub(super) fn store(
-        &self,
+        &mut self,
         deliver: &Deliver,
         tag: Tag,
         pattern: Option<&str>,
@@ -32,6 +32,7 @@ impl Daemon {
         let value = open_delivery(&self.keys.sealing, &context, &deliver.sealed)
             .map_err(|error| Refusal::verdict(format!("the delivery can't be opened: {error}")))?;
         slots::check_value(pattern, value.expose()).map_err(|bad| Refusal::verdict(bad.to_string()))?;
+        self.memory.forget(&deliver.component).map_err(|error| Refusal::passing(error.to_string()))?;
         self.context
             .vault
             .write(&deliver.component, &deliver.slot, deliver.version, &value)
@@ -54,13 +55,19 @@ impl Daemon {
     /// The board hears of it at once.
     pub(super) fn pasted(&mut self, paste: Paste) -> Result<(), DaemonError> {
         let Paste { component, slot, value, written } = paste;
-        let result = self.context.vault.write_pasted(&component, &slot, &value);
+        let result = match self.memory.forget(&component) {
+            Ok(()) => {
+                let written = self.context.vault.write_pasted(&component, &slot, &value);
+                written.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
         if result.is_ok() {
             tracing::info!(component, slot, "a secret was pasted");
             self.engine_event(Event::Pasted { component, slot })?;
         }
         // Whoever pasted may be gone.
-        let _ = written.send(result.map_err(|error| error.to_string()));
+        let _ = written.send(result);
         Ok(())
     }
 }

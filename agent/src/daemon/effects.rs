@@ -11,7 +11,7 @@ use shared::protocol::steps::Offer;
 use super::{Daemon, DaemonError};
 use crate::bundles::Catalog;
 use crate::config;
-use crate::engine::{Effect, Event};
+use crate::engine::{Effect, Event, bad_params};
 use crate::journal::Attempt;
 use crate::wrappers;
 
@@ -48,6 +48,7 @@ impl Daemon {
             Effect::Store { deliver, tag, pattern } => {
                 let result = self.store(&deliver, tag, pattern.as_deref());
                 self.engine_event(Event::Stored { deliver, result })?;
+                self.ask_what_is_due()?;
             }
             Effect::Acknowledged(reports) => {
                 self.journal.acknowledged(&reports)?;
@@ -71,9 +72,12 @@ impl Daemon {
                 self.live.bundle_serial = seen.serial;
                 self.live.save(&self.paths)?;
             }
-            Effect::ScopeReady(catalog) => self.scope_ready(catalog),
+            Effect::ScopeReady(catalog) => self.scope_ready(catalog)?,
             Effect::Probe => self.look(),
-            Effect::ReportSlots => self.report_slots()?,
+            Effect::ReportSlots => {
+                self.report_slots()?;
+                self.ask_what_is_due()?;
+            }
         }
         Ok(())
     }
@@ -115,15 +119,30 @@ impl Daemon {
         self.pump()
     }
 
-    fn scope_ready(&mut self, catalog: Arc<Catalog>) {
+    fn scope_ready(&mut self, catalog: Arc<Catalog>) -> Result<(), DaemonError> {
         for key in &self.scope.components {
             if let Some(manifest) = catalog.manifests.get(key) {
                 self.write_wrappers(key, &manifest.wrappers);
             }
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut params = current.params.clone();
+        for (key, values) in &self.scope.params {
+            let Some(manifest) = catalog.manifests.get(key) else { continue };
+            match bad_params(manifest, values) {
+                None => {
+                    params.insert(key.clone(), values.clone());
+                }
+                Some(reason) => tracing::warn!(component = key, reason, "params were refused"),
+            }
+        }
+        if params != current.params {
+            self.journal.set_params(&params)?;
+            current.params = params;
+        }
         current.catalog = Some(catalog);
         current.components.clone_from(&self.scope.components);
+        Ok(())
     }
 
     pub(super) fn write_wrappers(&self, component: &str, list: &[Wrapper]) {

@@ -1,9 +1,10 @@
 //! Whether an offer may run at all. Everything that doesn't fit the signed manifest is refused with a reason.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use regex::Regex;
-use shared::catalog::{As, Manifest, Step, StepKind, Wrapper};
+use shared::catalog::{As, Download, Manifest, Step, StepKind, Wrapper};
 use shared::protocol::steps::{Offer, OfferKind};
 
 use super::Engine;
@@ -21,6 +22,7 @@ pub enum Verdict {
 pub struct Fit {
     step: Step,
     wrappers: Vec<Wrapper>,
+    downloads: Vec<Download>,
 }
 
 impl Fit {
@@ -31,6 +33,7 @@ impl Fit {
             component: offer.component.clone(),
             step: self.step,
             wrappers: self.wrappers,
+            downloads: self.downloads,
             params: offer.params.clone(),
             resume: next_chunk.is_some(),
             next_chunk: next_chunk.unwrap_or(0),
@@ -64,9 +67,18 @@ impl Engine {
         let Some(step) = manifest.step(&offer.step) else {
             return Verdict::Refused(format!("the bundle has no step {name}"));
         };
-        match self.unfit(manifest, step).or_else(|| bad_params(manifest, offer)) {
+        match self.unfit(manifest, step).or_else(|| bad_params(manifest, &offer.params)) {
             Some(reason) => Verdict::Refused(reason),
-            None => Verdict::Fits(Box::new(Fit { step: step.clone(), wrappers: manifest.wrappers.clone() })),
+            None => Verdict::Fits(Box::new(Fit {
+                step: step.clone(),
+                wrappers: manifest.wrappers.clone(),
+                downloads: manifest
+                    .downloads
+                    .iter()
+                    .filter(|download| download.is_for(self.machine.platform))
+                    .cloned()
+                    .collect(),
+            })),
         }
     }
 
@@ -87,14 +99,6 @@ impl Engine {
         if !step.needs.is_empty() {
             return Some("this agent can't find out yet whether the step's needs are met".to_owned());
         }
-        let scripts = [&step.check, &step.run, &step.verify];
-        let downloads = manifest.downloads.iter().any(|download| {
-            (download.platforms.is_empty() || download.platforms.contains(&self.machine.platform))
-                && scripts.iter().any(|script| script.as_ref().is_some_and(|s| s.contains(&download.name)))
-        });
-        if downloads {
-            return Some("this agent does not fetch downloads yet".to_owned());
-        }
         let listed: Vec<&str> = step.secrets.iter().map(|secret| secret.slot.as_str()).collect();
         slots::missing(manifest, &listed, |slot| {
             self.held.contains_key(&(manifest.key.clone(), slot.to_owned()))
@@ -103,8 +107,8 @@ impl Engine {
 }
 
 /// The first parameter that the manifest doesn't accept. The reason never repeats the value.
-fn bad_params(manifest: &Manifest, offer: &Offer) -> Option<String> {
-    for (key, value) in &offer.params {
+pub fn bad_params(manifest: &Manifest, params: &BTreeMap<String, String>) -> Option<String> {
+    for (key, value) in params {
         let Some(param) = manifest.params.iter().find(|param| param.key == *key) else {
             return Some(format!("the manifest has no parameter {key}"));
         };
@@ -119,6 +123,6 @@ fn bad_params(manifest: &Manifest, offer: &Offer) -> Option<String> {
     manifest
         .params
         .iter()
-        .find(|param| param.required && !offer.params.contains_key(&param.key))
+        .find(|param| param.required && !params.contains_key(&param.key))
         .map(|param| format!("the parameter {} is missing", param.key))
 }

@@ -11,8 +11,10 @@ use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotRepor
 use shared::time::{Clock, Timestamp};
 
 use crate::bundles::Catalog;
+use crate::journal::Params;
 use crate::steps::Context;
 use crate::vault::{StoreError, Vault};
+use crate::verify::Memory;
 use probe::{Prober, Seen};
 
 /// What a look found.
@@ -29,21 +31,24 @@ impl Inventory {
             let mut inventory = inventory.clone();
             let never = Timestamp::from_micros(0);
             inventory.components.iter_mut().for_each(|report| report.observed_at = never);
-            inventory.slots.iter_mut().for_each(|report| report.observed_at = never);
+            for report in &mut inventory.slots {
+                report.observed_at = never;
+                report.check.iter_mut().for_each(|check| check.at = never);
+            }
             inventory
         };
         timeless(self) == timeless(other)
     }
 }
 
-/// Looks at every component of the scope that is for this platform.
+/// Looks at every component of the scope that is for this platform. Its slots are asked for with [`slots`].
 pub async fn look(
     context: &Context,
     catalog: &Catalog,
     components: &[String],
     platform: Platform,
     clock: &dyn Clock,
-) -> Result<Inventory, StoreError> {
+) -> Result<Vec<ComponentReport>, StoreError> {
     let mut prober = Prober::new(context, platform)?;
     let mut reports = Vec::new();
     for manifest in catalog.of_scope(components, platform) {
@@ -53,21 +58,34 @@ pub async fn look(
         }
         reports.push(component_report(manifest, seen, clock.now()));
     }
-    let slots = slots(&context.vault, catalog, components, platform, clock)?;
-    Ok(Inventory { components: reports, slots })
+    Ok(reports)
 }
 
-/// Every slot of the scope: this asks the vault only, and takes no time.
-pub fn slots(
+/// Every slot of the scope: this asks the vault and what providers said before, and takes no time.
+pub fn slots<'a>(
     vault: &Vault,
-    catalog: &Catalog,
-    components: &[String],
-    platform: Platform,
-    clock: &dyn Clock,
+    memory: &Memory,
+    params: &Params,
+    manifests: impl Iterator<Item = &'a Manifest>,
+    now: Timestamp,
 ) -> Result<Vec<SlotReport>, StoreError> {
     let mut reports = Vec::new();
-    for manifest in catalog.of_scope(components, platform) {
-        reports.extend(slot_reports(manifest, vault, clock.now())?);
+    for manifest in manifests {
+        for slot in &manifest.slots {
+            let held = vault.read(&manifest.key, &slot.key)?;
+            let (state, check) = match held {
+                Some(_) => memory.state(manifest, &slot.key, params.get(&manifest.key), vault)?,
+                None => (SlotState::Empty, None),
+            };
+            reports.push(SlotReport {
+                component: manifest.key.clone(),
+                slot: slot.key.clone(),
+                state,
+                version: held.and_then(|held| held.version),
+                observed_at: now,
+                check,
+            });
+        }
     }
     Ok(reports)
 }
@@ -92,23 +110,6 @@ fn component_report(manifest: &Manifest, seen: Vec<Seen>, now: Timestamp) -> Com
         evidence,
         observed_at: now,
     }
-}
-
-fn slot_reports(manifest: &Manifest, vault: &Vault, now: Timestamp) -> Result<Vec<SlotReport>, StoreError> {
-    manifest
-        .slots
-        .iter()
-        .map(|slot| {
-            let held = vault.read(&manifest.key, &slot.key)?;
-            Ok(SlotReport {
-                component: manifest.key.clone(),
-                slot: slot.key.clone(),
-                state: if held.is_some() { SlotState::Present } else { SlotState::Empty },
-                version: held.and_then(|held| held.version),
-                observed_at: now,
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

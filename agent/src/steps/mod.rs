@@ -14,12 +14,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::catalog::{As, Output, SecretForm, Step, Wrapper};
+use shared::catalog::{As, Download, Output, Platform, SecretForm, Step, Wrapper, cached_names};
 use shared::ids::AttemptId;
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Identity, ManagedUser, Paths};
+use crate::downloads::{self, DownloadError, Downloads, Provided};
+use crate::outbound::Outbound;
 use crate::vault::{StoreError, Vault};
 use environment::Environment;
 use mask::Masks;
@@ -40,6 +42,8 @@ pub struct Plan {
     pub step: Step,
     /// The component's wrappers: they are written before it starts.
     pub wrappers: Vec<Wrapper>,
+    /// The component's, for this platform: those that a script names are fetched before it starts.
+    pub downloads: Vec<Download>,
     pub params: BTreeMap<String, String>,
     /// The agent was killed while it ran: find out what is so first.
     pub resume: bool,
@@ -50,6 +54,7 @@ pub struct Plan {
 #[derive(Clone)]
 pub struct Context {
     pub launcher: Launcher,
+    pub outbound: Outbound,
     pub paths: Paths,
     pub identity: Arc<Identity>,
     pub vault: Arc<Vault>,
@@ -61,6 +66,8 @@ enum StepError {
     Run(#[from] RunError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Download(#[from] DownloadError),
     #[error("the secrets can't be put into files: {0}")]
     Files(#[from] std::io::Error),
     #[error("the value of {0} can't be given to a program as an environment variable; it is not text")]
@@ -114,6 +121,7 @@ impl Attempt<'_> {
         if self.plan.resume {
             leftovers::settle(self.plan.attempt_id, step.cancellable, step.timeout()).await;
             if let Some((name, script)) = look_of(step) {
+                self.provide(&[Some(script)]).await?;
                 let look = self.look(name, script, &environment, &masks).await?;
                 if look.so {
                     return Ok((Outcome::Succeeded, look.found));
@@ -126,15 +134,18 @@ impl Attempt<'_> {
                 ));
             }
         } else if let Some(check) = &step.check {
+            self.provide(&[Some(check)]).await?;
             let look = self.look("check", check, &environment, &masks).await?;
             if look.so {
                 return Ok((Outcome::AlreadySo, look.found));
             }
         }
 
+        let fetched = self.provide(&[step.run.as_deref(), look_of(step).map(|(_, script)| script)]).await?;
         let mut ran = String::new();
         if let Some(script) = &step.run {
             let mut sink = ChunkSink::new(self.plan.attempt_id, self.plan.next_chunk, chunks);
+            sink.push(&fetched).await;
             let sink: Option<&mut dyn Sink> = match step.output {
                 Output::Shown => Some(&mut sink),
                 Output::None => None,
@@ -157,6 +168,33 @@ impl Attempt<'_> {
             let found = if ran.is_empty() { look.found } else { format!("{}; {ran}", look.found) };
             Ok((Outcome::Failed, found))
         }
+    }
+
+    /// Fetches what these scripts name in the cache folder; says what it fetched.
+    async fn provide(&self, scripts: &[Option<&str>]) -> Result<String, StepError> {
+        let Context { outbound, paths, .. } = self.context;
+        let named = |name: &str| {
+            scripts.iter().flatten().any(|script| cached_names(script).any(|cached| cached == name))
+        };
+        let downloads = Downloads {
+            outbound,
+            folder: &paths.cache(),
+            platform: Platform::current().unwrap_or(Platform::Linux),
+            largest: downloads::LARGEST,
+        };
+        let mut said = String::new();
+        for download in self.plan.downloads.iter().filter(|download| named(&download.name)) {
+            let mut stop = self.stop.clone();
+            let provided = tokio::select! {
+                provided = downloads.provide(download) => provided?,
+                Ok(_) = stop.wait_for(|stop| *stop) => return Err(StepError::Stopping),
+            };
+            if let Provided::Fetched(size) = provided {
+                let Download { name, sha256, .. } = download;
+                said.push_str(&format!("[fetched {name}: {size} bytes, SHA-256 {sha256}]\n"));
+            }
+        }
+        Ok(said)
     }
 
     /// What `run` came to, in words, unless it came to nothing worth saying.

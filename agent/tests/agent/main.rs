@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod board;
 #[cfg(test)]
+mod downloads;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod paste;
@@ -11,3 +13,5 @@ mod paste;
 mod steps;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod verify;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::config::{Identity, ManagedUser, Paths};
+use agent::outbound::Outbound;
 use agent::steps::mask::Masks;
 use agent::steps::output::Tail;
 use agent::steps::run::{Ended, Launcher, run};
@@ -170,7 +171,8 @@ fn fixture() -> Fixture {
     environment::make_dev_home(&identity, &paths).unwrap();
     let vault = Arc::new(vault::open(&paths, true).unwrap());
     vault.write("x", "TOKEN", 1, &Secret::new(b"a secret token".to_vec())).unwrap();
-    let context = Context { launcher: launcher(), paths, identity: Arc::new(identity), vault };
+    let outbound = Outbound::public();
+    let context = Context { launcher: launcher(), outbound, paths, identity: Arc::new(identity), vault };
     Fixture { _folder: folder, context, home }
 }
 
@@ -207,6 +209,7 @@ impl Fixture {
             component: "x".to_owned(),
             step: step(text),
             wrappers: Vec::new(),
+            downloads: Vec::new(),
             params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
             resume,
             next_chunk: 0,

@@ -58,6 +58,7 @@ text_enum! {
         StepSkipped = "step.skipped",
         StepMarked = "step.marked",
         StepConfirmed = "step.confirmed",
+        StepReopened = "step.reopened",
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
         /// Never kept: the health page's trial, which is taken back.

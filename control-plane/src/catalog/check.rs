@@ -1,5 +1,8 @@
 //! `board catalog check`: what a manifest must be before it is signed or imported.
 
+mod credentials;
+mod downloads;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -59,6 +62,7 @@ fn texts_of(texts: &BTreeMap<String, String>, tiers: &str) -> Vec<Finding> {
             .run(name);
     }
     check_cycles(&manifests, &mut findings);
+    downloads::across(&manifests, &mut findings);
     check_tiers(tiers, texts, &mut findings);
     findings
 }
@@ -133,14 +137,8 @@ impl Checker<'_> {
                 self.known_slot("detect secret", slot);
             }
         }
-        for slot in manifest.verify_secret.keys() {
-            self.known_slot("verify_secret", slot);
-        }
-        for download in &manifest.downloads {
-            if download.sha256.len() != 64 || !download.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-                self.say(&format!("download {}", download.name), "sha256 must be 64 hex digits");
-            }
-        }
+        self.credentials();
+        self.downloads();
     }
 
     fn slots(&mut self) {

@@ -43,6 +43,32 @@ secrets = [{ slot = "TOKEN", as = "env" }]
 name = "thing"
 command = ["thing"]
 slots = { TOKEN = "TOKEN" }
+[[slot]]
+key = "OTHER_KEY"
+name = "Other"
+tag = "our-managed"
+[[param]]
+key = "STORE"
+name = "Store"
+pattern = "^[a-z0-9]+$"
+[[step]]
+id = "unpack"
+kind = "auto"
+title = "Unpack it"
+as = "user"
+verify = 'true'
+run = 'tar xf "$BOARD_CACHE/thing.tgz"'
+[[download]]
+name = "thing.tgz"
+url = "https://files.example.com/1.0/thing.tgz"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+[verify_secret.TOKEN]
+method = "POST"
+url = "https://{param:STORE}.example.com/me"
+headers = { X-Token = "{secret}", X-Other = "{slot:OTHER_KEY}" }
+ok = "json.ok == true"
+bad = "status == 401"
+record = ["account.id"]
 "#;
     assert_eq!(findings(good), "");
     assert!(good.contains(from), "{from}");
@@ -80,11 +106,111 @@ fn every_rule_of_the_check_names_place_and_remedy() {
         ("slot = \"TOKEN\", as", "slot = \"OTHER\", as", "names the slot \"OTHER\""),
         ("slots = { TOKEN = \"TOKEN\" }", "slots = { TOKEN = \"OTHER\" }", "names the slot \"OTHER\""),
         ("command = [\"thing\"]", "command = []", "has no command"),
+        ("https://{param", "http://{param", "components/thing.toml:47: the address"),
+        (
+            "https://{param:STORE}.example.com/me",
+            "https://{param:STORE}/me",
+            "isn't followed by a literal domain",
+        ),
+        ("https://{param:STORE}.example.com/me", "https://127.0.0.1/me", "has no literal host"),
+        (
+            "https://{param:STORE}.example.com/me",
+            "https://x.example.com/{secret}",
+            "a path that isn't literal",
+        ),
+        ("{param:STORE}", "{param:SHOP}", "names the param \"SHOP\""),
+        (
+            "pattern = \"^[a-z0-9]+$\"",
+            "pattern = \"^[a-z0-9.]+$\"",
+            "accepts \"a.b\": let it accept one label",
+        ),
+        ("method = \"POST\"", "method = \"PUT\"", "components/thing.toml:46: unknown variant `PUT`"),
+        ("\"{secret}\"", "\"{token}\"", "components/thing.toml:48: {token} in \"{token}\" is no placeholder"),
+        ("\"{secret}\"", "\"fixed\"", "it would say nothing about the slot"),
+        ("{slot:OTHER_KEY}", "{slot:NO_KEY}", "names the slot \"NO_KEY\""),
+        ("{slot:OTHER_KEY}", "{slot:TOKEN}", "write {secret} instead"),
+        ("X-Other", "Host", "belongs to the connection"),
+        ("X-Other", "\"X Other\"", "can't be the name of a header"),
+        (
+            "X-Other = \"{slot:OTHER_KEY}\" }",
+            "Authorization = \"x\" }\nbasic = \"{secret}:\"",
+            "use one of them",
+        ),
+        ("json.ok == true", "json.ok = true", "components/thing.toml:49: the condition"),
+        ("json.ok == true", "status >= 200", "or `json.a.b == LITERAL`"),
+        ("json.ok == true", "status == 401", "ok and bad are the same"),
+        ("account.id", "*", "components/thing.toml:51: the field"),
+        ("[verify_secret.TOKEN]", "[verify_secret.NOTHING]", "names the slot \"NOTHING\""),
+        ("method = \"POST\"", "method = \"POST\"\nfollow = true", "unknown field `follow`"),
+        ("https://files", "http://files", "must be https://HOST/"),
+        ("https://files.example.com", "https://u:p@files.example.com", "without a user"),
+        ("sha256 = \"0", "sha256 = \"F", "64 hex digits, in lower case"),
+        ("sha256 = \"0", "sha256 = \"", "64 hex digits"),
+        ("name = \"thing.tgz\"", "name = \"../thing\"", "its name is letters"),
+        ("name = \"thing.tgz\"", "name = \"other.tgz\"", "no [[download]] brings it on macos"),
+        ("name = \"thing.tgz\"", "name = \"other.tgz\"", "is named by no step"),
+        ("\"$BOARD_CACHE/thing.tgz\"", "\"$BOARD_CACHE\"/*", "without a file's name"),
+        ("url = \"https://files", "platforms = [\"macos\"]\nurl = \"https://files", "brings it on linux"),
+        ("url = \"https://files", "team = \"ABCDE12345\"\nurl = \"https://files", "only macOS can check"),
+        (
+            "url = \"https://files",
+            "platforms = [\"macos\"]\nteam = \"me\"\nurl = \"https://files",
+            "like ABCDE12345",
+        ),
     ];
     for (from, to, expected) in cases {
         let said = changed(from, to);
         assert!(said.contains(expected), "{to:?} should say {expected:?}, says:\n{said}");
     }
+}
+
+#[test]
+fn a_package_names_its_team_and_a_name_means_one_file() {
+    let manifest = |key: &str, extra: &str, digit: &str| {
+        let sha256 = digit.repeat(64);
+        let text = format!(
+            r#"
+key = "{key}"
+name = "Thing"
+category = "ai"
+summary = "A thing."
+platforms = ["macos"]
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install it"
+as = "root"
+verify = 'true'
+run = 'installer -pkg "$BOARD_CACHE/Thing.pkg" -target /'
+[[download]]
+name = "Thing.pkg"
+url = "https://files.example.com/Thing.pkg"
+sha256 = "{sha256}"
+{extra}
+"#
+        );
+        (key.to_owned(), text)
+    };
+    let said = |manifests: Vec<(String, String)>| {
+        let bundle = shared::catalog::Bundle {
+            serial: 1,
+            min_serial: 0,
+            not_after: shared::time::Timestamp::from_micros(i64::MAX),
+            revoked_steps: Vec::new(),
+            tiers: String::new(),
+            manifests: manifests.into_iter().collect(),
+        };
+        check::report(&check::bundle(&bundle))
+    };
+    let team = "team = \"ABCDE12345\"";
+    assert_eq!(said(vec![manifest("one", team, "0"), manifest("two", team, "0")]), "");
+    assert!(said(vec![manifest("one", "", "0")]).contains("add the team that must have signed it"));
+    let two = said(vec![manifest("one", team, "0"), manifest("two", team, "1")]);
+    assert!(two.contains("components/two.toml download Thing.pkg: is another file in one"), "{two}");
+    let mut twice = manifest("one", team, "0");
+    let again = twice.1[twice.1.find("[[download]]").unwrap()..].to_owned();
+    twice.1.push_str(&again);
+    assert!(said(vec![twice]).contains("stands there twice"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod store;
 mod tests;
 
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotReport, SlotState};
+use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck, SlotReport, SlotState};
 use shared::time::Timestamp;
 
 pub use drift::{Drift, Finding, Tally};
@@ -38,7 +38,8 @@ pub struct Look {
     pub observed_at: Timestamp,
 }
 
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// One slot on one device, as the device said; never its value.
+#[derive(Clone, Debug)]
 pub struct InstalledSlot {
     pub device_id: DeviceId,
     pub component_key: String,
@@ -46,17 +47,42 @@ pub struct InstalledSlot {
     pub state: SlotState,
     pub version: Option<i64>,
     pub observed_at: Timestamp,
+    /// What asking the provider came to.
+    pub check: Option<SlotCheck>,
+}
+
+impl InstalledSlot {
+    /// The device has a value, whether it works or not.
+    pub fn is_held(&self) -> bool {
+        self.state != SlotState::Empty
+    }
+
+    /// The provider refuses the value that the device has.
+    pub fn is_refused(&self) -> bool {
+        self.state == SlotState::Rejected
+    }
+
+    /// The evidence in one line: "slack.com answered 200 and accepts it (team_id T0123456)".
+    pub fn evidence(&self) -> Option<String> {
+        let check = self.check.as_ref()?;
+        let recorded: Vec<String> =
+            check.recorded.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        Some(match recorded.as_slice() {
+            [] => check.said.clone(),
+            [..] => format!("{} ({})", check.said, recorded.join(", ")),
+        })
+    }
 }
 
 /// Takes a device's report. A result older than the one that is stored changes nothing; a different one is added to
-/// the history.
+/// the history. Comes back with the slots whose value a provider refuses since this report.
 pub async fn apply(
     tx: &mut Tx,
     device_id: DeviceId,
     components: &[ComponentReport],
     slots: &[SlotReport],
     now: Timestamp,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<SlotReport>, sqlx::Error> {
     for report in components {
         // A clock that runs ahead must not make its look the last word for ever.
         let report = &ComponentReport { observed_at: report.observed_at.min(now), ..report.clone() };
@@ -72,11 +98,24 @@ pub async fn apply(
         }
         store::upsert_component(tx, device_id, report, since).await?;
     }
+    let mut refused = Vec::new();
     for report in slots {
-        let report = &SlotReport { observed_at: report.observed_at.min(now), ..report.clone() };
-        store::upsert_slot(tx, device_id, report).await?;
+        let mut report = SlotReport { observed_at: report.observed_at.min(now), ..report.clone() };
+        if let Some(check) = &mut report.check {
+            check.at = check.at.min(now);
+        }
+        let before = store::slot(tx, device_id, &report.component, &report.slot).await?;
+        if before.as_ref().is_some_and(|before| before.observed_at > report.observed_at) {
+            continue;
+        }
+        store::upsert_slot(tx, device_id, &report).await?;
+        let version = report.version.and_then(|version| i64::try_from(version).ok());
+        let known = before.is_some_and(|before| before.is_refused() && before.version == version);
+        if report.state == SlotState::Rejected && !known {
+            refused.push(report);
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Installed>, sqlx::Error> {
@@ -92,16 +131,14 @@ pub async fn slots_of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Ins
     store::slots_of_client(tx, client_id).await
 }
 
-/// Whether the device says that it has this slot's value.
-pub async fn has_slot(
+/// What a device says of one slot, if it ever said anything.
+pub async fn slot(
     tx: &mut Tx,
     device_id: DeviceId,
     component: &str,
     slot: &str,
-) -> Result<bool, sqlx::Error> {
-    Ok(store::slot_state(tx, device_id, component, slot)
-        .await?
-        .is_some_and(|state| matches!(state, SlotState::Present | SlotState::Verified)))
+) -> Result<Option<InstalledSlot>, sqlx::Error> {
+    store::slot(tx, device_id, component, slot).await
 }
 
 /// Every change that was seen of one component, oldest first: presence, version, when.

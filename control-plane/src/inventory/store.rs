@@ -1,5 +1,5 @@
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
+use shared::protocol::inventory::{ComponentReport, Presence, SlotCheck, SlotReport, SlotState};
 use shared::time::Timestamp;
 
 use super::{Installed, InstalledSlot, Look};
@@ -28,6 +28,35 @@ impl From<Row> for Installed {
             evidence: serde_json::from_str(&row.evidence).unwrap_or_default(),
             since: row.since,
             observed_at: row.observed_at,
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct SlotRow {
+    device_id: DeviceId,
+    component_key: String,
+    slot_key: String,
+    state: SlotState,
+    version: Option<i64>,
+    observed_at: Timestamp,
+    check_said: Option<String>,
+    check_recorded: Option<String>,
+    checked_at: Option<Timestamp>,
+}
+
+impl From<SlotRow> for InstalledSlot {
+    fn from(row: SlotRow) -> Self {
+        let recorded =
+            row.check_recorded.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Self {
+            device_id: row.device_id,
+            component_key: row.component_key,
+            slot_key: row.slot_key,
+            state: row.state,
+            version: row.version,
+            observed_at: row.observed_at,
+            check: row.check_said.zip(row.checked_at).map(|(said, at)| SlotCheck { said, recorded, at }),
         }
     }
 }
@@ -93,10 +122,13 @@ pub async fn insert_history(
 }
 
 pub async fn upsert_slot(tx: &mut Tx, device_id: DeviceId, report: &SlotReport) -> Result<(), sqlx::Error> {
+    let check = report.check.as_ref();
+    let recorded = check.map(|check| serde_json::to_string(&check.recorded).unwrap_or_default());
     on!(tx, conn => sqlx::query(
-        "INSERT INTO installed_slots (device_id, component_key, slot_key, state, version, observed_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device_id, component_key, slot_key) DO UPDATE \
-         SET state = $4, version = $5, observed_at = $6 WHERE installed_slots.observed_at <= $6",
+        "INSERT INTO installed_slots (device_id, component_key, slot_key, state, version, observed_at, check_said, \
+         check_recorded, checked_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT (device_id, component_key, slot_key) DO UPDATE SET state = $4, version = $5, observed_at = $6, \
+         check_said = $7, check_recorded = $8, checked_at = $9",
     )
     .bind(device_id)
     .bind(&report.component)
@@ -104,6 +136,9 @@ pub async fn upsert_slot(tx: &mut Tx, device_id: DeviceId, report: &SlotReport) 
     .bind(report.state)
     .bind(report.version.and_then(|version| i64::try_from(version).ok()))
     .bind(report.observed_at)
+    .bind(check.map(|check| check.said.as_str()))
+    .bind(recorded.as_deref())
+    .bind(check.map(|check| check.at))
     .execute(conn)
     .await
     .map(|_| ()))
@@ -132,30 +167,33 @@ pub async fn of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Installed
 }
 
 pub async fn slots_of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<InstalledSlot>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as(
-        "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
-         WHERE device_id IN (SELECT id FROM devices WHERE client_id = $1) \
+    let rows: Vec<SlotRow> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at, check_said, check_recorded, \
+         checked_at FROM installed_slots WHERE device_id IN (SELECT id FROM devices WHERE client_id = $1) \
          ORDER BY component_key, slot_key, device_id",
     )
     .bind(client_id)
     .fetch_all(conn)
-    .await)
+    .await)?;
+    Ok(rows.into_iter().map(InstalledSlot::from).collect())
 }
 
-pub async fn slot_state(
+pub async fn slot(
     tx: &mut Tx,
     device_id: DeviceId,
     component: &str,
     slot: &str,
-) -> Result<Option<SlotState>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_scalar(
-        "SELECT state FROM installed_slots WHERE device_id = $1 AND component_key = $2 AND slot_key = $3",
+) -> Result<Option<InstalledSlot>, sqlx::Error> {
+    let row: Option<SlotRow> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at, check_said, check_recorded, \
+         checked_at FROM installed_slots WHERE device_id = $1 AND component_key = $2 AND slot_key = $3",
     )
     .bind(device_id)
     .bind(component)
     .bind(slot)
     .fetch_optional(conn)
-    .await)
+    .await)?;
+    Ok(row.map(InstalledSlot::from))
 }
 
 pub async fn history(
@@ -247,11 +285,12 @@ pub async fn looks(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Look>, sql
 }
 
 pub async fn slots(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<InstalledSlot>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as(
-        "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
-         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
+    let rows: Vec<SlotRow> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at, check_said, check_recorded, \
+         checked_at FROM installed_slots WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
     )
     .bind(only)
     .fetch_all(conn)
-    .await)
+    .await)?;
+    Ok(rows.into_iter().map(InstalledSlot::from).collect())
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotReport, SlotState};
+use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck, SlotReport, SlotState};
 
 use super::{apply, history, of_device, slots_of_client};
 use crate::db::testing::on_both;
@@ -27,6 +27,7 @@ async fn the_latest_look_counts_and_changes_are_kept() {
             state,
             version: Some(1),
             observed_at: at(minutes),
+            check: None,
         };
         let looks = [
             component(Presence::Absent, None, 0),
@@ -94,6 +95,7 @@ mod drift {
             state,
             version,
             observed_at: Timestamp::from_micros(1),
+            check: None,
         }
     }
 
@@ -155,4 +157,62 @@ mod drift {
         let oldest = Some(Timestamp::from_micros(5));
         assert_eq!(tally, Tally { components: 2, differ: 2, open: 0, oldest });
     }
+}
+
+#[tokio::test]
+async fn what_the_provider_said_is_kept_and_a_refusal_is_news_once() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, device) = fixture.enrolled(client, "A-UUID").await;
+        let start = fixture.app.now();
+        let at = |minutes: u64| start.after(Duration::from_secs(minutes * 60));
+        let slot = |state, version, minutes, said: Option<&str>| SlotReport {
+            component: "base".into(),
+            slot: "KEY".into(),
+            state,
+            version: Some(version),
+            observed_at: at(minutes),
+            check: said.map(|said| SlotCheck {
+                said: said.into(),
+                recorded: [("team_id".to_owned(), "T0123456".to_owned())].into(),
+                at: at(minutes + 600),
+            }),
+        };
+        let table = [
+            (slot(SlotState::Present, 1, 0, None), 0, None),
+            (
+                slot(SlotState::Rejected, 1, 1, Some("it is refused")),
+                1,
+                Some("it is refused (team_id T0123456)"),
+            ),
+            (
+                slot(SlotState::Rejected, 1, 2, Some("it is refused")),
+                0,
+                Some("it is refused (team_id T0123456)"),
+            ),
+            (slot(SlotState::Verified, 1, 1, Some("late")), 0, Some("it is refused (team_id T0123456)")),
+            (
+                slot(SlotState::Rejected, 2, 3, Some("this one, too")),
+                1,
+                Some("this one, too (team_id T0123456)"),
+            ),
+            (slot(SlotState::Verified, 3, 4, Some("it works")), 0, Some("it works (team_id T0123456)")),
+            (slot(SlotState::Empty, 3, 5, None), 0, None),
+        ];
+        for (report, news, evidence) in table {
+            let mut tx = fixture.app.db.write().await.unwrap();
+            let refused = apply(&mut tx, device, &[], std::slice::from_ref(&report), at(60)).await.unwrap();
+            assert_eq!(refused.len(), news, "{report:?}");
+            tx.commit().await.unwrap();
+            let mut tx = fixture.app.db.read().await.unwrap();
+            let kept = super::slot(&mut tx, device, "base", "KEY").await.unwrap().unwrap();
+            assert_eq!(kept.evidence().as_deref(), evidence, "{report:?}");
+            assert!(kept.check.is_none_or(|check| check.at == at(60)), "a clock that runs ahead");
+            assert_eq!(slots_of_client(&mut tx, client).await.unwrap()[0].evidence().as_deref(), evidence);
+        }
+        let mut tx = fixture.app.db.read().await.unwrap();
+        assert!(super::slot(&mut tx, device, "base", "OTHER").await.unwrap().is_none());
+    })
+    .await;
 }

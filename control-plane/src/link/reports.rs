@@ -63,6 +63,8 @@ impl From<Failure> for Refusal {
 const MAX_TEXT: usize = 4000;
 /// Most components, slots or probes in one report.
 const MAX_ENTRIES: usize = 1000;
+/// Most fields of a provider's answer for one slot.
+const MAX_RECORDED: usize = 50;
 
 /// Where a report came from.
 pub struct Origin<'a> {
@@ -138,7 +140,17 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
                 }
                 one.evidence.iter().try_for_each(|seen| text(&seen.probe).and_then(|()| text(&seen.saw)))?;
             }
-            slots.iter().try_for_each(|slot| text(&slot.component).and_then(|()| text(&slot.slot)))
+            for one in slots {
+                text(&one.component).and_then(|()| text(&one.slot))?;
+                let Some(check) = &one.check else { continue };
+                text(&check.said)?;
+                if check.recorded.len() > MAX_RECORDED {
+                    return Err("a slot has too many recorded fields");
+                }
+                let mut fields = check.recorded.iter();
+                fields.try_for_each(|(name, value)| text(name).and_then(|()| text(value)))?;
+            }
+            Ok(())
         }
     }
 }
@@ -174,7 +186,8 @@ async fn body(
             secrets::apply_refusal(tx, device.id, *delivery_id, reason, address, app.now()).await?;
         }
         ReportBody::Inventory { components, slots } => {
-            inventory::apply(tx, device.id, components, slots, app.now()).await?;
+            let refused = inventory::apply(tx, device.id, components, slots, app.now()).await?;
+            runbook::reopen_refused(app, tx, device, &refused).await?;
             runbook::confirm_manual(app, tx, device).await?;
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),

@@ -385,11 +385,16 @@ fn broken(device_id: DeviceId, error: axum::Error) -> End {
     }
 }
 
-async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure> {
+/// What a device is told of its client's scope.
+pub(super) async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure> {
     let runbook = runbook::of_device(tx, device.id).await?;
     let bundle_digest = match runbook {
         Some(runbook) => Some(runbook.bundle_digest),
         None => catalog::current(tx).await?.map(|catalog| catalog.digest),
     };
-    Ok(Scope { bundle_digest, components: clients::components(tx, device.client_id).await? })
+    let mut params: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for ((component, key), value) in clients::scope(tx, device.client_id).await?.params {
+        params.entry(component).or_default().insert(key, value);
+    }
+    Ok(Scope { bundle_digest, components: clients::components(tx, device.client_id).await?, params })
 }

@@ -97,3 +97,35 @@ async fn reports_of_a_revoked_device_or_another_identity_are_not_applied() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_device_is_told_the_inputs_that_are_not_secret() {
+    const WITH_PARAM: &str = r#"
+key = "crm"
+name = "CRM"
+category = "crm"
+summary = "x"
+platforms = ["linux", "macos"]
+[[param]]
+key = "SYSTEM"
+name = "x"
+pattern = "^[a-z]+$"
+required = true
+"#;
+    on_both(|db| async move {
+        let linked = Linked::new(db).await;
+        linked.fixture.import(2, &[("crm", WITH_PARAM)]).await.unwrap();
+        let key = ("crm".to_owned(), "SYSTEM".to_owned());
+        let wanted = crate::clients::Scope {
+            components: ["crm".to_owned()].into(),
+            params: [(key, "ours".to_owned())].into(),
+            ..crate::clients::Scope::default()
+        };
+        let (app, client) = (&linked.fixture.app, linked.device.client_id);
+        crate::clients::choose_scope(app, Fixture::who(), client, &wanted).await.unwrap();
+        let mut tx = app.db.read().await.unwrap();
+        let told = super::session::scope(&mut tx, &linked.device).await.unwrap();
+        assert_eq!(told.params["crm"]["SYSTEM"], "ours");
+    })
+    .await;
+}

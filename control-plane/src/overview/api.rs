@@ -1,5 +1,7 @@
 //! `GET /api/v1/clients/{id}/state`: what is installed where, as the devices said, with the devices off too.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
@@ -52,6 +54,15 @@ struct SlotJson {
     state: SlotState,
     version: Option<i64>,
     observed_at: String,
+    /// What asking the provider came to.
+    check: Option<CheckJson>,
+}
+
+#[derive(Serialize)]
+struct CheckJson {
+    said: String,
+    recorded: BTreeMap<String, String>,
+    at: String,
 }
 
 pub async fn get_state(
@@ -88,6 +99,11 @@ pub async fn get_state(
                 state: slot.state,
                 version: slot.version,
                 observed_at: slot.observed_at.rfc3339(),
+                check: slot.check.as_ref().map(|check| CheckJson {
+                    said: check.said.clone(),
+                    recorded: check.recorded.clone(),
+                    at: check.at.rfc3339(),
+                }),
             })
             .collect();
         let is_for_it = |key: &&String| {

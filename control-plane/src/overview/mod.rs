@@ -2,5 +2,7 @@
 //! state. They read; every action belongs to a feature.
 
 pub mod api;
+#[cfg(test)]
+mod tests;
 pub mod views;
 pub mod web;

@@ -79,7 +79,7 @@ pub async fn client_events(State(app): State<App>, visitor: Visitor, Path(id): P
     )
 }
 
-async fn fragment(
+pub(super) async fn fragment(
     app: &App,
     tx: &mut Tx,
     client: &Client,
@@ -107,7 +107,7 @@ async fn fragment(
     let slots: Vec<SlotRow> = clients::slots(tx, client.id)
         .await?
         .into_iter()
-        .map(|slot| slot_row(slot, client, &stored, &on_devices, devices.len(), catalog.as_ref()))
+        .map(|slot| slot_row(slot, client, &stored, &on_devices, &devices, catalog.as_ref()))
         .collect();
     let names: Vec<InstalledRow> = installed
         .iter()
@@ -166,7 +166,7 @@ fn slot_row(
     client: &Client,
     stored: &[StoredSecret],
     on_devices: &[InstalledSlot],
-    devices: usize,
+    devices: &[Device],
     catalog: Option<&Catalog>,
 ) -> SlotRow {
     let (id, component_key, slot_key) = match &slot {
@@ -175,55 +175,79 @@ fn slot_row(
     };
     let there: Vec<&InstalledSlot> = on_devices
         .iter()
-        .filter(|on| {
-            on.component_key == component_key && on.slot_key == slot_key && on.state != SlotState::Empty
-        })
+        .filter(|on| on.component_key == component_key && on.slot_key == slot_key && on.is_held())
         .collect();
     let component = component_name(catalog, &component_key);
+    let number = devices.len();
     match slot {
         AnySlot::Ours(slot) => {
             let version = stored.iter().find(|secret| secret.slot_id == id).map(|secret| secret.version);
+            let latest: Vec<_> =
+                there.into_iter().filter(|on| version.is_some() && on.version == version).collect();
             let (state, state_word, sentence) = match version {
                 None => {
                     (RowState::NeedsYou, "empty", "Not entered yet. Enter it on the secrets page.".to_owned())
                 }
                 Some(version) => {
-                    let latest = there.iter().filter(|on| on.version == Some(version)).count();
-                    let state =
-                        if devices > 0 && latest == devices { RowState::Done } else { RowState::Waiting };
-                    let word = if latest > 0 { "present" } else { "stored" };
-                    let sentence = match devices {
+                    let everywhere = number > 0 && latest.len() == number;
+                    let state = if everywhere { RowState::Done } else { RowState::Waiting };
+                    let sentence = match number {
                         0 => format!("Version {version}, encrypted here. No Mac is enrolled."),
                         _ => format!(
-                            "Version {version}, on {latest} of {}.",
-                            count(devices as u64, "device", "devices")
+                            "Version {version}, on {} of {}.",
+                            latest.len(),
+                            count(number as u64, "device", "devices")
                         ),
                     };
-                    (state, word, sentence)
+                    (state, word_of(&latest).unwrap_or("stored"), sentence)
                 }
             };
             SlotRow {
                 component,
                 name: slot.name,
                 tag: "our-managed".into(),
-                state,
+                state: if refused(&latest) { RowState::NeedsYou } else { state },
                 state_word: state_word.into(),
-                sentence,
+                sentence: sentence + &evidence(&latest, devices),
             }
         }
         AnySlot::Theirs(slot) => {
             let hint = clients::fill_hint(&slot.hint, client);
-            let done = devices > 0 && there.len() == devices;
+            let done = number > 0 && there.len() == number && !refused(&there);
             SlotRow {
                 component,
                 name: slot.name,
                 tag: "client-supplied".into(),
                 state: if done { RowState::Done } else { RowState::NeedsYou },
-                state_word: if there.is_empty() { "empty" } else { "present" }.into(),
-                sentence: format!("In the client's vault: {hint}"),
+                state_word: word_of(&there).unwrap_or("empty").into(),
+                sentence: format!("In the client's vault: {hint}.") + &evidence(&there, devices),
             }
         }
     }
+}
+
+fn refused(there: &[&InstalledSlot]) -> bool {
+    there.iter().any(|on| on.is_refused())
+}
+
+/// The word for a slot on several devices: what needs somebody comes first. None when no device has it.
+fn word_of(there: &[&InstalledSlot]) -> Option<&'static str> {
+    let pressing = [SlotState::Rejected, SlotState::Unverifiable, SlotState::Present, SlotState::Verified];
+    let state = pressing.into_iter().find(|state| there.iter().any(|on| on.state == *state))?;
+    Some(state.as_str())
+}
+
+/// What providers said, for each device when there are several.
+fn evidence(there: &[&InstalledSlot], devices: &[Device]) -> String {
+    let said = there.iter().filter_map(|on| {
+        let evidence = on.evidence()?;
+        let device = devices.iter().find(|device| device.id == on.device_id);
+        Some(match device.filter(|_| devices.len() > 1) {
+            Some(device) => format!(" {}: {evidence}.", device.name),
+            None => format!(" {evidence}."),
+        })
+    });
+    said.collect()
 }
 
 fn installed_row(
@@ -270,11 +294,16 @@ fn sentence(
         let asks = count(pending as u64, "Mac asks", "Macs ask");
         return (RowState::NeedsYou, format!("{asks} to join. Compare the fingerprint and decide."));
     }
-    let empty =
-        slots.iter().filter(|slot| slot.state == RowState::NeedsYou && slot.tag == "our-managed").count();
+    let is_ours = |slot: &&SlotRow| slot.tag == "our-managed" && slot.state_word == "empty";
+    let empty = slots.iter().filter(is_ours).count();
     if empty > 0 {
         let lacks = count(empty as u64, "secret of ours is", "secrets of ours are");
         return (RowState::NeedsYou, format!("{lacks} not entered yet."));
+    }
+    let refused = slots.iter().filter(|slot| slot.state_word == SlotState::Rejected.as_str()).count();
+    if refused > 0 {
+        let are = count(refused as u64, "credential is", "credentials are");
+        return (RowState::NeedsYou, format!("{are} refused by the provider."));
     }
     if devices == 0 {
         return (RowState::NeedsYou, "No Mac is enrolled. Make a join code.".into());

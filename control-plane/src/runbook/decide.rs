@@ -2,12 +2,13 @@
 
 use shared::catalog::StepKind;
 use shared::ids::{DeviceId, StepId};
+use shared::protocol::inventory::SlotReport;
 
 use super::run::{ApplyError, wake_waiting};
 use super::{Step, StepState, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
-use crate::catalog;
+use crate::catalog::{self, Catalog};
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
@@ -65,7 +66,55 @@ pub async fn mark(app: &App, who: Who, device: &Device, step_id: StepId) -> Resu
     finish(app, tx, device, step_id, entry).await
 }
 
-/// The device said what it has: manual steps whose slots are all there are done, and marked ones confirmed.
+/// Providers refuse these since the last report: the manual steps that brought them wait for a consultant again.
+pub async fn reopen_refused(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    refused: &[SlotReport],
+) -> Result<(), ApplyError> {
+    let Some(runbook) = store::of_device(tx, device.id).await?.filter(|_| !refused.is_empty()) else {
+        return Ok(());
+    };
+    let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)? else {
+        return Ok(());
+    };
+    let mut reopened = Vec::new();
+    for step in store::steps(tx, runbook.id).await? {
+        let brought_one = slots_of(&catalog, &step).iter().any(|slot| {
+            refused.iter().any(|refused| refused.component == step.component_key && refused.slot == *slot)
+        });
+        if step.kind != StepKind::Manual || step.state != StepState::Succeeded || !brought_one {
+            continue;
+        }
+        let (from, to, now) = (StepState::Succeeded, StepState::Waiting, app.now());
+        if store::move_own_step(tx, device.id, step.id, from, to, None, now).await? == 1 {
+            reopened.push(format!("{}/{}", step.component_key, step.step_key));
+        }
+    }
+    if !reopened.is_empty() {
+        let entry = Entry::new(app.now(), Who::device(device.id, ""), Action::StepReopened)
+            .client(device.client_id)
+            .device(device.id)
+            .reason("the provider refuses the credential")
+            .detail("steps", reopened.join(" "));
+        audit::append(tx, &entry).await?;
+    }
+    Ok(())
+}
+
+/// The client's slots that a step is done with.
+fn slots_of<'c>(catalog: &'c Catalog, step: &Step) -> &'c [String] {
+    catalog
+        .manifests
+        .get(&step.component_key)
+        .and_then(|manifest| manifest.step(&step.step_key))
+        .map(|step| step.slots.as_slice())
+        .unwrap_or_default()
+}
+
+/// The device said what it has: manual steps whose slots are all there, and none of them refused by its provider, are
+/// done, and marked ones confirmed.
 pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<(), ApplyError> {
     let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(()) };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)? else {
@@ -75,18 +124,14 @@ pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<(
     for step in store::steps(tx, runbook.id).await? {
         let open =
             step.state == StepState::Waiting || (step.state == StepState::Succeeded && step.note.is_some());
-        let slots = catalog
-            .manifests
-            .get(&step.component_key)
-            .and_then(|manifest| manifest.step(&step.step_key))
-            .map(|step| step.slots.as_slice())
-            .unwrap_or_default();
+        let slots = slots_of(&catalog, &step);
         if step.kind != StepKind::Manual || !open || slots.is_empty() {
             continue;
         }
         let mut all = true;
         for slot in slots {
-            all &= inventory::has_slot(tx, device.id, &step.component_key, slot).await?;
+            let slot = inventory::slot(tx, device.id, &step.component_key, slot).await?;
+            all &= slot.is_some_and(|slot| slot.is_held() && !slot.is_refused());
         }
         if all {
             let (from, now) = (step.state, app.now());

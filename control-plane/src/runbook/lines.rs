@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use shared::catalog::{Platform, StepKind};
+use shared::catalog::{Platform, Slot, StepKind};
+use shared::protocol::inventory::SlotState;
 
 use super::views::{DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally};
 use super::{AttemptState, Step, StepState, markdown, of_device, steps, tail};
@@ -13,7 +14,7 @@ use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
-use crate::inventory;
+use crate::inventory::{self, InstalledSlot};
 use crate::secrets::views::CopyForm;
 use crate::secrets::{self, Delivery, DeliveryState};
 use crate::web::{Moment, RowState};
@@ -64,14 +65,18 @@ pub async fn fragment(
         }
     }
     for delivery in &deliveries {
+        let slot = inventory::slot(tx, device.id, &delivery.component_key, &delivery.slot_key).await?;
+        let slot = slot.filter(|slot| slot.version == Some(delivery.version));
         let place = (delivery.client_id, delivery.slot_id);
         let keys = (delivery.component_key.as_str(), delivery.slot_key.as_str());
         let (name, id) = (&delivery.display_name, delivery.id.to_string());
         let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id);
-        lines
-            .entry(delivery.component_key.clone())
-            .or_default()
-            .push(delivery_line(delivery, head.on, copying));
+        lines.entry(delivery.component_key.clone()).or_default().push(delivery_line(
+            delivery,
+            slot.as_ref(),
+            head.on,
+            copying,
+        ));
     }
     for step in &all {
         let line = step_line(tx, device, step, visitor, &context).await?;
@@ -105,9 +110,25 @@ fn tally(groups: &[StepGroup]) -> Tally {
     })
 }
 
-fn delivery_line(delivery: &Delivery, on: bool, copy: Option<CopyForm>) -> StepLine {
+/// `slot` is what the device says of this version.
+fn delivery_line(
+    delivery: &Delivery,
+    slot: Option<&InstalledSlot>,
+    on: bool,
+    copy: Option<CopyForm>,
+) -> StepLine {
+    let checked = slot.map_or(SlotState::Present, |slot| slot.state);
     let (state, meta) = match delivery.state {
-        DeliveryState::Receipted => (RowState::Done, "receipt from the device".to_owned()),
+        DeliveryState::Receipted => match checked {
+            SlotState::Rejected => (RowState::Failed, "the provider refuses this credential".to_owned()),
+            SlotState::Verified => {
+                (RowState::Done, "receipt from the device; the provider accepts it".to_owned())
+            }
+            SlotState::Unverifiable => {
+                (RowState::Done, "receipt from the device; nobody knows whether it works".to_owned())
+            }
+            SlotState::Empty | SlotState::Present => (RowState::Done, "receipt from the device".to_owned()),
+        },
         DeliveryState::Pending | DeliveryState::Superseded if on => {
             (RowState::Running, "being sealed".to_owned())
         }
@@ -124,7 +145,10 @@ fn delivery_line(delivery: &Delivery, on: bool, copy: Option<CopyForm>) -> StepL
         meta,
         last_line: None,
         tail: Vec::new(),
-        found: delivery.reason.clone(),
+        found: slot
+            .filter(|slot| slot.is_refused())
+            .and_then(InstalledSlot::evidence)
+            .or_else(|| delivery.reason.clone()),
         output_href: None,
         detail: Some(format!("version {}", delivery.version)),
         retry: None,
@@ -153,6 +177,9 @@ async fn step_line(
         StepKind::Auto => "agent",
         StepKind::Manual => "you",
     };
+    let slots = slots_of_step(tx, device, step, context).await?;
+    let is_any =
+        |state| slots.iter().any(|(_, there)| there.as_ref().is_some_and(|there| there.state == state));
     let took = step.duration_ms.map(|ms| format!("{:.1} s", ms as f64 / 1000.0));
     let (state, meta) = match step.state {
         StepState::Blocked => (RowState::Waiting, "after the steps before it".to_owned()),
@@ -163,10 +190,13 @@ async fn step_line(
             (RowState::Running, format!("{since} s so far · {who}"))
         }
         StepState::Succeeded if step.kind == StepKind::Manual => {
-            let word = if step.note.is_some() {
-                "marked, not confirmed by the device"
-            } else {
-                "confirmed by the device"
+            let word = match &step.note {
+                Some(_) => "marked, not confirmed by the device",
+                None if is_any(SlotState::Unverifiable) => {
+                    "confirmed by the device; nobody knows whether it works"
+                }
+                None if is_any(SlotState::Verified) => "confirmed by the device; the provider accepts it",
+                None => "confirmed by the device",
             };
             (RowState::Done, word.to_owned())
         }
@@ -182,7 +212,9 @@ async fn step_line(
         StepState::Interrupted => (RowState::Failed, "interrupted".to_owned()),
         StepState::Cancelled => (RowState::Failed, "cancelled".to_owned()),
         StepState::Waiting if step.kind == StepKind::Manual => {
-            (RowState::NeedsYou, "waits for you".to_owned())
+            let refused = is_any(SlotState::Rejected);
+            let word = if refused { "the provider refused this credential" } else { "waits for you" };
+            (RowState::NeedsYou, word.to_owned())
         }
         StepState::Waiting => {
             (RowState::Waiting, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
@@ -201,7 +233,7 @@ async fn step_line(
     let waits = step.state == StepState::Waiting;
     let skip = ((failed || waits) && consultant).then(|| action("skip"));
     let mark = (manual && consultant).then(|| action("mark"));
-    let card = if manual { manual_card(tx, device, step, context, mark).await? } else { None };
+    let card = if manual { manual_card(step, context, &slots, mark) } else { None };
     let (last_line, tail) = if failed { (None, tail) } else { (tail.into_iter().next_back(), Vec::new()) };
     Ok(StepLine {
         anchor: format!("step-{}", step.id),
@@ -224,38 +256,69 @@ async fn step_line(
     })
 }
 
-async fn manual_card(
+/// The slots that a manual step is done with, and what the device says of each.
+async fn slots_of_step<'c>(
     tx: &mut Tx,
     device: &Device,
     step: &Step,
-    context: &Context<'_>,
-    mark: Option<String>,
-) -> Result<Option<ManualCard>, Failure> {
-    let Some(manifest) = context.catalog.and_then(|catalog| catalog.manifests.get(&step.component_key))
-    else {
-        return Ok(None);
-    };
-    let Some(written) = manifest.step(&step.step_key) else { return Ok(None) };
+    context: &Context<'c>,
+) -> Result<Vec<(&'c Slot, Option<InstalledSlot>)>, sqlx::Error> {
+    let manifest = context.catalog.and_then(|catalog| catalog.manifests.get(&step.component_key));
+    let Some(manifest) = manifest.filter(|_| step.kind == StepKind::Manual) else { return Ok(Vec::new()) };
+    let Some(written) = manifest.step(&step.step_key) else { return Ok(Vec::new()) };
     let mut slots = Vec::new();
     for slot in written.slots.iter().filter_map(|key| manifest.slot(key)) {
-        let there = inventory::has_slot(tx, device.id, &manifest.key, &slot.key).await?;
-        let says = match (there, context.on) {
-            (true, _) => "The Mac has it.",
-            (false, true) => "The Mac doesn't have it yet.",
-            (false, false) => "The Mac didn't have it when it was last on.",
-        };
-        slots.push(ManualSlot {
+        slots.push((slot, inventory::slot(tx, device.id, &manifest.key, &slot.key).await?));
+    }
+    Ok(slots)
+}
+
+fn manual_card(
+    step: &Step,
+    context: &Context<'_>,
+    slots: &[(&Slot, Option<InstalledSlot>)],
+    mark: Option<String>,
+) -> Option<ManualCard> {
+    let manifest = context.catalog?.manifests.get(&step.component_key)?;
+    let written = manifest.step(&step.step_key)?;
+    let shown = slots.iter().map(|(slot, there)| {
+        let (state, says) = says(there.as_ref(), context.on);
+        ManualSlot {
             name: slot.name.clone(),
             reference: clients::fill_hint(slot.hint.as_deref().unwrap_or_default(), context.client),
             command: format!("sudo board-agent paste {}/{}", manifest.key, slot.key),
-            says: says.to_owned(),
-            there,
-        });
-    }
-    Ok(Some(ManualCard {
+            says,
+            state,
+        }
+    });
+    Some(ManualCard {
         component: manifest.name.clone(),
         text: markdown::render(written.text.as_deref().unwrap_or_default()),
-        slots,
+        slots: shown.collect(),
         mark,
-    }))
+    })
+}
+
+/// What the device says of a slot, as a sentence.
+fn says(there: Option<&InstalledSlot>, on: bool) -> (RowState, String) {
+    let evidence = there.and_then(InstalledSlot::evidence).unwrap_or_default();
+    match there.map(|there| there.state) {
+        Some(SlotState::Present) => (RowState::Done, "The Mac has it.".to_owned()),
+        Some(SlotState::Verified) => {
+            (RowState::Done, format!("The Mac has it, and the provider accepts it: {evidence}."))
+        }
+        Some(SlotState::Unverifiable) => {
+            (RowState::Done, format!("The Mac has it. Whether it works could not be found out: {evidence}."))
+        }
+        Some(SlotState::Rejected) => {
+            let next = "Make a new one, or look whether the right one was copied, and paste it again.";
+            (RowState::Failed, format!("The provider refused this credential: {evidence}. {next}"))
+        }
+        Some(SlotState::Empty) | None if on => {
+            (RowState::NeedsYou, "The Mac doesn't have it yet.".to_owned())
+        }
+        Some(SlotState::Empty) | None => {
+            (RowState::NeedsYou, "The Mac didn't have it when it was last on.".to_owned())
+        }
+    }
 }

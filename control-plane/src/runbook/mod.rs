@@ -21,7 +21,7 @@ use shared::text_enum;
 use shared::time::Timestamp;
 
 pub use compose::ensure;
-pub use decide::{confirm_manual, mark, retry, skip};
+pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
 pub use run::{
     ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,
     wake_waiting,

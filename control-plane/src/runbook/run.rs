@@ -87,7 +87,9 @@ async fn next_state(
         .and_then(|(manifest, step)| manifest.slot(step.when.strip_prefix("slot:")?))
         .filter(|slot| slot.tag == Tag::ClientSupplied && slot.one_of.is_none());
     if let Some(slot) = wanted
-        && !inventory::has_slot(tx, runbook.device_id, &step.component_key, &slot.key).await?
+        && !inventory::slot(tx, runbook.device_id, &step.component_key, &slot.key)
+            .await?
+            .is_some_and(|slot| slot.is_held())
     {
         return Ok((StepState::Skipped, None));
     }

@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use askama::Template as _;
+
 use rcgen::SigningKey as _;
 use shared::ids::AttemptId;
-use shared::protocol::inventory::{SlotReport, SlotState};
+use shared::protocol::inventory::{SlotCheck, SlotReport, SlotState};
 use shared::protocol::link::Receipt;
 use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
 use shared::secret::Secret;
@@ -10,8 +12,8 @@ use shared::time::Clock as _;
 
 use super::{
     ApplyError, AttemptState, Carried, Step, StepState, apply_ended, apply_offer_refused, apply_output,
-    apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, retry, skip, steps,
-    tail, wake_waiting,
+    apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, reopen_refused,
+    retry, skip, steps, tail, wake_waiting,
 };
 use crate::db::Tx;
 use crate::db::testing::on_both;
@@ -320,13 +322,39 @@ impl Running {
             state,
             version: None,
             observed_at: self.fixture.clock.now(),
+            check: (state == SlotState::Rejected).then(|| SlotCheck {
+                said: "example.com answered 401".into(),
+                recorded: [].into(),
+                at: self.fixture.clock.now(),
+            }),
         };
         let mut tx = self.tx().await;
         let now = self.fixture.app.now();
-        crate::inventory::apply(&mut tx, self.device.id, &[], &[report], now).await.unwrap();
+        let refused = crate::inventory::apply(&mut tx, self.device.id, &[], &[report], now).await.unwrap();
+        reopen_refused(&self.fixture.app, &mut tx, &self.device, &refused).await.unwrap();
         confirm_manual(&self.fixture.app, &mut tx, &self.device).await.unwrap();
         tx.commit().await.unwrap();
         self.fixture.clock.advance(Duration::from_secs(1));
+    }
+
+    /// The runbook's live part, as anybody sees it.
+    async fn page(&self) -> String {
+        let now = self.fixture.app.now();
+        let (user, session, address) = (None, None, String::new());
+        let visitor = crate::access::Visitor {
+            user,
+            session,
+            address,
+            secure: true,
+            pending: 0,
+            now,
+            fresh: true,
+            host: String::new(),
+            token: None,
+        };
+        let mut tx = self.tx().await;
+        let fragment = super::lines::fragment(&self.fixture.app, &mut tx, &self.device, &visitor).await;
+        fragment.unwrap().render().unwrap()
     }
 
     async fn step(&self, key: &str) -> Step {
@@ -358,6 +386,42 @@ async fn a_manual_step_is_done_when_the_device_says_so() {
         mark(&running.fixture.app, Fixture::who(), &running.device, look.id).await.unwrap();
         let mut tx = running.tx().await;
         assert_eq!(progress(&mut tx, running.device.id).await.unwrap(), Some((5, 5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_credential_brings_its_step_back_until_a_good_one_is_there() {
+    on_both(|db| async move {
+        let mut running = with_manual_steps(db).await;
+        let app = running.fixture.app.clone();
+        running.reports_slot("TOKEN", SlotState::Rejected).await;
+        assert_eq!(running.step("app").await.state, StepState::Waiting, "it is there and doesn't work");
+        let shown = running.page().await;
+        assert!(shown.contains("The provider refused this credential: example.com answered 401."), "{shown}");
+        assert!(running.offer().await.is_none());
+        running.reports_slot("TOKEN", SlotState::Unverifiable).await;
+        assert_eq!(running.step("app").await.state, StepState::Succeeded, "nobody says that it doesn't");
+        running.reports_slot("TOKEN", SlotState::Rejected).await;
+        let back = running.step("app").await;
+        assert_eq!((back.state, back.note), (StepState::Waiting, None));
+        mark(&app, Fixture::who(), &running.device, back.id).await.unwrap();
+        running.reports_slot("TOKEN", SlotState::Rejected).await;
+        let marked = running.step("app").await;
+        assert_eq!(
+            marked.state,
+            StepState::Succeeded,
+            "the consultant knows, and the device says nothing new"
+        );
+        assert!(marked.note.is_some(), "nor does it confirm anything");
+        running.reports_slot("TOKEN", SlotState::Verified).await;
+        let done = running.step("app").await;
+        assert_eq!((done.state, done.note), (StepState::Succeeded, None));
+        let mut tx = running.tx().await;
+        let entries = crate::audit::page(&mut tx, None, 100).await.unwrap();
+        let reopened =
+            entries.iter().filter(|stored| stored.entry.action == crate::audit::Action::StepReopened);
+        assert_eq!(reopened.count(), 1);
     })
     .await;
 }

@@ -104,8 +104,8 @@ pub struct ManualSlot {
     pub command: String,
     /// What the device says of it, as a sentence.
     pub says: String,
-    /// Whether the device has it.
-    pub there: bool,
+    /// It needs somebody while the device doesn't have it, failed when its provider refuses it, else done.
+    pub state: RowState,
 }
 
 /// Text of a signed manifest, rendered.

@@ -65,6 +65,7 @@ async fn the_matrix_the_files_and_the_filters_show_what_devices_said() {
             state,
             version: None,
             observed_at,
+            check: None,
         };
         let components =
             [component("base", Presence::Present, "@1.0"), component("tool", Presence::Present, "2.1.3")];

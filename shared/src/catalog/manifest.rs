@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::{Download, VerifySecret};
 use crate::text_enum;
 
 text_enum! {
@@ -224,17 +225,6 @@ pub enum SecretForm {
     File,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Download {
-    pub name: String,
-    pub url: String,
-    pub sha256: String,
-    pub team: Option<String>,
-    #[serde(default)]
-    pub platforms: Vec<Platform>,
-}
-
 /// A root-owned launcher that starts a command through the broker and holds no value itself.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,21 +288,6 @@ pub enum Detect {
     ClaudeMcp {
         name: String,
     },
-}
-
-/// Whether a credential works; asked on the device, in process.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VerifySecret {
-    pub method: String,
-    pub url: String,
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    pub basic: Option<String>,
-    pub ok: String,
-    pub bad: Option<String>,
-    #[serde(default)]
-    pub record: Vec<String>,
 }
 
 const fn yes() -> bool {

@@ -3,10 +3,14 @@
 //! The list of fields is closed (`design/manifest.md`): an unknown field is an error, never ignored.
 
 mod bundle;
+mod download;
 mod manifest;
+mod verify;
 
 pub use bundle::{Bundle, BundleError, PublisherKey, SignedBundle, digest_of, generate_publisher_key, sign};
+pub use download::{Download, cached_names};
 pub use manifest::{
-    As, Detect, Download, EnvSecret, Manifest, Need, Output, Param, Platform, SecretForm, Slot, Step,
-    StepKind, Tag, VerifySecret, Wrapper, parse_duration,
+    As, Detect, EnvSecret, Manifest, Need, Output, Param, Platform, SecretForm, Slot, Step, StepKind, Tag,
+    Wrapper, parse_duration,
 };
+pub use verify::{CheckUrl, Condition, FieldPath, Host, Literal, Method, Part, Template, VerifySecret};

@@ -1,5 +1,7 @@
 //! Installed state, as the device found it by looking.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::text_enum;
@@ -52,4 +54,18 @@ pub struct SlotReport {
     #[serde(default)]
     pub version: Option<u64>,
     pub observed_at: Timestamp,
+    /// What asking the provider came to, when the manifest says how to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<SlotCheck>,
+}
+
+/// The evidence for `verified`, `rejected` or `unverifiable`. Never anything of the value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotCheck {
+    /// In words: "api.example.com answered 401".
+    pub said: String,
+    /// Fields of the answer that the manifest names, as text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recorded: BTreeMap<String, String>,
+    pub at: Timestamp,
 }

@@ -3,6 +3,8 @@
 //! The board pushes, the agent reports. A report carries an id; the agent keeps it until the board acknowledges it,
 //! and acknowledged means committed.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{ComponentReport, SlotReport};
@@ -92,6 +94,9 @@ pub struct Scope {
     pub bundle_digest: Option<String>,
     #[serde(default)]
     pub components: Vec<String>,
+    /// Inputs that aren't secret, by component: the device needs them where no offer brings them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// One version of one of our secrets, sealed to the device's X25519 key.

@@ -163,6 +163,7 @@ impl Board {
             scope: Scope {
                 bundle_digest: Some(digest.to_owned()),
                 components: components.iter().map(|&key| key.to_owned()).collect(),
+                params: [].into(),
             },
         })
     }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::{Board, within};
+use super::{Board, Outside, within};
 
 pub const AGENT: &str = env!("CARGO_BIN_EXE_board-agent");
 
@@ -42,6 +42,17 @@ impl Device {
     pub fn run_logging(&self, log: &Path) -> Running {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         Running::start(Command::new(AGENT).args(["run", "--data"]).arg(&self.data).stderr(log))
+    }
+
+    /// The same, with a server of the test in place of the Internet, and everything in its log.
+    pub fn run_outside(&self, log: &Path, outside: &Outside) -> Running {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let mut command = Command::new(AGENT);
+        command.args(["run", "--data"]).arg(&self.data).stderr(log);
+        command.env("BOARD_AGENT_STAND_IN", outside.address.to_string());
+        command.env("BOARD_AGENT_STAND_IN_CA", &outside.ca);
+        command.env("BOARD_AGENT_LOG", "trace");
+        Running::start(&mut command)
     }
 
     /// Runs a short command to its end: exit code, stdout, stderr.
