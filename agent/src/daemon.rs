@@ -18,7 +18,7 @@ use shared::protocol::link::{FromAgent, Hello, ReportBody, Scope};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
 use shared::time::Clock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::broker::{self, Broker, Current, Paste};
@@ -27,7 +27,7 @@ use crate::config::{self, ConfigError, Identity, Paths};
 use crate::engine::{Engine, Event, Known, Machine, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
-use crate::link::{self, LinkEvent};
+use crate::link::{self, InUse, LinkEvent};
 use crate::outbound::{Outbound, StandIn};
 use crate::platform::{self, PlatformError};
 use crate::renew::{self, RenewError};
@@ -82,7 +82,7 @@ enum Happened {
     Ended(AttemptEnded),
     Looked(Option<Vec<ComponentReport>>),
     Asked { due: Due, finding: Option<Finding> },
-    Renewed(Result<Enrolled, RenewError>),
+    Renewed(Result<Enrolled, RenewError>, OwnedRwLockWriteGuard<()>),
 }
 
 struct Daemon {
@@ -94,6 +94,7 @@ struct Daemon {
     platform: Platform,
     /// Where the board is and what we show to it; the link follows its changes.
     board: watch::Sender<Board>,
+    in_use: InUse,
     renewal: Renewal,
     shelf: Shelf,
     journal: Arc<Journal>,
@@ -136,6 +137,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
     let broker = tokio::spawn(daemon.broker(pastes)?);
     let link = tokio::spawn(link::hold(
         daemon.board.subscribe(),
+        Arc::clone(&daemon.in_use),
         link_events,
         Arc::clone(&daemon.random),
         stop.clone(),
@@ -233,6 +235,7 @@ impl Daemon {
             keys,
             platform,
             board,
+            in_use: InUse::default(),
             renewal,
             shelf,
             journal,
@@ -351,7 +354,7 @@ impl Daemon {
             }
             Happened::Looked(components) => self.looked(components),
             Happened::Asked { due, finding } => self.asked(due, finding),
-            Happened::Renewed(result) => self.renewed(result),
+            Happened::Renewed(result, _guard) => self.renewed(result),
         }
     }
 

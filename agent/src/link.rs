@@ -11,7 +11,7 @@ use shared::protocol::link::{FromAgent, FromBoard, Refused};
 use shared::protocol::{LINK_SUBPROTOCOL, MAX_FRAME};
 use shared::random::{self, Random};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -33,6 +33,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 const GOOD: Duration = Duration::from_secs(10);
 /// Frames on their way to the board; what doesn't fit waits in the journal.
 pub const QUEUE: usize = 64;
+
+/// Held for reading by everything that shows the certificate, for writing while it changes: after the first use of a new
+/// one the board takes any use of the old for a theft.
+pub type InUse = Arc<RwLock<()>>;
 
 pub enum LinkEvent {
     /// Connected: the first frame must be a hello.
@@ -79,6 +83,7 @@ impl From<tungstenite::Error> for LinkError {
 /// place at once.
 pub async fn hold(
     mut boards: watch::Receiver<Board>,
+    in_use: InUse,
     events: mpsc::Sender<LinkEvent>,
     random: Arc<dyn Random>,
     mut stop: watch::Receiver<bool>,
@@ -86,8 +91,7 @@ pub async fn hold(
     let mut failures = 0;
     loop {
         let began = Instant::now();
-        let board = boards.borrow_and_update().clone();
-        let Err(error) = once(&board, &mut boards, &events, stop.clone()).await else { return };
+        let Err(error) = once(&mut boards, &in_use, &events, stop.clone()).await else { return };
         if events.send(LinkEvent::Down).await.is_err() {
             return;
         }
@@ -134,14 +138,18 @@ fn between(least: Duration, most: Duration, chance: u64) -> Duration {
 
 /// One connection, to its end. `Ok` means that the agent stops.
 async fn once(
-    board: &Board,
     boards: &mut watch::Receiver<Board>,
+    in_use: &InUse,
     events: &mpsc::Sender<LinkEvent>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), LinkError> {
+    let connecting = async {
+        let _using = in_use.read().await;
+        let board = boards.borrow_and_update().clone();
+        connect(&board).await
+    };
     let connected = tokio::select! {
-        connected = tokio::time::timeout(HANDSHAKE, connect(board)) => connected,
-        () = renewed(boards) => return Err(LinkError::Renewed),
+        connected = tokio::time::timeout(HANDSHAKE, connecting) => connected,
         () = stopped(&mut stop) => return Ok(()),
     };
     let mut socket = connected.map_err(|_| LinkError::Silent)??;

@@ -27,6 +27,16 @@ pub enum RenewError {
     Certificate(&'static str),
 }
 
+impl RenewError {
+    /// With which status the board said no.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Http(HttpError::Problem(problem)) => Some(problem.status),
+            Self::Http(_) | Self::Tls(_) | Self::Challenge | Self::Sign | Self::Certificate(_) => None,
+        }
+    }
+}
+
 /// The board as this device meets it: with its certificate.
 pub fn board(identity: &Identity, keys: &DeviceKeys) -> Result<Board, TlsError> {
     let client = ClientIdentity { certificate: &identity.certificate, key_pkcs8: keys.tls.serialized_der() };

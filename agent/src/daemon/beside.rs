@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use shared::catalog::SignedBundle;
 use shared::protocol::inventory::{ComponentReport, SlotReport};
 use shared::protocol::link::ReportBody;
 use shared::time::Clock;
@@ -10,20 +11,23 @@ use shared::time::Clock;
 use super::{Daemon, DaemonError, Happened};
 use crate::bundles::{Catalog, Shelf};
 use crate::engine::Refusal;
-use crate::http;
+use crate::http::{self, HttpError};
 use crate::inventory::{self, Inventory};
+use crate::link::InUse;
 use crate::steps::{self, Plan};
 use crate::tls::Board;
+use tokio::sync::watch;
 
 const TRIES: u32 = 3;
 
 impl Daemon {
     pub(super) fn fetch(&self, digest: String) {
-        let (shelf, board) = (self.shelf.clone(), self.board.borrow().clone());
+        let (shelf, door) =
+            (self.shelf.clone(), Door { boards: self.board.subscribe(), in_use: Arc::clone(&self.in_use) });
         let (clock, happened) = (Arc::clone(&self.clock), self.happened.clone());
         let seen = self.engine.serial_seen();
         tokio::spawn(async move {
-            let result = fetch(&shelf, &board, &digest, seen, &*clock).await.map(Arc::new);
+            let result = fetch(&shelf, &door, &digest, seen, &*clock).await.map(Arc::new);
             // Only a stopping daemon doesn't listen.
             let _ = happened.send(Happened::Bundle { digest, result }).await;
         });
@@ -101,10 +105,24 @@ impl Daemon {
     }
 }
 
+/// To the board, beside the link.
+struct Door {
+    boards: watch::Receiver<Board>,
+    in_use: InUse,
+}
+
+impl Door {
+    async fn bundle(&self, digest: &str) -> Result<SignedBundle, HttpError> {
+        let _using = self.in_use.read().await;
+        let board = self.boards.borrow().clone();
+        http::get_bundle(&board, digest).await
+    }
+}
+
 /// From disk when it was accepted before, else from the board.
 async fn fetch(
     shelf: &Shelf,
-    board: &Board,
+    door: &Door,
     digest: &str,
     seen: u64,
     clock: &dyn Clock,
@@ -117,7 +135,7 @@ async fn fetch(
     let mut tried = 0;
     let signed = loop {
         tried += 1;
-        match http::get_bundle(board, digest).await {
+        match door.bundle(digest).await {
             Ok(signed) => break signed,
             Err(error) if error.is_passing() && tried < TRIES => {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -9,14 +9,13 @@ use shared::time::Timestamp;
 
 use super::{Daemon, DaemonError, Happened};
 use crate::config::Identity;
-use crate::http::HttpError;
 use crate::renew::{self, RenewError};
 
 /// Between two looks at the clock. A Mac that slept through the time looks when it wakes.
 pub const LOOK: Duration = Duration::from_secs(20);
 const SOONEST: Duration = Duration::from_secs(30);
 const LATEST: Duration = Duration::from_secs(3600);
-/// The status with which a board says that this device is none of its any more.
+/// The board says: this device is none of mine any more, or a consultant has to confirm first.
 const REFUSED: u16 = 403;
 const CONFLICT: u16 = 409;
 
@@ -36,10 +35,10 @@ impl Renewal {
     /// After a failure: sooner at first, and sooner again for what a person may decide any minute.
     fn wait(&mut self, error: &RenewError, chance: u64) -> Duration {
         self.failures += 1;
-        let longest = match error {
-            RenewError::Http(HttpError::Problem(problem)) if problem.status == CONFLICT => SOONEST,
-            RenewError::Http(HttpError::Problem(problem)) if problem.status == REFUSED => LATEST,
-            _ => SOONEST.saturating_mul(1 << self.failures.clamp(1, 8)).min(LATEST),
+        let longest = match error.status() {
+            Some(CONFLICT) => SOONEST,
+            Some(REFUSED) => LATEST,
+            Some(_) | None => SOONEST.saturating_mul(1 << self.failures.clamp(1, 8)).min(LATEST),
         };
         let span = u64::try_from((longest / 2).as_millis()).unwrap_or(0);
         longest / 2 + Duration::from_millis(chance % span.saturating_add(1))
@@ -53,14 +52,15 @@ impl Daemon {
         }
         self.renewal.running = true;
         let (identity, context) = (Arc::clone(&self.identity), self.context.clone());
-        let (clock, happened) = (Arc::clone(&self.clock), self.happened.clone());
+        let (clock, happened, in_use) =
+            (Arc::clone(&self.clock), self.happened.clone(), Arc::clone(&self.in_use));
         tokio::spawn(async move {
             let result = match context.vault.keys() {
                 Ok(Some(keys)) => renew::renew(&identity, &keys, &*clock).await,
                 Ok(None) | Err(_) => Err(RenewError::Sign),
             };
             // Only a stopping daemon doesn't listen.
-            let _ = happened.send(Happened::Renewed(result)).await;
+            let _ = happened.send(Happened::Renewed(result, in_use.write_owned().await)).await;
         });
     }
 
