@@ -83,16 +83,10 @@ struct Data {
 struct Run {
     #[command(flatten)]
     data: Data,
-    /// For tests: the server on this machine that plays every provider, for an agent that joined with --dev
-    #[arg(
-        long,
-        env = "BOARD_AGENT_STAND_IN",
-        value_name = "127.0.0.1:PORT",
-        hide = true,
-        requires = "stand_in_ca"
-    )]
+    /// For tests and the demo: the server on this machine that plays every provider, for an agent that joined with --dev
+    #[arg(long, env = "BOARD_AGENT_STAND_IN", value_name = "127.0.0.1:PORT", hide = true)]
     stand_in: Option<SocketAddr>,
-    /// PEM of the authority that its certificates are signed with
+    /// PEM of the authority that its certificates are signed with; without one nobody is believed
     #[arg(long, env = "BOARD_AGENT_STAND_IN_CA", value_name = "FILE", hide = true)]
     stand_in_ca: Option<PathBuf>,
 }
@@ -227,10 +221,8 @@ fn exit_code(error: &JoinError) -> ExitCode {
 fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
     log_to_stderr();
     platform::forbid_inspection()?;
-    let stand_in = match (run.stand_in, &run.stand_in_ca) {
-        (Some(address), Some(ca)) => Some(StandIn::new(address, ca)?),
-        (_, _) => None,
-    };
+    let stand_in =
+        run.stand_in.map(|address| StandIn::new(address, run.stand_in_ca.as_deref())).transpose()?;
     let options = daemon::Options {
         paths: run.data.paths(false)?,
         stand_in,

@@ -25,7 +25,7 @@ pub struct Outbound {
 /// For tests: a server on this machine that plays every host, and the only authority that is believed then.
 pub struct StandIn {
     address: SocketAddr,
-    ca: Vec<u8>,
+    ca: Option<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +37,15 @@ pub enum StandInError {
 }
 
 impl StandIn {
-    /// `ca` is a PEM file.
-    pub fn new(address: SocketAddr, ca: &Path) -> Result<Self, StandInError> {
+    /// `ca` is a PEM file. Without one nobody is believed: no provider is asked.
+    pub fn new(address: SocketAddr, ca: Option<&Path>) -> Result<Self, StandInError> {
         if !address.ip().is_loopback() {
             return Err(StandInError::NotLoopback(address));
         }
-        let ca = std::fs::read(ca).map_err(|error| StandInError::File { path: ca.to_owned(), error })?;
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| StandInError::File { path: path.to_owned(), error })
+        };
+        let ca = ca.map(read).transpose()?;
         Ok(Self { address, ca })
     }
 }
@@ -71,7 +74,7 @@ impl Outbound {
         match &self.stand_in {
             None => builder.build(),
             Some(stand_in) => builder
-                .tls_certs_only([Certificate::from_pem(&stand_in.ca)?])
+                .tls_certs_only(stand_in.ca.as_deref().map(Certificate::from_pem).transpose()?)
                 .dns_resolver(Arc::new(Everywhere(stand_in.address)))
                 .build(),
         }

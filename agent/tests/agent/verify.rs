@@ -188,21 +188,21 @@ async fn who_does_not_answer_or_is_somebody_else_is_tried_again_later() {
     assert_eq!(finding.said, "api.example.com gave no answer in 1 seconds");
 
     let impostor = Site::new(provider).await;
-    let stranger = Outbound::through(StandIn::new(impostor.outside.address, &site.outside.ca).unwrap());
+    let stranger = Outbound::through(StandIn::new(impostor.outside.address, Some(&site.outside.ca)).unwrap());
     let finding = impostor.ask_through(&stranger, "TOKEN", SOON).await;
     assert_eq!((finding.verdict, finding.passing), (Verdict::Unverifiable, true));
     assert!(finding.said.starts_with("api.example.com can't be reached: "), "{}", finding.said);
     assert!(impostor.outside.asked().is_empty(), "it saw no secret");
 
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = Outbound::through(StandIn::new(free, &site.outside.ca).unwrap());
+    let nobody = Outbound::through(StandIn::new(free, Some(&site.outside.ca)).unwrap());
     let finding = site.ask_through(&nobody, "TOKEN", SOON).await;
     assert!(finding.passing && finding.said.contains("Connection refused"), "{}", finding.said);
 }
 
 #[test]
 fn a_stand_in_is_on_this_machine() {
-    let refused = StandIn::new("192.0.2.1:443".parse().unwrap(), std::path::Path::new("/dev/null"));
+    let refused = StandIn::new("192.0.2.1:443".parse().unwrap(), None);
     assert!(refused.err().unwrap().to_string().contains("not on this machine"));
 }
 

@@ -99,7 +99,7 @@ impl Outside {
     }
 
     pub fn outbound(&self) -> Outbound {
-        Outbound::through(StandIn::new(self.address, &self.ca).unwrap())
+        Outbound::through(StandIn::new(self.address, Some(&self.ca)).unwrap())
     }
 
     /// What it was asked since the last call.
