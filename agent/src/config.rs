@@ -104,6 +104,11 @@ impl Paths {
         self.data.join("attempts")
     }
 
+    /// An empty file for each attempt that its processes hold open, where they are known by that.
+    pub fn marks(&self) -> PathBuf {
+        self.data.join("marks")
+    }
+
     /// The managed user's home in development.
     pub fn dev_home(&self) -> PathBuf {
         self.data.join("home")
@@ -122,6 +127,7 @@ impl Paths {
             (self.bundles(), 0o700),
             (self.publisher_keys(), 0o700),
             (self.attempts(), 0o711),
+            (self.marks(), 0o700),
             (self.wrappers(), 0o755),
             (self.cache(), 0o755),
         ];

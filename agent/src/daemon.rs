@@ -11,10 +11,10 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
-use shared::catalog::Platform;
+use shared::catalog::{Need, Platform};
 use shared::protocol::enroll::Enrolled;
 use shared::protocol::inventory::ComponentReport;
-use shared::protocol::link::{FromAgent, Hello, ReportBody, Scope};
+use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
 use shared::time::Clock;
@@ -24,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 use crate::broker::{self, Broker, Current, Paste};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{self, ConfigError, Identity, Paths};
-use crate::engine::{Engine, Event, Known, Machine, Refusal};
+use crate::engine::{Engine, Event, Known, Machine, Needs, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, InUse, LinkEvent};
@@ -316,6 +316,11 @@ impl Daemon {
     }
 
     fn engine_event(&mut self, event: Event) -> Result<(), DaemonError> {
+        if may_start_something(&event) {
+            let met = |need| platform::met(need, &self.identity.managed_user);
+            let needs = Needs { fda: met(Need::Fda), gui: met(Need::Gui) };
+            self.engine.on(Event::Needs(needs), Instant::now());
+        }
         let effects = self.engine.on(event, Instant::now());
         self.perform_all(effects)
     }
@@ -373,6 +378,27 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an offer may be judged because of it.
+fn may_start_something(event: &Event) -> bool {
+    match event {
+        Event::Frame(FromBoard::Offer(_))
+        | Event::Recover(_)
+        | Event::Bundle { .. }
+        | Event::AttemptEnded(_) => true,
+        Event::Frame(
+            FromBoard::Welcome(_)
+            | FromBoard::Deliver(_)
+            | FromBoard::Ack { .. }
+            | FromBoard::Scope(_)
+            | FromBoard::Unknown,
+        )
+        | Event::LinkDown
+        | Event::Needs(_)
+        | Event::Stored { .. }
+        | Event::Pasted { .. } => false,
     }
 }
 

@@ -19,6 +19,7 @@ use shared::time::Timestamp;
 
 use crate::bundles::Catalog;
 use crate::journal::{Attempt, Seen};
+use crate::platform::Met;
 use crate::steps::Plan;
 use crate::vault::HeldSlot;
 use offers::Verdict;
@@ -32,6 +33,8 @@ const CATALOGS: usize = 4;
 pub enum Event {
     Frame(FromBoard),
     LinkDown,
+    /// What the daemon found out about the needs that steps have, just before an offer is judged.
+    Needs(Needs),
     /// The journal has an attempt that never ended.
     Recover(Attempt),
     /// A bundle that was asked for by [`Effect::Fetch`].
@@ -93,8 +96,25 @@ pub struct Machine {
     pub is_root: bool,
 }
 
+/// What a step may need beside its secrets, and how it stands.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Full Disk Access of the agent.
+    pub fda: Met,
+    /// The managed user's graphical session.
+    pub gui: Met,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        let unknown = || Met::Unknown("nobody has looked yet".to_owned());
+        Self { fda: unknown(), gui: unknown() }
+    }
+}
+
 pub struct Engine {
     machine: Machine,
+    needs: Needs,
     seen: Seen,
     scope: Scope,
     catalogs: BTreeMap<String, Arc<Catalog>>,
@@ -132,6 +152,7 @@ impl Engine {
     pub fn new(machine: Machine, known: Known) -> Self {
         Self {
             machine,
+            needs: Needs::default(),
             seen: known.seen,
             scope: known.scope,
             catalogs: BTreeMap::new(),
@@ -165,6 +186,7 @@ impl Engine {
                 self.waiting.clear();
                 self.waiting_deliveries.clear();
             }
+            Event::Needs(needs) => self.needs = needs,
             Event::Recover(attempt) => {
                 self.recovering.push(attempt);
                 self.recover(now, &mut effects);
@@ -351,6 +373,7 @@ impl Engine {
                 self.waiting.push(waiting);
             }
             Verdict::Refused(reason) => self.refuse_offer(waiting.offer, Refusal::verdict(reason), effects),
+            Verdict::NotYet(reason) => self.refuse_offer(waiting.offer, Refusal::passing(reason), effects),
             Verdict::Fits(_) if self.running.is_some() || !self.recovering.is_empty() => {
                 self.refuse_offer(waiting.offer, Refusal::passing("another attempt is running"), effects);
             }

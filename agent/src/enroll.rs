@@ -213,6 +213,8 @@ fn begin(
         tls: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         sealing: SealingKey::generate(random),
     };
+    // A keychain outlives its data folder: what is in it was for an earlier enrollment.
+    vault.clear()?;
     vault.set_keys(&keys)?;
     let begun = Begun { request, nonce: None };
     config::save_json(&paths.join(), &begun)?;

@@ -1,7 +1,11 @@
 //! What differs between the operating systems, behind one face. What a system can't do is an error, never a guess.
 
-use shared::catalog::Platform;
-
+#[cfg(any(target_os = "macos", test))]
+mod apple;
+mod awake;
+#[cfg(any(target_os = "macos", test))]
+mod family;
+mod mark;
 #[cfg(target_os = "linux")]
 #[path = "platform/linux.rs"]
 mod system;
@@ -9,9 +13,16 @@ mod system;
 #[path = "platform/macos.rs"]
 mod system;
 
+use shared::catalog::{Need, Platform};
+
+use crate::config::ManagedUser;
+
+pub use awake::Awake;
+pub use mark::{Mark, bear};
+
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
-    #[error("{0} is not supported on this system yet")]
+    #[error("{0} is not supported on this system")]
     Unsupported(&'static str),
     #[error("{what} can't be found out: {error}")]
     Unknown { what: &'static str, error: std::io::Error },
@@ -49,9 +60,25 @@ pub fn forbid_inspection() -> Result<(), PlatformError> {
     system::forbid_tracing()
 }
 
-/// Process ids of whatever there is of this attempt, in any session and group.
-pub fn processes_of_attempt(attempt: &str) -> Result<Vec<i32>, PlatformError> {
-    system::processes_of_attempt(attempt)
+/// Keeps the machine from sleeping until the answer is dropped.
+pub fn stay_awake() -> Result<Awake, PlatformError> {
+    system::stay_awake()
+}
+
+/// Whether something that a step needs is there at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Met {
+    Yes,
+    /// For a person: what is missing and where to click.
+    No(String),
+    Unknown(String),
+}
+
+pub fn met(need: Need, user: &ManagedUser) -> Met {
+    match need {
+        Need::Fda => system::full_disk_access(),
+        Need::Gui => system::session_of(&user.name, user.uid),
+    }
 }
 
 /// The fixed search path of scripts, and the folders of `extra` behind it.

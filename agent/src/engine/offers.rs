@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use regex::Regex;
-use shared::catalog::{As, Download, Manifest, Step, StepKind, Wrapper};
+use shared::catalog::{As, Download, Manifest, Need, Step, StepKind, Wrapper};
 use shared::protocol::steps::{Offer, OfferKind};
 
 use super::Engine;
+use crate::platform::Met;
 use crate::slots;
 use crate::steps::Plan;
 
@@ -15,6 +16,8 @@ pub enum Verdict {
     /// Nothing of it is known before its bundle is here.
     NeedsBundle,
     Refused(String),
+    /// Something that a person can change stands in the way: the board offers it again.
+    NotYet(String),
     Fits(Box<Fit>),
 }
 
@@ -67,8 +70,11 @@ impl Engine {
         let Some(step) = manifest.step(&offer.step) else {
             return Verdict::Refused(format!("the bundle has no step {name}"));
         };
-        match self.unfit(manifest, step).or_else(|| bad_params(manifest, &offer.params)) {
-            Some(reason) => Verdict::Refused(reason),
+        if let Some(reason) = self.unfit(manifest, step).or_else(|| bad_params(manifest, &offer.params)) {
+            return Verdict::Refused(reason);
+        }
+        match self.unmet(step) {
+            Some(verdict) => verdict,
             None => Verdict::Fits(Box::new(Fit {
                 step: step.clone(),
                 wrappers: manifest.wrappers.clone(),
@@ -96,12 +102,28 @@ impl Engine {
             }
             Some(As::Root | As::User) | None => {}
         }
-        if !step.needs.is_empty() {
-            return Some("this agent can't find out yet whether the step's needs are met".to_owned());
-        }
         let listed: Vec<&str> = step.secrets.iter().map(|secret| secret.slot.as_str()).collect();
         slots::missing(manifest, &listed, |slot| {
             self.held.contains_key(&(manifest.key.clone(), slot.to_owned()))
+        })
+    }
+}
+
+impl Engine {
+    /// The first of the step's needs that isn't there.
+    fn unmet(&self, step: &Step) -> Option<Verdict> {
+        step.needs.iter().find_map(|need| {
+            let met = match need {
+                Need::Fda => &self.needs.fda,
+                Need::Gui => &self.needs.gui,
+            };
+            match met {
+                Met::Yes => None,
+                Met::No(reason) => Some(Verdict::NotYet(reason.clone())),
+                Met::Unknown(reason) => Some(Verdict::Refused(format!(
+                    "this agent can't find out whether the step's needs are met: {reason}"
+                ))),
+            }
         })
     }
 }

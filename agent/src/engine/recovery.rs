@@ -19,7 +19,9 @@ impl Engine {
                     self.recovering.insert(0, attempt);
                     return;
                 }
-                Verdict::Refused(reason) => self.interrupted(&attempt, reason, effects),
+                Verdict::Refused(reason) | Verdict::NotYet(reason) => {
+                    self.interrupted(&attempt, reason, effects)
+                }
                 Verdict::Fits(fit) => {
                     self.running = Some(attempt.offer.attempt_id);
                     let plan = fit.plan(&attempt.offer, Some(attempt.next_chunk));

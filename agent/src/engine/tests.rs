@@ -230,6 +230,20 @@ fn what_does_not_fit_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_step_whose_needs_are_not_met_waits_and_runs_when_they_are() {
+    let mut engine = engine();
+    let offer = offer("needy");
+    let log_in = "log in as the managed user";
+    let needs = |gui| Event::Needs(Needs { fda: Met::No("not asked for".to_owned()), gui });
+    assert!(engine.on(needs(Met::No(log_in.to_owned())), Instant::now()).is_empty());
+    let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
+    assert_eq!(refusal(&effects), Some(log_in));
+    assert!(is_passing(&effects), "the same attempt may be offered again");
+    engine.on(needs(Met::Yes), Instant::now());
+    assert!(plan(&frame(&mut engine, FromBoard::Offer(offer))).is_some());
+}
+
+#[test]
 fn root_steps_run_for_root_and_secrets_that_are_held_are_enough() {
     let mut engine = engine();
     engine.machine.is_root = true;

@@ -4,7 +4,10 @@ use std::io;
 
 use nix::unistd::{Gid, Uid};
 
-use super::{Machine, PlatformError};
+use super::{Awake, Machine, Mark, Met, PlatformError};
+
+/// The environment can be read by its owner and root.
+pub const MARKED_BY_FILE: bool = false;
 
 pub fn machine() -> Result<Machine, PlatformError> {
     let host_name = nix::unistd::gethostname()
@@ -40,8 +43,8 @@ pub fn forbid_tracing() -> Result<(), PlatformError> {
 }
 
 /// By the mark in their environment: it survives whatever sessions and groups the scripts made.
-pub fn processes_of_attempt(attempt: &str) -> Result<Vec<i32>, PlatformError> {
-    let mark = format!("{}={attempt}", crate::steps::run_as::ATTEMPT);
+pub fn processes_of_attempt(mark: &Mark) -> Result<Vec<i32>, PlatformError> {
+    let mark = format!("{}={}", crate::steps::run_as::ATTEMPT, mark.attempt());
     let entries = fs::read_dir("/proc")
         .map_err(|error| PlatformError::Unknown { what: "the list of processes", error })?;
     Ok(entries
@@ -51,6 +54,18 @@ pub fn processes_of_attempt(attempt: &str) -> Result<Vec<i32>, PlatformError> {
                 .is_ok_and(|environment| environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()))
         })
         .collect())
+}
+
+pub fn stay_awake() -> Result<Awake, PlatformError> {
+    Err(PlatformError::Unsupported("keeping the machine awake"))
+}
+
+pub fn full_disk_access() -> Met {
+    Met::Unknown("Full Disk Access is a permission of macOS".to_owned())
+}
+
+pub fn session_of(_user: &str, _uid: u32) -> Met {
+    Met::Unknown("the user's graphical session can be found out on macOS only".to_owned())
 }
 
 /// The firmware's UUID where we may read it, else the installation's own id.

@@ -5,30 +5,28 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shared::ids::AttemptId;
 use tokio::time::Instant;
 
-use crate::platform;
+use crate::platform::Mark;
 
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Ends them; what must not be killed is waited for.
-pub async fn settle(attempt: AttemptId, cancellable: bool, timeout: Duration) {
-    let attempt = attempt.to_string();
+pub async fn settle(mark: &Mark, cancellable: bool, timeout: Duration) {
     if !cancellable {
-        gone_within(&attempt, timeout).await;
+        gone_within(mark, timeout).await;
         return;
     }
-    if signal(&attempt, Signal::SIGTERM) && !gone_within(&attempt, GRACE).await {
-        signal(&attempt, Signal::SIGKILL);
-        gone_within(&attempt, GRACE).await;
+    if signal(mark, Signal::SIGTERM) && !gone_within(mark, GRACE).await {
+        signal(mark, Signal::SIGKILL);
+        gone_within(mark, GRACE).await;
     }
 }
 
 /// Whether there were any.
-fn signal(attempt: &str, signal: Signal) -> bool {
-    let pids = find(attempt);
+fn signal(mark: &Mark, signal: Signal) -> bool {
+    let pids = find(mark);
     for pid in &pids {
         // It may have ended in the meantime.
         let _ = kill(Pid::from_raw(*pid), signal);
@@ -36,9 +34,9 @@ fn signal(attempt: &str, signal: Signal) -> bool {
     !pids.is_empty()
 }
 
-async fn gone_within(attempt: &str, span: Duration) -> bool {
+async fn gone_within(mark: &Mark, span: Duration) -> bool {
     let until = Instant::now() + span;
-    while !find(attempt).is_empty() {
+    while !find(mark).is_empty() {
         if Instant::now() >= until {
             return false;
         }
@@ -47,8 +45,8 @@ async fn gone_within(attempt: &str, span: Duration) -> bool {
     true
 }
 
-fn find(attempt: &str) -> Vec<i32> {
-    platform::processes_of_attempt(attempt).unwrap_or_else(|error| {
+fn find(mark: &Mark) -> Vec<i32> {
+    mark.processes().unwrap_or_else(|error| {
         tracing::warn!(%error, "what an attempt left behind can't be looked for");
         Vec::new()
     })

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Identity, ManagedUser, Paths};
 use crate::downloads::{self, DownloadError, Downloads, Provided};
 use crate::outbound::Outbound;
+use crate::platform::{self, Mark};
 use crate::vault::{StoreError, Vault};
 use environment::Environment;
 use mask::Masks;
@@ -70,6 +71,8 @@ enum StepError {
     Download(#[from] DownloadError),
     #[error("the secrets can't be put into files: {0}")]
     Files(#[from] std::io::Error),
+    #[error("the mark of the attempt's processes can't be made: {0}")]
+    Mark(#[source] std::io::Error),
     #[error("the value of {0} can't be given to a program as an environment variable; it is not text")]
     NotText(String),
     #[error("the agent is stopping")]
@@ -84,12 +87,19 @@ pub async fn execute(
     stop: watch::Receiver<bool>,
 ) -> AttemptEnded {
     let started = Instant::now();
-    let mut attempt = Attempt { plan, context, stop, exit_code: None };
+    // Held until the attempt is over.
+    let _awake = platform::stay_awake()
+        .inspect_err(|error| tracing::debug!(%error, "the machine may fall asleep while this runs"));
+    let mark = Mark::of(&context.paths, plan.attempt_id);
+    let mut attempt = Attempt { plan, context, mark, stop, exit_code: None };
     let (outcome, found) = match attempt.go(chunks).await {
         Ok(end) => end,
         Err(StepError::Stopping) => (Outcome::Interrupted, "the agent was stopped".to_owned()),
         Err(error) => (Outcome::Failed, error.to_string()),
     };
+    if outcome != Outcome::Interrupted {
+        attempt.mark.remove();
+    }
     AttemptEnded {
         attempt_id: plan.attempt_id,
         outcome,
@@ -102,6 +112,7 @@ pub async fn execute(
 struct Attempt<'a> {
     plan: &'a Plan,
     context: &'a Context,
+    mark: Mark,
     stop: watch::Receiver<bool>,
     exit_code: Option<i32>,
 }
@@ -117,9 +128,10 @@ impl Attempt<'_> {
         let step = &self.plan.step;
         let (environment, _files) = self.environment()?;
         let masks = Masks::new(&self.context.vault.values()?);
+        self.mark.make().map_err(StepError::Mark)?;
 
         if self.plan.resume {
-            leftovers::settle(self.plan.attempt_id, step.cancellable, step.timeout()).await;
+            leftovers::settle(&self.mark, step.cancellable, step.timeout()).await;
             if let Some((name, script)) = look_of(step) {
                 self.provide(&[Some(script)]).await?;
                 let look = self.look(name, script, &environment, &masks).await?;
@@ -245,7 +257,7 @@ impl Attempt<'_> {
         masks: &Masks,
         sink: Option<&mut dyn Sink>,
     ) -> Result<Ended, StepError> {
-        let spec = RunSpec::for_user(&self.user(), environment.clone(), script);
+        let spec = RunSpec::for_user(&self.user(), environment.clone(), script).marked(&self.mark);
         // A step that must not be killed is let finish, also when the agent stops.
         let stop = timeout.is_some().then(|| self.stop.clone());
         let ended = run::run(&self.context.launcher, spec, timeout, masks, sink, stop).await?;
@@ -253,7 +265,7 @@ impl Attempt<'_> {
         // may be something left that its `run` started.
         let Step { cancellable, .. } = self.plan.step;
         if cancellable && matches!(ended, Ended::TimedOut | Ended::Stopped) {
-            leftovers::settle(self.plan.attempt_id, cancellable, self.plan.step.timeout()).await;
+            leftovers::settle(&self.mark, cancellable, self.plan.step.timeout()).await;
         }
         Ok(ended)
     }

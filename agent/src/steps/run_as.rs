@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::config::ManagedUser;
-use crate::platform::{self, PlatformError};
+use crate::platform::{self, Mark, PlatformError};
 use crate::steps::environment::Environment;
 
 /// The variable that says which attempt a process belongs to.
@@ -29,6 +29,8 @@ pub struct RunSpec {
     env: Environment,
     cwd: PathBuf,
     script: String,
+    /// Held open by everything that this becomes and starts.
+    mark: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,13 @@ impl RunSpec {
             env,
             cwd: user.home.clone(),
             script: script.to_owned(),
+            mark: None,
         }
+    }
+
+    pub fn marked(mut self, mark: &Mark) -> Self {
+        self.mark = mark.file().map(PathBuf::from);
+        self
     }
 
     pub fn attempt(&self) -> Option<&str> {
@@ -84,6 +92,9 @@ fn prepare() -> Result<Command, RunAsError> {
     nix::unistd::dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
     // A session of its own: the whole group can be ended, and it has no terminal to ask anything on.
     nix::unistd::setsid().map_err(io::Error::from)?;
+    if let Some(mark) = &spec.mark {
+        platform::bear(mark)?;
+    }
     if Uid::effective().as_raw() != spec.uid {
         if !Uid::effective().is_root() {
             return Err(RunAsError::NotRoot);

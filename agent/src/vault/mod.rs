@@ -4,16 +4,19 @@
 //! isn't there yet is an error, never a success.
 
 mod file;
+mod keychain;
 
 use std::io;
 
 use rcgen::KeyPair;
 use shared::crypto::SealingKey;
+use shared::keychain::KeychainError;
 use shared::secret::Secret;
 
 use crate::config::Paths;
 
 pub use file::FileStore;
+pub use keychain::KeychainStore;
 
 const TLS_KEY: &str = "key.tls";
 const SEALING_KEY: &str = "key.sealing";
@@ -21,8 +24,12 @@ const SLOT_PREFIX: &str = "slot.";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("there is no store for secrets on this system yet; on Linux use --dev")]
+    #[error(
+        "there is no store for secrets on this system: it has no System keychain; for development use --dev"
+    )]
     Unsupported,
+    #[error("{0}")]
+    Keychain(#[source] KeychainError),
     #[error("the store of secrets failed: {0}")]
     Io(#[from] io::Error),
     #[error("the store gave back something else than what was written into it")]
@@ -40,6 +47,7 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Io(_) | Self::ReadBack => true,
+            Self::Keychain(error) => error.is_passing(),
             Self::Unsupported | Self::Name(_) | Self::Damaged(_) | Self::Older { .. } => false,
         }
     }
@@ -51,14 +59,17 @@ pub trait Store: Send + Sync {
     /// Durable when it returns.
     fn put(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<(), StoreError>;
     fn names(&self) -> Result<Vec<String>, StoreError>;
+    /// Good as well when there is none.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
 }
 
-/// The store of this system.
+/// The store of this system: the System keychain, in development a folder of files.
 pub fn open(paths: &Paths, dev: bool) -> Result<Vault, StoreError> {
-    if cfg!(target_os = "linux") && dev {
-        return Ok(Vault::new(Box::new(FileStore::open(paths.vault())?)));
-    }
-    Err(StoreError::Unsupported)
+    Ok(Vault::new(if dev {
+        Box::new(FileStore::open(paths.vault())?)
+    } else {
+        Box::new(KeychainStore::system(paths)?)
+    }))
 }
 
 pub struct Vault {
@@ -174,6 +185,11 @@ impl Vault {
             values.extend(self.read(&held.component, &held.slot)?.map(|found| found.value));
         }
         Ok(values)
+    }
+
+    /// Takes everything away, keys and secrets: they belong to an enrollment that is over.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        self.store.names()?.iter().try_for_each(|name| self.store.remove(name))
     }
 
     fn put(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<(), StoreError> {

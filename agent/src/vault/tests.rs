@@ -1,12 +1,24 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use rcgen::PublicKeyData as _;
+use shared::keychain::memory::MemoryKeychain;
+use shared::keychain::{Item, Keychain};
 use shared::random::SystemRandom;
 
 use super::*;
+use crate::config;
 
 fn vault(folder: &std::path::Path) -> Vault {
     Vault::new(Box::new(FileStore::open(folder.join("vault")).unwrap()))
+}
+
+/// Every kind of store, and the folder that one of them needs.
+fn vaults() -> (tempfile::TempDir, [Vault; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::new(config::default_data(false));
+    let keychain = KeychainStore::new(Box::new(MemoryKeychain::default()), &paths);
+    let vaults = [vault(folder.path()), Vault::new(Box::new(keychain))];
+    (folder, vaults)
 }
 
 fn secret(text: &str) -> Secret<Vec<u8>> {
@@ -29,30 +41,32 @@ fn what_is_written_can_be_read_and_nobody_else_can() {
 
 #[test]
 fn an_older_version_is_refused_and_the_same_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let vault = vault(folder.path());
-    vault.write("slack", "T", 3, &secret("three")).unwrap();
-    assert!(matches!(
-        vault.write("slack", "T", 2, &secret("two")),
-        Err(StoreError::Older { held: 3, got: 2 })
-    ));
-    assert_eq!(vault.read("slack", "T").unwrap().unwrap().value.expose(), b"three");
-    vault.write("slack", "T", 3, &secret("three")).unwrap();
-    vault.write("slack", "T", 4, &secret("four")).unwrap();
-    assert_eq!(vault.held().unwrap()[0].version, Some(4));
+    let (_folder, vaults) = vaults();
+    for vault in vaults {
+        vault.write("slack", "T", 3, &secret("three")).unwrap();
+        assert!(matches!(
+            vault.write("slack", "T", 2, &secret("two")),
+            Err(StoreError::Older { held: 3, got: 2 })
+        ));
+        assert_eq!(vault.read("slack", "T").unwrap().unwrap().value.expose(), b"three");
+        vault.write("slack", "T", 3, &secret("three")).unwrap();
+        vault.write("slack", "T", 4, &secret("four")).unwrap();
+        assert_eq!(vault.held().unwrap()[0].version, Some(4));
+    }
 }
 
 #[test]
 fn what_is_pasted_has_no_version_and_takes_the_place_of_what_was_pasted() {
-    let folder = tempfile::tempdir().unwrap();
-    let vault = vault(folder.path());
-    vault.write_pasted("slack", "T", &secret("one")).unwrap();
-    vault.write_pasted("slack", "T", &secret("two")).unwrap();
-    let held = vault.read("slack", "T").unwrap().unwrap();
-    assert_eq!((held.version, held.value.expose().as_slice()), (None, b"two".as_slice()));
-    assert_eq!(vault.held().unwrap()[0].version, None);
-    vault.write("slack", "OURS", 1, &secret("delivered")).unwrap();
-    assert!(vault.write_pasted("slack", "OURS", &secret("x")).is_err(), "never over a delivered one");
+    let (_folder, vaults) = vaults();
+    for vault in vaults {
+        vault.write_pasted("slack", "T", &secret("one")).unwrap();
+        vault.write_pasted("slack", "T", &secret("two")).unwrap();
+        let held = vault.read("slack", "T").unwrap().unwrap();
+        assert_eq!((held.version, held.value.expose().as_slice()), (None, b"two".as_slice()));
+        assert_eq!(vault.held().unwrap()[0].version, None);
+        vault.write("slack", "OURS", 1, &secret("delivered")).unwrap();
+        assert!(vault.write_pasted("slack", "OURS", &secret("x")).is_err(), "never over a delivered one");
+    }
 }
 
 #[test]
@@ -72,10 +86,11 @@ fn only_a_store_that_fails_may_go_well_another_time() {
 
 #[test]
 fn a_name_can_not_leave_the_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let vault = vault(folder.path());
-    for (component, slot) in [("../x", "T"), ("slack", "../../T"), ("slack", ""), ("a.b", "T")] {
-        assert!(matches!(vault.write(component, slot, 1, &secret("v")), Err(StoreError::Name(_))));
+    let (_folder, vaults) = vaults();
+    for vault in vaults {
+        for (component, slot) in [("../x", "T"), ("slack", "../../T"), ("slack", ""), ("a.b", "T")] {
+            assert!(matches!(vault.write(component, slot, 1, &secret("v")), Err(StoreError::Name(_))));
+        }
     }
 }
 
@@ -91,16 +106,58 @@ fn a_file_that_others_can_read_is_refused() {
 
 #[test]
 fn the_keys_come_back_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    let vault = vault(folder.path());
-    assert!(vault.keys().unwrap().is_none());
-    let keys = DeviceKeys {
-        tls: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap(),
-        sealing: SealingKey::generate(&SystemRandom),
+    let (_folder, vaults) = vaults();
+    for vault in vaults {
+        assert!(vault.keys().unwrap().is_none());
+        let keys = DeviceKeys {
+            tls: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap(),
+            sealing: SealingKey::generate(&SystemRandom),
+        };
+        vault.set_keys(&keys).unwrap();
+        let read = vault.keys().unwrap().unwrap();
+        assert_eq!(read.tls.subject_public_key_info(), keys.tls.subject_public_key_info());
+        assert_eq!(read.sealing.public_key(), keys.sealing.public_key());
+        assert!(vault.held().unwrap().is_empty(), "keys are no slots");
+    }
+}
+
+#[test]
+fn what_an_earlier_enrollment_left_can_be_taken_away() {
+    let (_folder, vaults) = vaults();
+    for vault in vaults {
+        vault.write("slack", "T", 3, &secret("three")).unwrap();
+        vault.clear().unwrap();
+        vault.clear().unwrap();
+        assert!(vault.held().unwrap().is_empty());
+        vault.write("slack", "T", 1, &secret("one")).unwrap();
+    }
+}
+
+#[test]
+fn in_the_keychain_a_secret_is_an_item_of_the_agent_with_its_version_inside() {
+    let keychain = MemoryKeychain::default();
+    let store = |data: &str| {
+        let paths = Paths::new(data.into());
+        Vault::new(Box::new(KeychainStore::new(Box::new(keychain.clone()), &paths)))
     };
-    vault.set_keys(&keys).unwrap();
-    let read = vault.keys().unwrap().unwrap();
-    assert_eq!(read.tls.subject_public_key_info(), keys.tls.subject_public_key_info());
-    assert_eq!(read.sealing.public_key(), keys.sealing.public_key());
-    assert!(vault.held().unwrap().is_empty(), "keys are no slots");
+    let system = store(config::default_data(false).to_str().unwrap());
+    system.write("slack", "T", 3, &secret("three")).unwrap();
+    let item = Item::new("board-agent", "slot.slack.T").unwrap();
+    let value = keychain.get(&item).unwrap().unwrap();
+    assert_eq!(value.expose().as_slice(), b"\0\0\0\0\0\0\0\x03three");
+
+    let second = store("/srv/second");
+    assert!(second.held().unwrap().is_empty(), "another data folder is another agent");
+    second.write("slack", "T", 1, &secret("one")).unwrap();
+    second.clear().unwrap();
+    assert_eq!(system.read("slack", "T").unwrap().unwrap().version, Some(3));
+}
+
+#[cfg(not(target_os = "macos"))]
+#[test]
+fn a_system_without_a_keychain_has_no_store_but_the_one_for_development() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::new(folder.path().to_owned());
+    assert!(matches!(open(&paths, false), Err(StoreError::Unsupported)));
+    assert!(open(&paths, true).is_ok());
 }
