@@ -5,7 +5,7 @@ use regex::Regex;
 use tests::demo::workspace;
 
 /// GET routes that answer with no page of their own. Event streams and the API are told by their addresses.
-const NOT_PAGES: &[&str] = &["/", "/health", "/static/{name}"];
+const NOT_PAGES: &[&str] = &["/", "/health", "/static/{name}", "/support.csv", "/support.json"];
 
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -26,7 +26,7 @@ pub fn pages() -> Vec<Page> {
 fn get_routes() -> Vec<Page> {
     let router = std::fs::read_to_string(workspace().join("control-plane/src/router.rs")).unwrap();
     let console = router.split("pub fn console_routes").nth(1).expect("the console's routes stand there");
-    let route = Regex::new(r#"\("(/[^"]*)",\s*(\w+),\s*get\("#).unwrap();
+    let route = Regex::new(r#"\("(/[^"]*)",\s*(\w+)(?:\([^)]*\))?,\s*get\("#).unwrap();
     let found = route.captures_iter(console);
     found.map(|found| Page { route: found[1].to_owned(), public: &found[2] == "Public" }).collect()
 }

@@ -17,6 +17,7 @@ pub struct Scene {
     pub stage: Stage,
     pub client: String,
     device: String,
+    user: String,
     /// The failed step's attempt.
     attempt: String,
     /// A one-time link that nobody used.
@@ -82,8 +83,12 @@ impl Scene {
         let join = stage.consultant.join_command(&client).await.unwrap();
         let pending = stage.agent("third").join(&join).await.unwrap();
         claim(&stage, names).await;
+        others(&stage, &device).await;
         let link = stage.board.sign_in_link().await.unwrap();
-        Self { stage, client, device, attempt, link, _agent: agent, _pending: pending }
+        let users = stage.consultant.get("/users").await.unwrap();
+        let (_, user) = users.split_once("href=\"/users/").expect("the list leads to each user");
+        let user = user.split('"').next().unwrap().to_owned();
+        Self { stage, client, device, user, attempt, link, _agent: agent, _pending: pending }
     }
 
     /// A page's address, with ids of this scene in it.
@@ -91,6 +96,7 @@ impl Scene {
         let id = match page.route.split('/').nth(1) {
             Some("clients") => &self.client,
             Some("devices") => &self.device,
+            Some("users") => &self.user,
             _ => "{id}",
         };
         let path = page.route.replace("{id}", id).replace("{attempt}", &self.attempt);
@@ -141,6 +147,29 @@ db.commit()
     let database = stage.board.layout.path("board/board.db");
     let mut python = Command::new("python3");
     output(python.args(["-c", script]).arg(database).arg(claims)).await.unwrap();
+}
+
+/// Two devices more that wait for a decision: one quarantined, one that asks to renew after a long silence.
+async fn others(stage: &Stage, device: &str) {
+    let script = "
+import os, sqlite3, sys, uuid
+db = sqlite3.connect(sys.argv[1], timeout=30)
+db.row_factory = sqlite3.Row
+def copy(table, key, value, **changes):
+    row = dict(db.execute(f'SELECT * FROM {table} WHERE {key} = ?', (value,)).fetchone()) | changes
+    names, marks = ', '.join(row), ', '.join('?' * len(row))
+    db.execute(f'INSERT INTO {table} ({names}) VALUES ({marks})', tuple(row.values()))
+device = uuid.UUID(sys.argv[2]).bytes
+moved, silent, code = os.urandom(16), os.urandom(16), os.urandom(16)
+copy('devices', 'id', device, id=moved, hardware_uuid='MOVED', state='quarantined', other_hardware_uuid='COPY')
+copy('devices', 'id', device, id=silent, hardware_uuid='SILENT', last_seen_at=1)
+used = db.execute('SELECT join_code_id FROM enrollments WHERE device_id = ?', (device,)).fetchone()[0]
+copy('join_codes', 'id', used, id=code, code_hmac=os.urandom(32))
+copy('enrollments', 'device_id', device, id=os.urandom(16), device_id=silent, join_code_id=code, renewal_asked_at=2)
+db.commit()
+";
+    let database = stage.board.layout.path("board/board.db");
+    output(Command::new("python3").args(["-c", script]).arg(database).arg(device)).await.unwrap();
 }
 
 /// Waits until there is nothing left but what a person has to do; gives the failed attempt.
