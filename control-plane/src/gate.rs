@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, Method, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::CookieJar;
@@ -90,8 +90,13 @@ pub async fn gate(
         visitor.fresh = true;
     }
     request.extensions_mut().insert(visitor.clone());
+    let looks = request.method().is_safe();
     let response = next.run(request).await;
     match wordless(&response) {
+        // An id that is none, or a filter that can't be read: an address that leads nowhere.
+        Some(_) if looks && response.status() == StatusCode::BAD_REQUEST => {
+            framed(answers.refuse(Failure::not_found("page")), &visitor)
+        }
         Some(failure) => framed(answers.refuse(failure), &visitor),
         None => framed(response, &visitor),
     }

@@ -314,3 +314,28 @@ fn rust_files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
         }
     }
 }
+
+#[tokio::test]
+async fn an_address_with_an_id_that_is_none_leads_to_no_page() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let consultant = signed_in(&fixture, Role::Consultant).await;
+        let operator = signed_in(&fixture, Role::Operator).await;
+        let parameter = Regex::new(r"\{[a-z]+\}").unwrap();
+        let all = router::console_routes();
+        for (path, rule, _) in
+            all.iter().filter(|(path, rule, _)| path.contains('{') && *rule != Rule::Public)
+        {
+            let path = parameter.replace_all(path, "nobody");
+            let cookie = if allows(*rule, Role::Consultant) { &consultant } else { &operator };
+            let answer = ask(&fixture, Method::GET, &path, Some(cookie), "http://board.test").await;
+            let (parts, page) = read(answer).await;
+            let known = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+            assert!(known.contains(&parts.status), "{path}: {}", parts.status);
+            assert!(!page.contains("Cannot parse") && !page.contains("UUID"), "{path}: {page}");
+            let content = parts.headers[header::CONTENT_TYPE].to_str().unwrap();
+            assert!(content.starts_with("text/html") || content == "application/problem+json", "{path}");
+        }
+    })
+    .await;
+}
