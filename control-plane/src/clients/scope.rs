@@ -187,7 +187,10 @@ fn check(scope: &mut Scope, catalog: &Catalog) -> Vec<FieldError> {
                     errors.push(FieldError::new(field(), message));
                 }
                 Some(value) if !Regex::new(&param.pattern).is_ok_and(|pattern| pattern.is_match(value)) => {
-                    let message = format!("{} has another form: {}.", param.name, param.pattern);
+                    let message = format!(
+                        "This doesn't look like {}'s “{}”. Copy it again from where {} shows it.",
+                        manifest.name, param.name, manifest.name
+                    );
                     errors.push(FieldError::new(field(), message));
                 }
                 Some(_) | None => {}
