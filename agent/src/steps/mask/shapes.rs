@@ -28,13 +28,15 @@ const fn shape(prefix: &'static str, body: fn(u8) -> bool, least: usize, at_word
     Shape { prefix: prefix.as_bytes(), body, least, at_word }
 }
 
-pub const SHAPES: [Shape; 7] = [
+pub const SHAPES: [Shape; 8] = [
     shape("sk-", word, 16, true),
     shape("xox.-", slack, 10, false),
     shape("xapp-", slack, 10, false),
     shape("shp.._", word, 16, false),
     shape("gh._", word, 16, false),
     shape("github_pat_", word, 16, false),
+    // The board's own, for programs; 43 characters of base64url.
+    shape("board_", word, 40, true),
     // The head of a JWT; `jwt` in `at` looks further.
     shape("eyJ", jwt, 0, false),
 ];

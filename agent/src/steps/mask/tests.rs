@@ -74,6 +74,7 @@ fn tokens_are_known_by_their_shape() {
         "shpat_0123456789abcdef0123456789abcdef",
         "ghp_0123456789abcdefghijABCDEFGHIJ012345",
         "github_pat_11AAAAAAA0123456789_abcdef",
+        "board_uT3k9pXw2QeL7vR1yZ8mN4bC6dF0gH5jA-s_K2oI9uY",
         jwt,
         pem,
         &pem.replace('\n', "\\n"),
@@ -94,6 +95,8 @@ fn tokens_are_known_by_their_shape() {
         "eyJhbGciOiJIUzI1NiJ9",
         "-----BEGIN of the story",
         "ghp_short",
+        "board_session=made-up",
+        "clipboard_of_a_name_that_goes_on_for_longer_than_any_token",
         "--------------",
     ] {
         assert_eq!(masks.apply(harmless), harmless);
