@@ -18,7 +18,7 @@ use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
-use crate::keys::FileProvider;
+use crate::keys::{Provider, Source};
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -103,7 +103,7 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct KeyPlace {
-    /// The root-key provider: file:PATH. By default a file outside the data folder, so that a backup never holds both.
+    /// The root-key provider: file:PATH, or keychain:NAME on a Mac. By default a file outside the data folder, so that a backup never holds both.
     #[arg(long, env = "BOARD_ROOT_KEY")]
     root_key: Option<String>,
 }
@@ -150,13 +150,13 @@ impl Place {
 }
 
 impl KeyPlace {
-    fn path(&self) -> anyhow::Result<PathBuf> {
+    fn source(&self) -> anyhow::Result<Source> {
         match &self.root_key {
-            Some(uri) => Ok(FileProvider::path_of(uri)?),
+            Some(uri) => Ok(uri.parse()?),
             None => {
                 let home = std::env::var_os("HOME")
                     .context("HOME is not set: name the root key with --root-key file:PATH")?;
-                Ok(PathBuf::from(home).join(".board/root.key"))
+                Ok(Source::File(PathBuf::from(home).join(".board/root.key")))
             }
         }
     }
@@ -229,9 +229,8 @@ async fn init(
     if board::exists(&db).await? {
         return Err(board::BoardError::Exists.into());
     }
-    let path = key.path()?;
-    let provider =
-        if path.exists() { FileProvider::open(&path)? } else { FileProvider::create(&path, random)? };
+    let source = key.source()?;
+    let provider = Provider::open_or_create(&source, random)?;
     let token = board::init(&db, &provider, email, clock, random).await?;
     db.close().await;
     let mut text = format!(
@@ -240,8 +239,8 @@ async fn init(
         provider.uri(),
         token.expose()
     );
-    let inside = match (path.canonicalize(), place.data.canonicalize()) {
-        (Ok(path), Ok(data)) => path.starts_with(data),
+    let inside = match (source.path().map(Path::canonicalize), place.data.canonicalize()) {
+        (Some(Ok(path)), Ok(data)) => path.starts_with(data),
         _ => false,
     };
     if inside {
