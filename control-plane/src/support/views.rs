@@ -106,13 +106,17 @@ impl SupportPage {
     }
 }
 
-/// "now", "5 min", "3 h", "2 days"
 pub fn short_age(at: Timestamp, now: Timestamp) -> String {
-    match now.since(at).as_secs() {
+    short(now.since(at).as_secs())
+}
+
+/// "now", "5 min", "3 h", "2 days"
+pub fn short(seconds: u64) -> String {
+    match seconds {
         0..60 => "now".to_owned(),
-        seconds @ 60..3_600 => format!("{} min", seconds / 60),
-        seconds @ 3_600..86_400 => format!("{} h", seconds / 3_600),
-        seconds @ 86_400..172_800 => format!("{} day", seconds / 86_400),
-        seconds => format!("{} days", seconds / 86_400),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        86_400..172_800 => "1 day".to_owned(),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
