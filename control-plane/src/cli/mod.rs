@@ -1,6 +1,8 @@
 //! The command line: what each command takes, and which function does it.
 
 mod serve;
+mod state;
+mod table;
 mod tokens;
 mod users;
 
@@ -19,6 +21,8 @@ use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
 use crate::keys::{Provider, Source};
+
+pub use state::Unasked;
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -64,6 +68,9 @@ enum Command {
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
+    /// What is installed where and what differs from the scope, asked of a board over HTTP.
+    #[command(after_help = state::HELP)]
+    State(state::StateArgs),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -162,11 +169,25 @@ impl KeyPlace {
     }
 }
 
-/// Runs a command; the text is for standard output.
-pub async fn run(cli: Cli) -> anyhow::Result<String> {
+/// What a command came to.
+#[derive(Debug)]
+pub struct Output {
+    /// For standard output.
+    pub text: String,
+    pub exit: u8,
+}
+
+impl From<String> for Output {
+    fn from(text: String) -> Self {
+        Self { text, exit: 0 }
+    }
+}
+
+pub async fn run(cli: Cli) -> anyhow::Result<Output> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
-    match cli.command {
+    let text = match cli.command {
+        Command::State(args) => return state::run(args).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, &*clock, &*random).await
         }
@@ -186,7 +207,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
             }
         },
         Command::Audit(AuditCommand::Verify { place, json }) => verify(&place, json).await,
-    }
+    };
+    text.map(Output::from)
 }
 
 /// A role on the command line.
