@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use control_plane::cli::{Broken, Cli, run};
+use control_plane::cli::{Broken, Cli, Unasked, run};
 use control_plane::db::Cause;
 use nix::sys::resource::{Resource, setrlimit};
 use tracing_subscriber::EnvFilter;
@@ -22,13 +22,17 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     match runtime.block_on(run(cli)) {
-        Ok(text) => {
-            print(&text);
-            ExitCode::SUCCESS
+        Ok(said) => {
+            print(&said.text);
+            ExitCode::from(said.exit)
         }
         Err(error) if error.is::<Broken>() => {
             fail(&error);
             ExitCode::from(3)
+        }
+        Err(error) if error.is::<Unasked>() => {
+            fail(&error);
+            ExitCode::from(2)
         }
         Err(error) => fail(&error),
     }

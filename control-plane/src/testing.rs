@@ -24,7 +24,7 @@ use crate::catalog;
 use crate::clients::{self, NewClient, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
-use crate::keys::FileProvider;
+use crate::keys::{Provider, Source};
 
 /// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
 pub const MANIFESTS: &[(&str, &str)] = &[
@@ -105,7 +105,8 @@ impl Fixture {
     pub async fn new(db: Db) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let folder = tempfile::tempdir().unwrap();
-        let provider = FileProvider::create(&folder.path().join("root.key"), &SystemRandom).unwrap();
+        let provider =
+            Provider::create(&Source::File(folder.path().join("root.key")), &SystemRandom).unwrap();
         let token =
             board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);

@@ -4,6 +4,7 @@ mod access_routes;
 mod database;
 mod forms;
 mod hostile;
+mod support_routes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

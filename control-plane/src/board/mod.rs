@@ -17,7 +17,7 @@ use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Db;
 use crate::enrollment::ca::{Authority, CaError};
 use crate::jobs::Jobs;
-use crate::keys::{FileProvider, KeyError, RootKey};
+use crate::keys::{KeyError, Provider, RootKey};
 use crate::links::Links;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum BoardError {
 /// Gives the token of the first user's one-time link.
 pub async fn init(
     db: &Db,
-    provider: &FileProvider,
+    provider: &Provider,
     email: &str,
     clock: &dyn Clock,
     random: &dyn Random,
@@ -74,7 +74,7 @@ pub async fn exists(db: &Db) -> Result<bool, sqlx::Error> {
 /// Opens the board for serving: the root key has to be the one that it was made with.
 pub async fn open(
     db: Db,
-    provider: &FileProvider,
+    provider: &Provider,
     agents_url: String,
     proxy: Option<IpAddr>,
     clock: Arc<dyn Clock>,

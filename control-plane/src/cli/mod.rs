@@ -1,6 +1,8 @@
 //! The command line: what each command takes, and which function does it.
 
 mod serve;
+mod state;
+mod table;
 mod tokens;
 mod users;
 
@@ -18,7 +20,9 @@ use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
-use crate::keys::FileProvider;
+use crate::keys::{Provider, Source};
+
+pub use state::Unasked;
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -64,6 +68,9 @@ enum Command {
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
+    /// What is installed where and what differs from the scope, asked of a board over HTTP.
+    #[command(after_help = state::HELP)]
+    State(state::StateArgs),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -103,7 +110,7 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct KeyPlace {
-    /// The root-key provider: file:PATH. By default a file outside the data folder, so that a backup never holds both.
+    /// The root-key provider: file:PATH, or keychain:NAME on a Mac. By default a file outside the data folder, so that a backup never holds both.
     #[arg(long, env = "BOARD_ROOT_KEY")]
     root_key: Option<String>,
 }
@@ -150,23 +157,37 @@ impl Place {
 }
 
 impl KeyPlace {
-    fn path(&self) -> anyhow::Result<PathBuf> {
+    fn source(&self) -> anyhow::Result<Source> {
         match &self.root_key {
-            Some(uri) => Ok(FileProvider::path_of(uri)?),
+            Some(uri) => Ok(uri.parse()?),
             None => {
                 let home = std::env::var_os("HOME")
                     .context("HOME is not set: name the root key with --root-key file:PATH")?;
-                Ok(PathBuf::from(home).join(".board/root.key"))
+                Ok(Source::File(PathBuf::from(home).join(".board/root.key")))
             }
         }
     }
 }
 
-/// Runs a command; the text is for standard output.
-pub async fn run(cli: Cli) -> anyhow::Result<String> {
+/// What a command came to.
+#[derive(Debug)]
+pub struct Output {
+    /// For standard output.
+    pub text: String,
+    pub exit: u8,
+}
+
+impl From<String> for Output {
+    fn from(text: String) -> Self {
+        Self { text, exit: 0 }
+    }
+}
+
+pub async fn run(cli: Cli) -> anyhow::Result<Output> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
-    match cli.command {
+    let text = match cli.command {
+        Command::State(args) => return state::run(args).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, &*clock, &*random).await
         }
@@ -186,7 +207,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
             }
         },
         Command::Audit(AuditCommand::Verify { place, json }) => verify(&place, json).await,
-    }
+    };
+    text.map(Output::from)
 }
 
 /// A role on the command line.
@@ -229,9 +251,8 @@ async fn init(
     if board::exists(&db).await? {
         return Err(board::BoardError::Exists.into());
     }
-    let path = key.path()?;
-    let provider =
-        if path.exists() { FileProvider::open(&path)? } else { FileProvider::create(&path, random)? };
+    let source = key.source()?;
+    let provider = Provider::open_or_create(&source, random)?;
     let token = board::init(&db, &provider, email, clock, random).await?;
     db.close().await;
     let mut text = format!(
@@ -240,8 +261,8 @@ async fn init(
         provider.uri(),
         token.expose()
     );
-    let inside = match (path.canonicalize(), place.data.canonicalize()) {
-        (Ok(path), Ok(data)) => path.starts_with(data),
+    let inside = match (source.path().map(Path::canonicalize), place.data.canonicalize()) {
+        (Some(Ok(path)), Ok(data)) => path.starts_with(data),
         _ => false,
     };
     if inside {

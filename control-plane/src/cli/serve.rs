@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
-use crate::keys::FileProvider;
+use crate::keys::Provider;
 use crate::{board, link, router};
 
 /// Open pages and links get this long to end after a signal.
@@ -36,7 +36,7 @@ pub async fn serve(
             "the board's role owns its tables, so only triggers keep it from changing the audit log: for production give the board a role of its own with `board migrate --owner-url`"
         );
     }
-    let provider = FileProvider::open(&args.key.path()?)?;
+    let provider = Provider::open(&args.key.source()?)?;
     let console = listen(args.console).await?;
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;

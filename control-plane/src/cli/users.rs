@@ -10,7 +10,7 @@ use super::{KeyPlace, Place, role};
 use crate::access::users::{self, Listed};
 use crate::access::{self, Role, tokens};
 use crate::audit::Who;
-use crate::keys::{FileProvider, RootKey};
+use crate::keys::{Provider, RootKey};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -58,7 +58,7 @@ pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> an
         }
     };
     let db = place.connect().await?;
-    let provider = FileProvider::open(&key.path()?)?;
+    let provider = Provider::open(&key.source()?)?;
     let mut tx = db.write().await?;
     let root = RootKey::unwrap(&mut tx, &provider).await?;
     let token = match roles {

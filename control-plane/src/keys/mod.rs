@@ -15,7 +15,7 @@ use shared::random::{self, Random};
 use shared::secret::Secret;
 use shared::time::Clock;
 
-pub use provider::{FileProvider, ProviderError};
+pub use provider::{Provider, ProviderError, Source};
 
 use crate::db::Tx;
 
@@ -65,7 +65,7 @@ impl RootKey {
     /// Makes the root key, wraps it with `provider` and stores it. Called once, by `init`.
     pub async fn create(
         tx: &mut Tx,
-        provider: &FileProvider,
+        provider: &Provider,
         clock: &dyn Clock,
         random: &dyn Random,
     ) -> Result<Self, KeyError> {
@@ -76,7 +76,7 @@ impl RootKey {
     }
 
     /// Unwraps the newest root key. A key that isn't the one the database was made with is refused.
-    pub async fn unwrap(tx: &mut Tx, provider: &FileProvider) -> Result<Self, KeyError> {
+    pub async fn unwrap(tx: &mut Tx, provider: &Provider) -> Result<Self, KeyError> {
         let row = store::newest(tx).await?.ok_or(KeyError::NotInitialized)?;
         let version = u32::try_from(row.version).unwrap_or(0);
         let wrong = |got: String| KeyError::WrongKey {

@@ -13,7 +13,7 @@ use crate::catalog;
 use crate::clients;
 use crate::enrollment::{self, DeviceState};
 use crate::error::Failure;
-use crate::inventory;
+use crate::inventory::{self, ClientFindings, Drift};
 
 #[derive(Serialize)]
 pub struct ClientJson {
@@ -40,6 +40,8 @@ struct DeviceJson {
 struct ComponentJson {
     component: String,
     presence: Presence,
+    /// How it stands to the scope; `null` for what is neither wanted nor there, and on a device that left.
+    drift: Option<Drift>,
     version: Option<String>,
     evidence: Vec<Evidence>,
     since: String,
@@ -74,13 +76,17 @@ pub async fn get_state(
     let scope = clients::components(&mut tx, id).await?;
     let catalog = catalog::current(&mut tx).await?;
     let slots = inventory::slots_of_client(&mut tx, id).await?;
+    let found = inventory::findings(&mut tx, catalog.as_ref(), Some(id)).await?;
     let now = app.now();
     let mut devices = Vec::new();
     for device in enrollment::devices_of(&mut tx, id).await? {
+        let findings = found.first().map_or(&[][..], |found: &ClientFindings| found.of_device(device.id));
+        let drift_of = |key: &str| findings.iter().find(|one| one.component == key).map(|one| one.drift);
         let components = inventory::of_device(&mut tx, device.id)
             .await?
             .into_iter()
             .map(|one| ComponentJson {
+                drift: drift_of(&one.component_key),
                 component: one.component_key,
                 presence: one.presence,
                 version: one.version,

@@ -2,6 +2,7 @@
 //! state. They read; every action belongs to a feature.
 
 pub mod api;
+mod state;
 #[cfg(test)]
 mod tests;
 pub mod views;

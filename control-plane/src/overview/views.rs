@@ -4,6 +4,7 @@ use askama::Template;
 use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
+use crate::inventory::Drift;
 use crate::web::{Moment, RowState, Shell};
 
 #[derive(Template)]
@@ -22,12 +23,24 @@ pub struct ClientFragment {
     pub client: ClientRef,
     pub sentence: String,
     pub state: RowState,
+    /// Where the components stand that the sentence counts as different.
+    pub differing: Vec<DriftLink>,
+    /// How many more there are.
+    pub more: usize,
     pub devices: Vec<DeviceRow>,
     pub slots: Vec<SlotRow>,
     pub installed: Vec<InstalledRow>,
     /// Devices of this client that ask to join.
     pub pending: u32,
     pub can_consult: bool,
+}
+
+/// A component that differs from the scope, in the table below.
+pub struct DriftLink {
+    pub anchor: String,
+    pub name: String,
+    /// "missing", "slot rejected", …
+    pub word: &'static str,
 }
 
 pub struct DeviceRow {
@@ -40,6 +53,8 @@ pub struct DeviceRow {
     pub last_seen: Option<Moment>,
     /// "12 of 19 done"
     pub progress: String,
+    /// Its runbook isn't through: what is missing may still come.
+    pub busy: bool,
     /// It joined with `--dev`.
     pub dev: bool,
 }
@@ -60,13 +75,16 @@ pub struct InstalledRow {
     pub anchor: String,
     pub device: String,
     pub component: String,
-    pub state: RowState,
-    /// "present", "absent", "outdated", "unknown"
-    pub state_word: String,
+    /// How it stands to the scope; none for what is neither wanted nor there.
+    pub drift: Option<Drift>,
+    /// Required slots that aren't right.
+    pub slots: String,
+    /// What the device found: "present", "absent", "outdated", "unknown", or "not looked at".
+    pub presence: &'static str,
     pub version: Option<String>,
     /// Which probe looked, and what it saw.
     pub evidence: String,
-    pub observed: Moment,
+    pub observed: Option<Moment>,
 }
 
 impl HtmlSafe for ClientFragment {}

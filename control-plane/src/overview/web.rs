@@ -1,11 +1,14 @@
+use std::collections::HashMap;
+
 use askama::Template as _;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use shared::catalog::Platform;
 use shared::ids::ClientId;
-use shared::protocol::inventory::{Presence, SlotState};
+use shared::protocol::inventory::SlotState;
 
-use super::views::{ClientFragment, ClientPage, DeviceRow, InstalledRow, SlotRow};
+use super::state::{self, LINKS, Pressing};
+use super::views::{ClientFragment, ClientPage, DeviceRow, SlotRow};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, AnySlot, Catalog};
@@ -14,7 +17,8 @@ use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
-use crate::inventory::{self, Installed, InstalledSlot};
+use crate::inventory::drift::Tally;
+use crate::inventory::{self, ClientFindings, InstalledSlot};
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
 use crate::pages::{Page, page};
@@ -28,9 +32,13 @@ pub async fn home() -> Response {
 
 pub async fn clients_page(State(app): State<App>, visitor: Visitor) -> Page {
     let mut tx = app.db.read().await?;
+    let catalog = catalog::current(&mut tx).await?;
+    let all = inventory::findings(&mut tx, catalog.as_ref(), None).await?;
+    let found: HashMap<ClientId, &ClientFindings> = all.iter().map(|found| (found.id, found)).collect();
     let mut rows = Vec::new();
     for client in clients::list(&mut tx).await? {
-        let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
+        let known = Known { catalog: catalog.as_ref(), found: found.get(&client.id).copied() };
+        let fragment = fragment_of(&app, &mut tx, &client, known, &visitor).await?;
         let components = clients::components(&mut tx, client.id).await?.len();
         rows.push(ClientRow {
             href: fragment.client.href,
@@ -79,6 +87,13 @@ pub async fn client_events(State(app): State<App>, visitor: Visitor, Path(id): P
     )
 }
 
+/// What a client's components are judged by, and how.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    catalog: Option<&'a Catalog>,
+    found: Option<&'a ClientFindings>,
+}
+
 pub(super) async fn fragment(
     app: &App,
     tx: &mut Tx,
@@ -86,6 +101,18 @@ pub(super) async fn fragment(
     visitor: &Visitor,
 ) -> Result<ClientFragment, Failure> {
     let catalog = catalog::current(tx).await.map_err(Failure::from)?;
+    let found = inventory::findings(tx, catalog.as_ref(), Some(client.id)).await?;
+    let known = Known { catalog: catalog.as_ref(), found: found.first() };
+    fragment_of(app, tx, client, known, visitor).await
+}
+
+async fn fragment_of(
+    app: &App,
+    tx: &mut Tx,
+    client: &Client,
+    Known { catalog, found }: Known<'_>,
+    visitor: &Visitor,
+) -> Result<ClientFragment, Failure> {
     let all = enrollment::devices_of(tx, client.id).await?;
     let (devices, gone): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|device| device.state != DeviceState::Revoked);
@@ -107,20 +134,26 @@ pub(super) async fn fragment(
     let slots: Vec<SlotRow> = clients::slots(tx, client.id)
         .await?
         .into_iter()
-        .map(|slot| slot_row(slot, client, &stored, &on_devices, &devices, catalog.as_ref()))
+        .map(|slot| slot_row(slot, client, &stored, &on_devices, &devices, catalog))
         .collect();
-    let names: Vec<InstalledRow> = installed
-        .iter()
-        .map(|installed| installed_row(installed, &devices, catalog.as_ref(), visitor))
-        .collect();
-    let (state, sentence) = sentence(devices.len(), &slots, &installed, pending, visitor);
+    let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
+    let pressing = Pressing { devices: devices.len(), busy: rows.iter().any(|row| row.busy), pending };
+    let (state, sentence, counted) = state::sentence(pressing, &slots, tally, visitor);
+    let mut differing = Vec::new();
+    if counted && let Some(found) = found {
+        differing = state::differing(found, catalog);
+    }
+    let more = differing.len().saturating_sub(LINKS);
+    differing.truncate(LINKS);
     Ok(ClientFragment {
         client: ClientRef { href: format!("/clients/{}", client.id), name: client.name.clone() },
         sentence,
         state,
+        differing,
+        more,
         devices: rows,
         slots,
-        installed: names,
+        installed: state::rows(found, &installed, catalog, visitor.now),
         pending: u32::try_from(pending).unwrap_or(u32::MAX),
         can_consult: visitor.can(Role::Consultant),
     })
@@ -141,9 +174,9 @@ async fn device_row(
         DeviceState::Leaving => (RowState::Waiting, "leaving"),
         DeviceState::Revoked => (RowState::Off, "revoked"),
     };
-    let progress = match runbook::progress(tx, device.id).await? {
-        Some((done, total)) => format!("{done} of {total} done"),
-        None => "no runbook yet".to_owned(),
+    let (progress, busy) = match runbook::progress(tx, device.id).await? {
+        Some((done, total)) => (format!("{done} of {total} done"), done < total),
+        None => ("no runbook yet".to_owned(), false),
     };
     let os = match device.platform {
         Platform::Macos => "macOS",
@@ -157,6 +190,7 @@ async fn device_row(
         os: format!("{os} {}", device.os_version),
         last_seen: device.last_seen_at.map(|at| Moment { at, now: visitor.now }),
         progress,
+        busy,
         dev: device.dev,
     })
 }
@@ -250,77 +284,6 @@ fn evidence(there: &[&InstalledSlot], devices: &[Device]) -> String {
     said.collect()
 }
 
-fn installed_row(
-    installed: &Installed,
-    devices: &[Device],
-    catalog: Option<&Catalog>,
-    visitor: &Visitor,
-) -> InstalledRow {
-    let (state, word) = match installed.presence {
-        Presence::Present => (RowState::Done, "present"),
-        Presence::Absent => (RowState::Failed, "absent"),
-        Presence::Outdated => (RowState::NeedsYou, "outdated"),
-        Presence::Unknown => (RowState::Waiting, "unknown"),
-    };
-    let evidence = installed.evidence.iter().map(|one| format!("{}: {}", one.probe, one.saw));
-    InstalledRow {
-        anchor: format!("{}-{}", installed.device_id, installed.component_key),
-        device: devices
-            .iter()
-            .find(|device| device.id == installed.device_id)
-            .map_or_else(String::new, |device| device.name.clone()),
-        component: component_name(catalog, &installed.component_key),
-        state,
-        state_word: word.to_owned(),
-        version: installed.version.clone(),
-        evidence: evidence.collect::<Vec<_>>().join("; "),
-        observed: Moment { at: installed.observed_at, now: visitor.now },
-    }
-}
-
-fn component_name(catalog: Option<&Catalog>, key: &str) -> String {
+pub(super) fn component_name(catalog: Option<&Catalog>, key: &str) -> String {
     catalog.map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key))
-}
-
-/// One sentence of state, the most pressing first.
-fn sentence(
-    devices: usize,
-    slots: &[SlotRow],
-    installed: &[Installed],
-    pending: usize,
-    visitor: &Visitor,
-) -> (RowState, String) {
-    if pending > 0 {
-        let asks = count(pending as u64, "Mac asks", "Macs ask");
-        return (RowState::NeedsYou, format!("{asks} to join. Compare the fingerprint and decide."));
-    }
-    let is_ours = |slot: &&SlotRow| slot.tag == "our-managed" && slot.state_word == "empty";
-    let empty = slots.iter().filter(is_ours).count();
-    if empty > 0 {
-        let lacks = count(empty as u64, "secret of ours is", "secrets of ours are");
-        return (RowState::NeedsYou, format!("{lacks} not entered yet."));
-    }
-    let refused = slots.iter().filter(|slot| slot.state_word == SlotState::Rejected.as_str()).count();
-    if refused > 0 {
-        let are = count(refused as u64, "credential is", "credentials are");
-        return (RowState::NeedsYou, format!("{are} refused by the provider."));
-    }
-    if devices == 0 {
-        return (RowState::NeedsYou, "No Mac is enrolled. Make a join code.".into());
-    }
-    let wrong = installed.iter().filter(|one| one.presence != Presence::Present).count();
-    let Some(oldest) = installed.iter().map(|one| one.observed_at).min() else {
-        return (RowState::Running, "The runbook runs; nothing was looked at yet.".into());
-    };
-    let minutes = visitor.now.since(oldest).as_secs() / 60;
-    let age = match minutes {
-        0 => "checked just now".to_owned(),
-        minutes => format!("checked {} ago", count(minutes, "minute", "minutes")),
-    };
-    if wrong > 0 {
-        let lacks = count(wrong as u64, "component is", "components are");
-        return (RowState::Running, format!("{lacks} not as wanted yet ({age})."));
-    }
-    let all = count(installed.len() as u64, "component is", "components are");
-    (RowState::Done, format!("{all} as wanted, {age}."))
 }

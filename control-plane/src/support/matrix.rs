@@ -12,8 +12,15 @@ use crate::inventory::drift::OLD;
 use crate::inventory::{ClientFindings, DeviceFindings};
 use crate::web::{Moment, Shell, count};
 
-/// Clients on one page.
-pub const PAGE: usize = 25;
+/// Cells on one page, about 300 bytes each: a page stays under 80 KiB however many components there are.
+const CELLS: usize = 180;
+/// Characters of a version in a cell, which has place for no more; the client's page has all of it.
+const VERSION: usize = 24;
+
+/// How many devices one page shows.
+pub fn page_of(columns: usize) -> usize {
+    (CELLS / columns.max(1)).clamp(1, 25)
+}
 
 /// A device, or a client's place while it has none.
 type RowKey = (ClientId, Option<DeviceId>);
@@ -34,15 +41,20 @@ impl Known {
             .iter()
             .filter(|client| client.devices.iter().any(|found| rows.contains(&row_key(client, found))))
             .collect();
-        let pages = clients.len().div_ceil(PAGE).max(1);
+        let lines: Vec<(&ClientFindings, &DeviceFindings)> = clients
+            .iter()
+            .flat_map(|client| client.devices.iter().map(|found| (*client, found)))
+            .filter(|(client, found)| rows.contains(&row_key(client, found)))
+            .collect();
+        let length = page_of(columns.len());
+        let pages = lines.len().div_ceil(length).max(1);
         let number = number.clamp(1, pages);
-        let shown = clients.iter().skip((number - 1) * PAGE).take(PAGE);
-        let mut table = Vec::new();
-        for client in shown {
-            for found in client.devices.iter().filter(|found| rows.contains(&row_key(client, found))) {
-                table.push(self.row(app, client, found, &order, &filter));
-            }
-        }
+        let table = lines
+            .iter()
+            .skip((number - 1) * length)
+            .take(length)
+            .map(|(client, found)| self.row(app, client, found, &order, &filter))
+            .collect();
         let at = |number: usize| {
             let query = filter.query();
             let join = if query.is_empty() { '?' } else { '&' };
@@ -71,8 +83,8 @@ impl Known {
             range: match pages {
                 1 => String::new(),
                 _ => {
-                    let (first, last) = ((number - 1) * PAGE + 1, clients.len().min(number * PAGE));
-                    format!("Clients {first} to {last} of {}", clients.len())
+                    let (first, last) = ((number - 1) * length + 1, lines.len().min(number * length));
+                    format!("Rows {first} to {last} of {}", lines.len())
                 }
             },
             columns: columns
@@ -192,26 +204,28 @@ impl Known {
             Some(device) => format!("{}-{}", device.id, finding.component),
             None => "installed".to_owned(),
         };
-        let mut title = format!("{}: {}", answer.name, finding.drift.word());
-        if !finding.slots.is_empty() {
-            let slots: Vec<String> =
-                finding.slots.iter().map(|slot| format!("{} {}", slot.slot, slot.drift.word())).collect();
-            title.push_str(&format!(" ({})", slots.join(", ")));
-        }
-        if let Some(at) = finding.observed_at {
-            title.push_str(&format!(", looked at {}", Moment { at, now: self.now }.exact()));
-        }
+        let slots: Vec<String> =
+            finding.slots.iter().map(|slot| format!("{} {}", slot.slot, slot.drift.word())).collect();
+        let looked = finding.observed_at.map(|at| Moment { at, now: self.now }.exact());
+        let title = slots.into_iter().chain(looked).collect::<Vec<_>>().join(", ");
         Cell {
             href: format!("{client_href}#{anchor}"),
             state: finding.drift.row_state(),
             word: finding.drift.word(),
-            version: finding.version.clone().filter(|version| !version.is_empty()),
+            version: finding.version.as_deref().filter(|version| !version.is_empty()).map(shortened),
             age: finding.observed_at.map_or_else(String::new, |at| short_age(at, self.now)),
             old: finding.is_older_than(OLD, self.now),
             title,
             aside,
         }
     }
+}
+
+fn shortened(version: &str) -> String {
+    if version.chars().count() <= VERSION {
+        return version.to_owned();
+    }
+    version.chars().take(VERSION - 1).chain(['…']).collect()
 }
 
 fn key(answer: &Answer<'_>) -> RowKey {

@@ -1,13 +1,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use shared::ids::ClientId;
+use shared::ids::{ClientId, DeviceId};
 use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
+use shared::random::SystemRandom;
 
 use super::{Filter, Known};
 use crate::clients::{self, NewClient, Scope};
-use crate::db::testing::on_both;
-use crate::inventory::{self, Drift};
+use crate::db::testing::{on_both, on_sqlite};
+use crate::enrollment::{self, Device};
+use crate::inventory::{self, ClientFindings, DeviceFindings, Drift, Finding};
 use crate::testing::Fixture;
 use crate::web::{Section, Shell};
 
@@ -125,6 +127,62 @@ async fn a_board_without_clients_says_what_to_do_first() {
         let shell = Shell { viewer: None, section: Section::Support, pending: 0, now: fixture.app.now() };
         let html = known.page(&fixture.app, shell, Filter::default(), 1).render().unwrap();
         assert!(html.contains("No client yet"), "{html}");
+    })
+    .await;
+}
+
+/// As many clients with one device each, which has as many components, all with long names.
+async fn many(fixture: &Fixture, clients: u16, components: usize) -> Known {
+    let client = fixture.client("Example Client", &["base"]).await;
+    let (_, id) = fixture.enrolled(client, &DeviceId::new(&*fixture.clock, &SystemRandom).to_string()).await;
+    let mut tx = fixture.app.db.read().await.unwrap();
+    let mut device =
+        enrollment::devices_of(&mut tx, client).await.unwrap().into_iter().find(|one| one.id == id).unwrap();
+    device.name = "A Mac mini with a rather long name ".repeat(3);
+    let now = fixture.app.now();
+    let finding = |number: usize| Finding {
+        component: format!("component-with-quite-a-long-key-{number:03}"),
+        drift: [Drift::AsWanted, Drift::SlotRejected, Drift::Unknown][number % 3],
+        presence: Some(Presence::Present),
+        version: Some("2026.11.25-a-version-that-is-very-long-too+build.123456".repeat(2)),
+        observed_at: Some(now),
+        slots: Vec::new(),
+    };
+    let findings: Vec<Finding> = (0..components).map(finding).collect();
+    let device = || Device { id: DeviceId::new(&*fixture.clock, &SystemRandom), ..device.clone() };
+    let one = |number: u16| ClientFindings {
+        id: ClientId::new(&*fixture.clock, &SystemRandom),
+        name: format!("{number:04} Client & Sons <with a long name> ").repeat(3),
+        devices: vec![DeviceFindings { device: Some(device()), findings: findings.clone() }],
+    };
+    Known::new((1..=clients).map(one).collect(), None, now)
+}
+
+#[tokio::test]
+async fn a_page_stays_light_however_much_there_is() {
+    use askama::Template as _;
+    on_sqlite(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let now = fixture.app.now();
+        let shell = || Shell { viewer: None, section: Section::Support, pending: 0, now };
+        for (clients, components) in [(25, 14), (500, 20), (3, 60)] {
+            let known = many(&fixture, clients, components).await;
+            let html = known.page(&fixture.app, shell(), Filter::default(), 1).render().unwrap();
+            assert!(html.len() < 80 * 1024, "{clients} × {components} weighs {} bytes", html.len());
+            for state in ["done", "failed", "waiting"] {
+                assert!(html.contains(&format!("<symbol id=\"g-{state}\"")), "{state}");
+            }
+        }
+        let known = many(&fixture, 500, 20).await;
+        let page = |number| known.page(&fixture.app, shell(), filter(&[("q", "client")]), number);
+        let (first, second, last) = (page(1), page(2), page(usize::MAX));
+        assert_eq!(first.found, "10000 components on 500 devices at 500 clients");
+        assert_eq!((first.rows.len(), first.range.as_str()), (9, "Rows 1 to 9 of 500"));
+        assert!(first.previous.is_none() && last.next.is_none());
+        assert_eq!(first.next.as_deref(), Some("/support?q=client&page=2"));
+        assert_eq!(second.range, "Rows 10 to 18 of 500");
+        assert!(second.rows[0].client.starts_with("0010 "), "{}", second.rows[0].client);
+        assert_eq!((last.rows.len(), last.range.as_str()), (5, "Rows 496 to 500 of 500"));
     })
     .await;
 }

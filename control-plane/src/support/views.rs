@@ -1,10 +1,12 @@
 //! The support page: filters, and a matrix of devices and components.
 
+use std::sync::LazyLock;
+
 use askama::Template;
 use shared::time::Timestamp;
 
 use super::Filter;
-use crate::web::{Moment, RowState, Shell};
+use crate::web::{Moment, RowState, Shell, assets};
 
 #[derive(Template)]
 #[template(path = "support/support.html")]
@@ -18,7 +20,7 @@ pub struct SupportPage {
     pub chips: Vec<Chip>,
     /// "3 components on 2 devices at 1 client"
     pub found: String,
-    /// How many of all the clients are shown: "Clients 1 to 25 of 41".
+    /// Which of all the rows are shown: "Rows 1 to 12 of 41".
     pub range: String,
     pub columns: Vec<Column>,
     pub rows: Vec<DeviceRow>,
@@ -76,7 +78,7 @@ pub struct Cell {
     /// Short: "2 min".
     pub age: String,
     pub old: bool,
-    /// In whole sentences, for the pointer that rests on it.
+    /// Slots that aren't right, and when the device looked.
     pub title: String,
     /// Shown beside what the filter wants.
     pub aside: bool,
@@ -93,7 +95,32 @@ pub enum Empty {
     NoMatch,
 }
 
+/// The glyphs of the six states on the page itself, as `#g-done`: hundreds of cells with the sprite's address would
+/// weigh more than what they say.
+static GLYPHS: LazyLock<String> = LazyLock::new(|| {
+    let sprite = assets::find("icons.svg").map_or(&b""[..], |asset| asset.bytes);
+    let sprite = String::from_utf8_lossy(sprite);
+    let symbols = sprite.lines().filter(|line| {
+        STATES.iter().any(|state| line.starts_with(&format!("<symbol id=\"{}\"", state.glyph().0)))
+    });
+    symbols.map(|line| line.replacen("id=\"", "id=\"g-", 1)).collect()
+});
+
+const STATES: [RowState; 6] = [
+    RowState::Done,
+    RowState::Running,
+    RowState::NeedsYou,
+    RowState::Waiting,
+    RowState::Failed,
+    RowState::Off,
+];
+
 impl Cell {
+    /// Its symbol on this page.
+    pub fn glyph(&self) -> &'static str {
+        self.state.glyph().0
+    }
+
     /// A version says enough where all is as wanted; the word is kept for who can't see the glyph.
     pub fn speaks(&self) -> bool {
         self.state != RowState::Done || self.version.is_none()
@@ -101,18 +128,26 @@ impl Cell {
 }
 
 impl SupportPage {
+    pub fn glyphs(&self) -> &'static str {
+        &GLYPHS
+    }
+
     pub fn can_consult(&self) -> bool {
         self.shell.viewer.as_ref().is_some_and(|viewer| viewer.consultant)
     }
 }
 
-/// "now", "5 min", "3 h", "2 days"
 pub fn short_age(at: Timestamp, now: Timestamp) -> String {
-    match now.since(at).as_secs() {
+    short(now.since(at).as_secs())
+}
+
+/// "now", "5 min", "3 h", "2 days"
+pub fn short(seconds: u64) -> String {
+    match seconds {
         0..60 => "now".to_owned(),
-        seconds @ 60..3_600 => format!("{} min", seconds / 60),
-        seconds @ 3_600..86_400 => format!("{} h", seconds / 3_600),
-        seconds @ 86_400..172_800 => format!("{} day", seconds / 86_400),
-        seconds => format!("{} days", seconds / 86_400),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        86_400..172_800 => "1 day".to_owned(),
+        _ => format!("{} days", seconds / 86_400),
     }
 }

@@ -11,4 +11,5 @@ mod kills;
 mod operator;
 mod readme;
 mod stage;
+mod state;
 mod thread;

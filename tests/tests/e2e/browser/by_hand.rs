@@ -172,7 +172,7 @@ async fn runbook(window: &Window, agent: &Agent) {
 /// What support sees, and what the audit log kept of it.
 async fn installed(window: &Window) {
     window.click(".crumbs a[href^='/clients/']").await;
-    window.read(".sentence", "as wanted, ").await;
+    window.read(".sentence", "as wanted; ").await;
     window.click("nav a[href='/audit']").await;
     window.arrive("/audit").await;
     window.read(".verdict", "holds").await;
