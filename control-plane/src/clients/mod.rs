@@ -120,6 +120,18 @@ pub async fn list(tx: &mut Tx) -> Result<Vec<Client>, sqlx::Error> {
     store::list(tx).await
 }
 
+/// The clients whose name has each of these words in it, whatever the case, by name; all of them without a word.
+/// The databases don't agree on the case of letters beyond ASCII, so the names are compared here.
+pub async fn named(tx: &mut Tx, words: &str) -> Result<Vec<Client>, sqlx::Error> {
+    let words = words.to_lowercase();
+    let mut clients = list(tx).await?;
+    clients.retain(|client| {
+        let name = client.name.to_lowercase();
+        words.split_whitespace().all(|word| name.contains(word))
+    });
+    Ok(clients)
+}
+
 /// Keys of the components in scope.
 pub async fn components(tx: &mut Tx, id: ClientId) -> Result<Vec<String>, sqlx::Error> {
     store::components(tx, id).await

@@ -17,7 +17,16 @@ pub struct ClientRef {
 #[template(path = "clients/list.html")]
 pub struct ClientsPage {
     pub shell: Shell,
+    /// Words of the name, as the address has them.
+    pub q: String,
+    /// How many clients there are with these words in their names.
+    pub found: usize,
+    /// Those of this page.
     pub clients: Vec<ClientRow>,
+    /// "1 to 50 of 120"; empty while one page holds all.
+    pub range: String,
+    pub previous: Option<String>,
+    pub next: Option<String>,
 }
 
 pub struct ClientRow {
@@ -127,9 +136,15 @@ pub struct ScopeSummary {
 }
 
 impl ClientsPage {
+    /// How many on this page.
     fn needing(&self) -> u64 {
         let needs_you = |client: &&ClientRow| matches!(client.state, RowState::NeedsYou | RowState::Failed);
         self.clients.iter().filter(needs_you).count() as u64
+    }
+
+    /// Whether the board has no client at all.
+    fn is_first(&self) -> bool {
+        self.found == 0 && self.q.is_empty()
     }
 
     fn can_consult(&self) -> bool {

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 
 use askama::Template as _;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
 use shared::catalog::Platform;
 use shared::ids::ClientId;
 use shared::protocol::inventory::SlotState;
@@ -30,13 +31,48 @@ pub async fn home() -> Response {
     Redirect::to("/clients").into_response()
 }
 
-pub async fn clients_page(State(app): State<App>, visitor: Visitor) -> Page {
+/// A page of these stays well under the 80 KiB that a page may weigh.
+const CLIENTS: usize = 50;
+/// Longest search, in characters.
+const MAX_WORDS: usize = 200;
+
+#[derive(Default, Deserialize)]
+pub struct ClientsQuery {
+    #[serde(default)]
+    q: String,
+    /// From 1; anything else is the page that is nearest.
+    #[serde(default)]
+    page: String,
+}
+
+impl ClientsQuery {
+    /// The address of another page of the same search.
+    fn at(&self, number: usize) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if !self.q.is_empty() {
+            query.append_pair("q", &self.q);
+        }
+        format!("/clients?{}", query.append_pair("page", &number.to_string()).finish())
+    }
+}
+
+pub async fn clients_page(
+    State(app): State<App>,
+    visitor: Visitor,
+    Query(mut query): Query<ClientsQuery>,
+) -> Page {
+    query.q = query.q.trim().chars().take(MAX_WORDS).collect();
     let mut tx = app.db.read().await?;
     let catalog = catalog::current(&mut tx).await?;
     let all = inventory::findings(&mut tx, catalog.as_ref(), None).await?;
     let found: HashMap<ClientId, &ClientFindings> = all.iter().map(|found| (found.id, found)).collect();
+    let named = clients::named(&mut tx, &query.q).await?;
+    let total = named.len();
+    let pages = total.div_ceil(CLIENTS).max(1);
+    let number = query.page.parse().unwrap_or(1).clamp(1, pages);
+    let before = (number - 1) * CLIENTS;
     let mut rows = Vec::new();
-    for client in clients::list(&mut tx).await? {
+    for client in named.into_iter().skip(before).take(CLIENTS) {
         let known = Known { catalog: catalog.as_ref(), found: found.get(&client.id).copied() };
         let fragment = fragment_of(&app, &mut tx, &client, known, &visitor).await?;
         let components = clients::components(&mut tx, client.id).await?.len();
@@ -50,7 +86,18 @@ pub async fn clients_page(State(app): State<App>, visitor: Visitor) -> Page {
             created: Moment { at: client.created_at, now: visitor.now },
         });
     }
-    page(&ClientsPage { shell: visitor.shell(Section::Clients), clients: rows })
+    page(&ClientsPage {
+        shell: visitor.shell(Section::Clients),
+        found: total,
+        range: match pages {
+            1 => String::new(),
+            _ => format!("{} to {} of {total}", before + 1, before + rows.len()),
+        },
+        previous: (number > 1).then(|| query.at(number - 1)),
+        next: (number < pages).then(|| query.at(number + 1)),
+        clients: rows,
+        q: query.q,
+    })
 }
 
 pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {

@@ -65,6 +65,35 @@ async fn a_full_page_of_the_audit_log_keeps_the_rules() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+#[tokio::test]
+async fn many_clients_come_in_pages_that_keep_the_rules() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    for number in 0..120 {
+        let name = format!("Example Client {number:03}");
+        let form = [("name", name.as_str()), ("vault_name", ""), ("notes", "")];
+        let answer = stage.consultant.post("/clients/new", &form).await.unwrap();
+        assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
+    }
+    let window = sign_in(&stage.board).await;
+    let mut problems = check(&window, "many-clients-first").await;
+    for (range, name) in
+        [("51 to 100 of 120", "many-clients-second"), ("101 to 120 of 120", "many-clients-last")]
+    {
+        window.click("a[rel=next]").await;
+        window.read("nav[aria-label=Pages]", range).await;
+        problems.extend(check(&window, name).await);
+    }
+    window.fill("#q", "client 07").await;
+    window.click("form[role=search] button").await;
+    window.read(".sub", "10 clients").await;
+    assert_eq!(window.path().await, "/clients?q=client+07", "a search can be sent as a link");
+    problems.extend(check(&window, "many-clients-found").await);
+    window.go("/clients?q=nobody").await;
+    window.see(".empty h2").await;
+    problems.extend(check(&window, "many-clients-none").await);
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
 async fn walk(names: &Names, kind: &str) {
     let scene = Scene::new(names).await;
     let window = sign_in(&scene.stage.board).await;
