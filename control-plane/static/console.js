@@ -142,8 +142,11 @@ class LiveRegion extends HTMLElement {
     const steady = this.querySelector("[data-steady]");
     const height = steady?.offsetHeight;
     const card = steady?.querySelector("details")?.id;
+    const lines = [...this.querySelectorAll(".step")].map((line) => [line, line.getBoundingClientRect().height]);
+    const folds = new Set(this.querySelectorAll(".todo"));
     kept.clear();
     patch(this, template.content);
+    if (lines.length) for (const fold of this.querySelectorAll(".todo")) if (!folds.has(fold)) fold.open = false;
     for (const form of [...this.querySelectorAll("form")].filter(dirty)) unfold(form);
     if (focused && document.activeElement === document.body) {
       const target = focused.isConnected ? focused : this;
@@ -152,6 +155,8 @@ class LiveRegion extends HTMLElement {
       target.focus({ preventScroll: true });
     }
     if (steady?.isConnected) hold(steady, height, card);
+    for (const [line, before] of lines)
+      if (line.getBoundingClientRect().height < before - 0.5) line.style.minHeight = `${before}px`;
     if (!this.#lostAt) say("");
     tellTime();
     document.querySelectorAll("form.approve").forEach(gate);
@@ -173,9 +178,14 @@ function hold(steady, height, card) {
   if (!came.contains(document.activeElement) && ![...came.querySelectorAll("form")].some(dirty)) came.open = false;
 }
 
+// A step's line doesn't shrink either, until a click; a link to one opens it.
 document.addEventListener("click", (event) => {
   const steady = event.target.closest("[data-steady]");
   if (steady && event.target.closest("summary")) steady.style.minHeight = "";
+  for (const line of document.querySelectorAll(".step[style]")) line.style.minHeight = "";
+  const link = event.target.closest("a[href^='#']");
+  const fold = link && document.getElementById(link.hash.slice(1))?.querySelector(".todo");
+  if (fold) fold.open = true;
 });
 
 function unfold(node) {

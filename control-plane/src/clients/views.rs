@@ -23,7 +23,7 @@ pub struct ClientsPage {
     pub found: usize,
     /// Those of this page.
     pub clients: Vec<ClientRow>,
-    /// "1 to 50 of 120"; empty while one page holds all.
+    /// "1 to 25 of 120"; empty while one page holds all.
     pub range: String,
     pub previous: Option<String>,
     pub next: Option<String>,

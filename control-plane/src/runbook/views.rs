@@ -138,11 +138,50 @@ impl<'a> Next<'a> {
     }
 }
 
+/// What a step's line opens into: what there is to read and to do has its place there, so that nothing under the line moves
+/// when it comes.
+#[derive(Clone, Copy)]
+enum Fold<'a> {
+    Card(&'a ManualCard),
+    /// It waits, and may be skipped.
+    Skip,
+    /// It failed.
+    Said,
+}
+
+impl Fold<'_> {
+    /// Begins the element's id: another fold of the same step is another element.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Card(_) => "todo",
+            Self::Skip => "waits",
+            Self::Said => "said",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Card(_) => "What to do",
+            Self::Skip => "Skip with a reason",
+            Self::Said => "What it said",
+        }
+    }
+
+    /// When the page is opened; what comes while somebody looks comes folded.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Said)
+    }
+}
+
 impl StepLine {
-    /// Whether there is more of it than fits into its line.
-    fn has_after(&self) -> bool {
-        let skip = self.skip.is_some() && self.card.is_none();
-        !self.tail.is_empty() || self.found.is_some() || self.retry.is_some() || skip
+    /// `is_next`: its card stands on top of the page.
+    fn fold(&self, is_next: bool) -> Option<Fold<'_>> {
+        match &self.card {
+            Some(_) if is_next => None,
+            Some(card) => Some(Fold::Card(card)),
+            None if !self.tail.is_empty() || self.found.is_some() || self.retry.is_some() => Some(Fold::Said),
+            None => self.skip.as_ref().map(|_| Fold::Skip),
+        }
     }
 }
 

@@ -69,23 +69,30 @@ async fn a_full_page_of_the_audit_log_keeps_the_rules() {
 async fn many_clients_come_in_pages_that_keep_the_rules() {
     let mut stage = Stage::new(Database::Sqlite).await;
     for number in 0..120 {
-        let name = format!("Example Client {number:03}");
-        let form = [("name", name.as_str()), ("vault_name", ""), ("notes", "")];
+        let name = format!(
+            "Example Client {number:03} {}",
+            if number < 50 { "long".repeat(44) } else { String::new() }
+        );
+        let form = [("name", name.as_str()), ("vault_name", "Vault"), ("notes", "")];
         let answer = stage.consultant.post("/clients/new", &form).await.unwrap();
         assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
     }
     let window = sign_in(&stage.board).await;
+    window.go("/clients").await;
     let mut problems = check(&window, "many-clients-first").await;
     for (range, name) in
-        [("51 to 100 of 120", "many-clients-second"), ("101 to 120 of 120", "many-clients-last")]
+        [("26 to 50 of 120", "many-clients-second"), ("51 to 75 of 120", "many-clients-third")]
     {
         window.click("a[rel=next]").await;
         window.read("nav[aria-label=Pages]", range).await;
         problems.extend(check(&window, name).await);
     }
+    window.go("/clients?page=5").await;
+    window.read("nav[aria-label=Pages]", "101 to 120 of 120").await;
+    problems.extend(check(&window, "many-clients-last").await);
     window.fill("#q", "client 07").await;
     window.click("form[role=search] button").await;
-    window.read(".sub", "10 clients").await;
+    window.read(".sub", "12 clients").await; // 007, 107 and the seventies
     assert_eq!(window.path().await, "/clients?q=client+07", "a search can be sent as a link");
     problems.extend(check(&window, "many-clients-found").await);
     window.go("/clients?q=nobody").await;

@@ -72,6 +72,57 @@ async fn nothing_moves_while_the_runbook_runs() {
 }
 
 #[tokio::test]
+async fn a_step_that_fails_and_one_that_waits_for_a_delivery_move_nothing() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.consultant.create_client("Example Client", &["tool", "broken"], &[]).await.unwrap();
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    let window = sign_in(&stage.board).await;
+    window.size(1280, 1600).await;
+    window.go(&format!("/devices/{device}/runbook")).await;
+    window.until("document.documentElement.dataset.live === 'on'").await;
+    agent.start().unwrap();
+    window.see("#group-1").await;
+    window.eval(WATCH).await;
+    focus(&window, "#group-1 summary").await;
+    window.read(".step .meta", "waits for the delivery of tool/OUR_KEY").await;
+    window.read(".tally", "1 failed").await;
+    assert_steady(&window).await;
+    let heights =
+        "return [...new Set([...document.querySelectorAll('.step .row')].map((row) => row.offsetHeight))]";
+    let heights = window.eval(heights).await;
+    assert_eq!(heights.as_array().unwrap().len(), 1, "every line is as high as the others: {heights}");
+
+    // What there is to read and to do is folded into their lines.
+    assert_eq!(
+        window.eval("return document.querySelector('.step.is-failed pre').checkVisibility()").await,
+        false
+    );
+    window.click(".tally .is-failed a").await;
+    window.read(".step.is-failed pre", "0000").await;
+    window.see(".step.is-failed form[action$='/retry'] button").await;
+    window.click(".step.is-waiting .todo summary").await;
+    window.see(".step.is-waiting form[action$='/skip'] input[name=reason]").await;
+
+    // A page that is opened has room for it at once.
+    window.go(&format!("/devices/{device}/runbook")).await;
+    window.read(".step.is-failed pre", "0000").await;
+    window.until("document.documentElement.dataset.live === 'on'").await;
+    window.eval(WATCH).await;
+    focus(&window, "#group-1 summary").await;
+    // Elsewhere somebody tries it again, and it fails again.
+    let output = "document.querySelector('.step.is-failed a[href*=\"/output/\"]')?.getAttribute('href')";
+    let before = window.eval(&format!("return {output}")).await;
+    let retry =
+        window.eval("return document.querySelector('form[action$=\"/retry\"]').getAttribute('action')").await;
+    let answer = stage.consultant.post(retry.as_str().unwrap(), &[]).await.unwrap();
+    assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
+    window.until(&format!("{output} && {output} !== {before}")).await;
+    assert_steady(&window).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_device_that_asks_moves_nothing_that_is_being_typed() {
     let mut stage = Stage::new(Database::Sqlite).await;
     let client = stage.client().await;
