@@ -119,7 +119,7 @@ struct Join {
     /// For development and tests: secrets in files, everything below the data folder
     #[arg(long)]
     dev: bool,
-    /// The account that the software is for [default: whoever runs this]
+    /// The account that the software is for [default: whoever runs this; with sudo, whoever called it]
     #[arg(long, value_name = "NAME")]
     managed_user: Option<String>,
     /// Say that this machine is another one: for tests with several agents on one machine
@@ -180,7 +180,7 @@ fn join(join: &Join) -> anyhow::Result<ExitCode> {
         code: join.code.clone(),
         publisher_key: join.publisher_key.clone(),
         dev: join.dev,
-        managed_user: join.managed_user.clone(),
+        managed_user: join.managed_user.clone().or_else(|| sudo_user(join.dev)),
         hardware_uuid: join.hardware_uuid.clone(),
     };
     let mut progress = |progress: Progress| match progress {
@@ -206,6 +206,11 @@ fn join(join: &Join) -> anyhow::Result<ExitCode> {
             Ok(exit_code(&error))
         }
     }
+}
+
+/// In development whoever runs this is the managed user.
+fn sudo_user(dev: bool) -> Option<String> {
+    if dev { None } else { std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()) }
 }
 
 fn exit_code(error: &JoinError) -> ExitCode {
