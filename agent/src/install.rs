@@ -21,7 +21,7 @@ use crate::config::{self, ConfigError, Paths};
 
 pub use perform::{Done, InstallError, Outcome, RealSystem, System, perform};
 pub use plan::{Action, How, Plan};
-pub use trust::{TrustError, check as check_trust};
+pub use trust::TrustError;
 
 /// What the service is called by launchd and systemd, and its package by the installer.
 pub const LABEL: &str = "board-agent";
@@ -43,6 +43,11 @@ pub struct Install {
     pub program: PathBuf,
     /// Keys of publishers whose catalogs are to be believed.
     pub publisher_keys: Vec<PathBuf>,
+}
+
+/// Whether root can run this program without somebody else deciding what it is.
+pub fn check_trust(program: &Path) -> Result<(), TrustError> {
+    trust::check(program, trust::ROOT, Path::new("/")).map(drop)
 }
 
 /// What installing does.
@@ -79,8 +84,16 @@ fn launchd_service(plan: &mut Plan, paths: &Paths) {
     let logs = log_folder(Platform::Macos).unwrap_or_else(|| paths.data().join("logs"));
     let file = launchd::path();
     plan.add(Action::Folder { path: logs.clone(), mode: 0o750 });
-    plan.add(Action::Write { path: PATHS_D.into(), content: format!("{}\n", folder_of(PROGRAM)), mode: 0o644 });
-    plan.add(Action::Write { path: file.clone(), content: launchd::property_list(paths.data(), &logs), mode: 0o644 });
+    plan.add(Action::Write {
+        path: PATHS_D.into(),
+        content: format!("{}\n", folder_of(PROGRAM)),
+        mode: 0o644,
+    });
+    plan.add(Action::Write {
+        path: file.clone(),
+        content: launchd::property_list(paths.data(), &logs),
+        mode: 0o644,
+    });
     plan.run(launchd::LAUNCHCTL, &["bootout", &launchd::target()], How::MayFail);
     plan.run(launchd::LAUNCHCTL, &["enable", &launchd::target()], How::Must);
     // launchd refuses a label that it is still stopping.

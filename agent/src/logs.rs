@@ -99,8 +99,10 @@ mod tests {
             writeln!(log, "line {number:03} {}", "x".repeat(20)).unwrap();
         }
         drop(log);
-        let sizes: Vec<u64> =
-            fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).collect();
+        let sizes: Vec<u64> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .collect();
         assert_eq!(sizes.len(), 5);
         assert!(sizes.iter().all(|size| (1..=100).contains(size)), "{sizes:?}");
         assert!(fs::read_to_string(&path).unwrap().contains("line 199"));
@@ -109,7 +111,26 @@ mod tests {
 
         let mut log = RotatingLog::with_size(path.clone(), 100).unwrap();
         log.write_all(b"after a restart\n").unwrap();
-        assert!(fs::read_to_string(&path).unwrap().contains("line 199"), "a restart goes on in the same file");
+        assert!(
+            fs::read_to_string(&path).unwrap().contains("line 199"),
+            "a restart goes on in the same file"
+        );
+    }
+
+    #[test]
+    fn a_full_log_takes_25_mib_and_no_more() {
+        const MIB: usize = 1024 * 1024;
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = RotatingLog::open(folder.path()).unwrap();
+        let line = vec![b'x'; MIB / 4];
+        for _ in 0..4 * 40 {
+            log.write_all(&line).unwrap();
+        }
+        let sizes: Vec<u64> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .collect();
+        assert_eq!(sizes, vec![5 * MIB as u64; 5]);
     }
 
     #[test]

@@ -8,12 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::{Action, How, Plan};
-use super::trust::{self, TrustError};
+use super::trust::TrustError;
 use crate::config::{ConfigError, Identity, Paths};
 use crate::files;
 use crate::vault::{self, StoreError};
 
-const ROOT: u32 = 0;
 /// How long a service may take to stop or start before that counts as a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 const BETWEEN: Duration = Duration::from_millis(500);
@@ -26,7 +25,9 @@ pub enum InstallError {
     Trust(#[from] TrustError),
     #[error("{action}: {error}")]
     File { action: String, error: io::Error },
-    #[error("{action} failed: {said}. Run the same command again when that is mended; what was done stays and does no harm")]
+    #[error(
+        "{action} failed: {said}. Run the same command again when that is mended; what was done stays and does no harm"
+    )]
     Command { action: String, said: String },
     #[error(
         "{action}: it is still so after {} seconds. The agent may be letting a step finish that must not be killed; \
@@ -129,11 +130,13 @@ fn one(action: &Action, prefix: Option<&Path>, system: &mut dyn System) -> Resul
             Ok(Outcome::Skipped)
         }
         Action::Trust { path } => {
-            trust::check(path, ROOT, Path::new("/"))?;
+            super::check_trust(path)?;
             Ok(Outcome::Same)
         }
         Action::Folder { path, mode } => file(make_folder(&place(path), *mode)),
-        Action::Copy { from, to } => file(fs::read(from).and_then(|program| write(&place(to), &program, 0o755))),
+        Action::Copy { from, to } => {
+            file(fs::read(from).and_then(|program| write(&place(to), &program, 0o755)))
+        }
         Action::Write { path, content, mode } => file(write(&place(path), content.as_bytes(), *mode)),
         Action::Run { program, arguments, how } => command(action, program, arguments, *how, system),
         Action::Remove { path } => file(gone(fs::remove_file(place(path)))),
@@ -181,7 +184,8 @@ fn command(
 
 fn make_folder(path: &Path, mode: u32) -> io::Result<Outcome> {
     use std::os::unix::fs::PermissionsExt as _;
-    let before = fs::metadata(path).ok().filter(fs::Metadata::is_dir).map(|m| m.permissions().mode() & 0o7777);
+    let before =
+        fs::metadata(path).ok().filter(fs::Metadata::is_dir).map(|m| m.permissions().mode() & 0o7777);
     if before == Some(mode) {
         return Ok(Outcome::Same);
     }

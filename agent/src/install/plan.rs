@@ -114,5 +114,9 @@ impl fmt::Display for Plan {
 }
 
 fn shown(argument: &str) -> String {
-    if argument.contains(char::is_whitespace) { crate::wrappers::quote(argument) } else { argument.to_owned() }
+    if argument.contains(char::is_whitespace) {
+        crate::wrappers::quote(argument)
+    } else {
+        argument.to_owned()
+    }
 }

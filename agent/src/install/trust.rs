@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+pub const ROOT: u32 = 0;
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
 #[derive(Debug, thiserror::Error)]
