@@ -52,9 +52,9 @@ fn options(platform: Platform) -> Install {
 }
 
 fn written(plan: &Plan, path: &str) -> String {
-    let content = plan.actions.iter().find_map(|action| match action {
-        Action::Write { path: to, content, .. } if to == Path::new(path) => Some(content.clone()),
-        _ => None,
+    let content = plan.actions.iter().find_map(|action| {
+        let Action::Write { path: to, content, .. } = action else { return None };
+        (to == Path::new(path)).then(|| content.clone())
     });
     content.unwrap()
 }
@@ -165,11 +165,13 @@ fn everything_that_installing_writes_is_removed_or_named_as_left() {
         let gone: Vec<PathBuf> = uninstall(platform, true)
             .actions
             .into_iter()
-            .filter_map(|action| match action {
-                Action::Remove { path } | Action::RemoveEmpty { path } | Action::RemoveTree { path } => {
-                    Some(path)
-                }
-                _ => None,
+            .filter_map(|action| {
+                let (Action::Remove { path } | Action::RemoveEmpty { path } | Action::RemoveTree { path }) =
+                    action
+                else {
+                    return None;
+                };
+                Some(path)
             })
             .collect();
         for action in install(&options(platform)).unwrap().actions {
