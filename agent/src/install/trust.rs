@@ -19,8 +19,9 @@ pub enum TrustError {
     )]
     Owner { path: PathBuf, uid: u32 },
     #[error(
-        "{path} can be written by others than its owner (mode {mode:04o}): they could exchange what root runs. Take \
-         that right away with `sudo chmod go-w`, or put the program somewhere else"
+        "{path} can be written by others than its owner (mode {mode:04o}): they could exchange what root runs. Put the \
+         program where only root can write, for instance with `sudo install -d /opt/board-agent/bin` and \
+         `sudo install -m 755 board-agent /opt/board-agent/bin`, and run it from there"
     )]
     Writable { path: PathBuf, mode: u32 },
 }
