@@ -1,17 +1,19 @@
+mod install;
 mod paste;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use agent::config::{self, Identity, Paths};
 use agent::daemon;
 use agent::enroll::{self, JoinError, JoinOptions, Progress};
 use agent::exec::{self, ExecError};
 use agent::inventory::{self, Inventory};
+use agent::logs::RotatingLog;
 use agent::outbound::{Outbound, StandIn};
 use agent::platform;
 use agent::status::Status;
@@ -27,6 +29,7 @@ use shared::time::{Clock as _, SystemClock};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
 const REJECTED: u8 = 3;
 const EXPIRED: u8 = 4;
@@ -67,6 +70,12 @@ enum Command {
     /// Enter a secret that the client supplies: it goes into this device's store and nowhere else
     #[command(after_help = paste::HELP)]
     Paste(paste::Paste),
+    /// Make the agent a service of this system, which starts with it: for root
+    #[command(after_help = install::INSTALL_HELP)]
+    Install(install::Install),
+    /// Stop the service and take its files away: for root
+    #[command(after_help = install::UNINSTALL_HELP)]
+    Uninstall(install::Uninstall),
     /// Become a user and run a script that stdin describes
     #[command(hide = true)]
     RunAs,
@@ -83,6 +92,12 @@ struct Data {
 struct Run {
     #[command(flatten)]
     data: Data,
+    /// Wait until this device has joined a board instead of ending
+    #[arg(long)]
+    wait_for_join: bool,
+    /// Log into files in this folder, five of 5 MiB, instead of stderr
+    #[arg(long, value_name = "DIR")]
+    log_folder: Option<PathBuf>,
     /// For tests and the demo: the server on this machine that plays every provider, for an agent that joined with --dev
     #[arg(long, env = "BOARD_AGENT_STAND_IN", value_name = "127.0.0.1:PORT", hide = true)]
     stand_in: Option<SocketAddr>,
@@ -119,7 +134,7 @@ struct Join {
     /// For development and tests: secrets in files, everything below the data folder
     #[arg(long)]
     dev: bool,
-    /// The account that the software is for [default: whoever runs this]
+    /// The account that the software is for [default: whoever runs this; with sudo, whoever called it]
     #[arg(long, value_name = "NAME")]
     managed_user: Option<String>,
     /// Say that this machine is another one: for tests with several agents on one machine
@@ -159,6 +174,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Inventory(show) => inventory(&show),
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
+        Command::Install(options) => install::install(&options),
+        Command::Uninstall(options) => install::uninstall(&options),
         Command::RunAs => {
             complain(&run_as::become_spec());
             return ExitCode::from(NOT_STARTED);
@@ -180,7 +197,7 @@ fn join(join: &Join) -> anyhow::Result<ExitCode> {
         code: join.code.clone(),
         publisher_key: join.publisher_key.clone(),
         dev: join.dev,
-        managed_user: join.managed_user.clone(),
+        managed_user: join.managed_user.clone().or_else(|| sudo_user(join.dev)),
         hardware_uuid: join.hardware_uuid.clone(),
     };
     let mut progress = |progress: Progress| match progress {
@@ -208,6 +225,11 @@ fn join(join: &Join) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// In development whoever runs this is the managed user.
+fn sudo_user(dev: bool) -> Option<String> {
+    if dev { None } else { std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()) }
+}
+
 fn exit_code(error: &JoinError) -> ExitCode {
     if matches!(error, JoinError::Rejected(_)) {
         ExitCode::from(REJECTED)
@@ -219,7 +241,10 @@ fn exit_code(error: &JoinError) -> ExitCode {
 }
 
 fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
-    log_to_stderr();
+    match &run.log_folder {
+        Some(folder) => log_to_files(folder)?,
+        None => log_to_stderr(),
+    }
     platform::forbid_inspection()?;
     let stand_in =
         run.stand_in.map(|address| StandIn::new(address, run.stand_in_ca.as_deref())).transpose()?;
@@ -230,6 +255,7 @@ fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
         random: Arc::new(SystemRandom),
         launcher: Launcher::this_program()?,
     };
+    let wait_for_join = run.wait_for_join;
     // The loop has this thread; one more is enough for what runs beside it.
     runtime(1)?.block_on(async {
         let (stop, stopped) = watch::channel(false);
@@ -244,6 +270,9 @@ fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
             let _ = stop.send(true);
             std::future::pending::<()>().await;
         });
+        if wait_for_join && !daemon::joined(&options.paths, stopped.clone()).await? {
+            return Ok(ExitCode::SUCCESS);
+        }
         daemon::run(options, stopped).await?;
         Ok(ExitCode::SUCCESS)
     })
@@ -329,13 +358,26 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
 }
 
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BOARD_AGENT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter())
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
+}
+
+fn log_to_files(folder: &Path) -> anyhow::Result<()> {
+    let log = RotatingLog::open(folder)
+        .with_context(|| format!("no log can be written in {}", folder.display()))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter())
+        .with_ansi(false)
+        .with_writer(Mutex::new(log))
+        .init();
+    Ok(())
+}
+
+fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_env("BOARD_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 /// A line for whoever called, at once: other programs read it as it comes.

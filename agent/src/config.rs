@@ -139,12 +139,18 @@ impl Paths {
 
 /// Where the data folder is when nobody names one.
 pub fn default_data(dev: bool) -> PathBuf {
-    let path = match Platform::current() {
-        _ if dev => "./board-agent-data",
-        Some(Platform::Macos) => "/Library/Application Support/Board Agent",
-        Some(Platform::Linux) | None => "/var/lib/board-agent",
-    };
-    PathBuf::from(path)
+    if dev {
+        return PathBuf::from("./board-agent-data");
+    }
+    data_of(Platform::current().unwrap_or(Platform::Linux))
+}
+
+/// The data folder of the agent that is a service.
+pub fn data_of(platform: Platform) -> PathBuf {
+    PathBuf::from(match platform {
+        Platform::Macos => "/Library/Application Support/Board Agent",
+        Platform::Linux => "/var/lib/board-agent",
+    })
 }
 
 /// The account that the software on this device is for.

@@ -4,6 +4,7 @@ mod beside;
 mod checks;
 mod deliveries;
 mod effects;
+mod joined;
 mod renewing;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,8 @@ use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
 use crate::vault::{self, DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
+
+pub use joined::joined;
 use renewing::Renewal;
 
 const HOURLY: Duration = Duration::from_secs(3600);

@@ -64,6 +64,10 @@ pub enum JoinError {
         "on Linux secrets go to files, which is for development and tests only: add --dev if this is such a machine"
     )]
     NeedsDev,
+    #[error(
+        "the software is for an account that people use, not for root. Name it with --managed-user NAME, or join with sudo from that account"
+    )]
+    ManagedRoot,
     #[error("this operating system is not supported")]
     Platform,
     #[error("the enrollment was rejected: {0}")]
@@ -254,6 +258,8 @@ fn managed_user(paths: &Paths, options: &JoinOptions) -> Result<ManagedUser, Joi
     let mut user = ManagedUser::find(options.managed_user.as_deref())?;
     if options.dev {
         user.home = paths.dev_home();
+    } else if user.uid == 0 {
+        return Err(JoinError::ManagedRoot);
     }
     Ok(user)
 }

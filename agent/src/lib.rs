@@ -15,6 +15,7 @@
 //! | `downloads`, `outbound` | files that steps need; requests to anybody but the board |
 //! | `inventory` | looking at what is really installed |
 //! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
+//! | `install`, `logs` | the agent as a service of the system; its log as files |
 //! | `platform` | what differs between macOS and Linux |
 
 pub mod broker;
@@ -27,9 +28,11 @@ pub mod enroll;
 pub mod exec;
 pub mod files;
 pub mod http;
+pub mod install;
 pub mod inventory;
 pub mod journal;
 pub mod link;
+pub mod logs;
 pub mod outbound;
 pub mod paste;
 pub mod platform;

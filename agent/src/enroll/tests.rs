@@ -103,3 +103,20 @@ async fn joining_without_a_publisher_key_or_without_dev_is_refused() {
     }
     assert!(!paths.data().exists(), "a refused join leaves nothing behind");
 }
+
+#[test]
+fn the_software_is_not_for_root() {
+    let paths = Paths::new("/nowhere".into());
+    let mut options = JoinOptions {
+        board: String::new(),
+        pin: String::new(),
+        code: String::new(),
+        publisher_key: None,
+        dev: false,
+        managed_user: Some("root".to_owned()),
+        hardware_uuid: None,
+    };
+    assert!(matches!(managed_user(&paths, &options), Err(JoinError::ManagedRoot)));
+    options.dev = true;
+    assert_eq!(managed_user(&paths, &options).unwrap().home, paths.dev_home());
+}

@@ -6,6 +6,8 @@ mod board;
 #[cfg(test)]
 mod downloads;
 #[cfg(test)]
+mod install;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod paste;

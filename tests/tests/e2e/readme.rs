@@ -12,10 +12,11 @@ fn read(path: &str) -> String {
 }
 
 fn markdown() -> Vec<(String, String)> {
-    ["README.md", "agent/README.md", "control-plane/README.md", "packaging/README.md"]
-        .iter()
-        .filter(|path| workspace().join(path).exists())
-        .map(|path| ((*path).to_owned(), read(path)))
+    let optional = ["agent/README.md", "control-plane/README.md"].into_iter();
+    ["README.md", "packaging/README.md", "packaging/macos/README.md", "packaging/linux/README.md"]
+        .into_iter()
+        .chain(optional.filter(|path| workspace().join(path).exists()))
+        .map(|path| (path.to_owned(), read(path)))
         .collect()
 }
 
@@ -48,8 +49,45 @@ fn every_path_that_the_documents_name_is_there() {
 }
 
 #[test]
+fn every_file_of_packaging_is_named_by_its_readme() {
+    let readme = read("packaging/README.md");
+    let mut folders = vec![workspace().join("packaging")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(workspace()).unwrap().display().to_string();
+            assert!(
+                name == "packaging/README.md" || readme.contains(&format!("`{name}`")),
+                "packaging/README.md says nothing of {name}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 8, "{count}");
+}
+
+#[test]
+fn the_scripts_of_packages_can_be_parsed_and_started() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for script in ["build-package", "uninstall", "scripts/preinstall", "scripts/postinstall"] {
+        let path = workspace().join("packaging/macos").join(script);
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("#!/bin/bash\n"), "{script}");
+        assert_ne!(path.metadata().unwrap().permissions().mode() & 0o111, 0, "{script} can't be started");
+        let parsed = std::process::Command::new("bash").arg("-n").arg(&path).output().unwrap();
+        assert!(parsed.status.success(), "{script}: {}", String::from_utf8_lossy(&parsed.stderr));
+    }
+}
+
+#[test]
 fn every_command_that_the_documents_name_exists() {
-    let words = Regex::new(r"^(?:sudo )?(board|board-agent) ([a-z]+)(?: ([a-z]+))?").unwrap();
+    let words =
+        Regex::new(r"^(?:sudo )?(?:\./|/opt/board-agent/bin/)?(board|board-agent) ([a-z]+)(?: ([a-z]+))?")
+            .unwrap();
     let mut seen = BTreeSet::new();
     for (document, text) in markdown() {
         for quote in quoted(&text) {
