@@ -90,11 +90,11 @@ pub async fn gate(
         visitor.fresh = true;
     }
     request.extensions_mut().insert(visitor.clone());
-    let looks = request.method().is_safe();
     let response = next.run(request).await;
     match wordless(&response) {
-        // An id that is none, or a filter that can't be read: an address that leads nowhere.
-        Some(_) if looks && response.status() == StatusCode::BAD_REQUEST => {
+        // An id that is none, or a filter that can't be read: an address that leads nowhere. A form that can't be read is
+        // answered with another status.
+        Some(_) if response.status() == StatusCode::BAD_REQUEST => {
             framed(answers.refuse(Failure::not_found("page")), &visitor)
         }
         Some(failure) => framed(answers.refuse(failure), &visitor),

@@ -330,13 +330,19 @@ async fn an_address_with_an_id_that_is_none_leads_to_no_page() {
         {
             let path = parameter.replace_all(path, "nobody");
             let cookie = if allows(*rule, Role::Consultant) { &consultant } else { &operator };
-            let answer = ask(&fixture, Method::GET, &path, Some(cookie), "http://board.test").await;
-            let (parts, page) = read(answer).await;
-            let known = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
-            assert!(known.contains(&parts.status), "{path}: {}", parts.status);
-            assert!(!page.contains("Cannot parse") && !page.contains("UUID"), "{path}: {page}");
-            let content = parts.headers[header::CONTENT_TYPE].to_str().unwrap();
-            assert!(content.starts_with("text/html") || content == "application/problem+json", "{path}");
+            let mut none = 0;
+            for method in [Method::GET, Method::POST] {
+                let answer = ask(&fixture, method.clone(), &path, Some(cookie), "http://board.test").await;
+                let (parts, page) = read(answer).await;
+                let known = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+                assert!(known.contains(&parts.status), "{method} {path}: {}", parts.status);
+                assert!(!page.contains("Cannot parse") && !page.contains("UUID"), "{method} {path}: {page}");
+                let content = parts.headers[header::CONTENT_TYPE].to_str().unwrap();
+                let worded = content.starts_with("text/html") || content == "application/problem+json";
+                assert!(worded, "{method} {path}: {content}");
+                none += usize::from(parts.status == StatusCode::NOT_FOUND);
+            }
+            assert!(none > 0, "{path} leads to no page");
         }
     })
     .await;
