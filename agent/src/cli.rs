@@ -1,3 +1,4 @@
+mod doctor;
 mod install;
 mod paste;
 
@@ -61,6 +62,9 @@ enum Command {
     /// Look at what is really installed, now
     #[command(after_help = "Example:\n  board-agent inventory --json")]
     Inventory(Show),
+    /// Find what stands between this device and its board
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::Doctor),
     /// Run a command with a component's secrets in its environment
     #[command(
         after_help = "Example:\n  board-agent exec --for slack -- slack-mcp-server --transport stdio\n\n\
@@ -172,6 +176,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(run) => daemon(&run),
         Command::Status(show) => status(&show),
         Command::Inventory(show) => inventory(&show),
+        Command::Doctor(options) => doctor::doctor(&options),
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
         Command::Install(options) => install::install(&options),

@@ -204,6 +204,8 @@ impl Daemon {
         steps::sweep(&paths)?;
         environment::make_dev_home(&identity, &paths)?;
         let vault = Arc::new(vault::open(&paths, identity.dev)?);
+        vault.sweep_trials()?;
+        vault.try_out(&*random)?;
         let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;
         let board = watch::Sender::new(renew::board(&identity, &keys)?);
         let renewal = Renewal::new(&identity, &*random);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, DATE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rcgen::{KeyPair, SigningKey as _};
@@ -17,6 +17,7 @@ use shared::crypto::base64;
 use shared::problem::{CONTENT_TYPE as PROBLEM, Problem};
 use shared::protocol::enroll::RENEWAL_EXPORTER;
 use shared::protocol::{MAX_FRAME, SIGNATURE_HEADER};
+use shared::time::Timestamp;
 use tokio::task::JoinHandle;
 
 use crate::tls::{Board, TlsError};
@@ -169,6 +170,27 @@ pub async fn get_bundle(board: &Board, digest: &str) -> Result<SignedBundle, Htt
         .map_err(|error| HttpError::Broken(error.to_string()))?;
     let answered = send(board, request, MAX_BUNDLE).await?;
     serde_json::from_slice(&answered.answer).map_err(HttpError::Answer)
+}
+
+/// What time it is for the board, to the second: the `Date` of any of its answers.
+pub async fn time_of(board: &Board) -> Result<Timestamp, HttpError> {
+    let broken = |error: hyper::Error| HttpError::Broken(error.to_string());
+    let asking = async {
+        let mut connection = Connection::open(board).await?;
+        let request = Request::builder()
+            .method(Method::HEAD)
+            .uri("/")
+            .header(HOST, board.authority())
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| HttpError::Broken(error.to_string()))?;
+        connection.sender.ready().await.map_err(broken)?;
+        let response = connection.sender.send_request(request).await.map_err(broken)?;
+        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+        date.and_then(|date| httpdate::parse_http_date(date).ok())
+            .map(|at| Timestamp::from_datetime(at.into()))
+            .ok_or_else(|| HttpError::Broken("the answer says no time".to_owned()))
+    };
+    tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| HttpError::Timeout)?
 }
 
 async fn send(

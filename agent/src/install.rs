@@ -109,6 +109,22 @@ fn systemd_service(plan: &mut Plan, paths: &Paths) {
     plan.run(systemd::SYSTEMCTL, &["is-active", systemd::UNIT], How::Retry);
 }
 
+/// The file that tells the system about the service.
+pub fn service_file(platform: Platform) -> PathBuf {
+    match platform {
+        Platform::Macos => launchd::path(),
+        Platform::Linux => systemd::path(),
+    }
+}
+
+/// The command that succeeds while the system holds the service up.
+pub fn is_running(platform: Platform) -> (&'static str, Vec<String>) {
+    match platform {
+        Platform::Macos => (launchd::LAUNCHCTL, vec!["print".to_owned(), launchd::target()]),
+        Platform::Linux => (systemd::SYSTEMCTL, vec!["is-active".to_owned(), systemd::UNIT.to_owned()]),
+    }
+}
+
 /// What uninstalling does. With `purge` the device's identity, its keys and its secrets go, too.
 pub fn uninstall(platform: Platform, purge: bool) -> Plan {
     let data = config::data_of(platform);

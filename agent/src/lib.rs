@@ -14,6 +14,7 @@
 //! | `verify` | asking providers whether a credential works |
 //! | `downloads`, `outbound` | files that steps need; requests to anybody but the board |
 //! | `inventory` | looking at what is really installed |
+//! | `doctor` | what stands in the way of all that |
 //! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
 //! | `install`, `logs` | the agent as a service of the system; its log as files |
 //! | `platform` | what differs between macOS and Linux |
@@ -22,6 +23,7 @@ pub mod broker;
 pub mod bundles;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod downloads;
 pub mod engine;
 pub mod enroll;

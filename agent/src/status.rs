@@ -11,6 +11,9 @@ use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
 /// The part that the daemon finds out while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
+    /// Of the agent that ran last.
+    #[serde(default)]
+    pub agent_version: Option<String>,
     pub audit_head: Option<Head>,
     #[serde(default)]
     pub bundle_serial: u64,

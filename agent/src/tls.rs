@@ -48,7 +48,12 @@ impl std::str::FromStr for Pin {
 }
 
 impl Pin {
-    fn fits(&self, certificate: &CertificateDer<'_>) -> bool {
+    /// Of a SubjectPublicKeyInfo in DER.
+    pub fn of(spki: &[u8]) -> Self {
+        Self(sha256(spki))
+    }
+
+    pub fn fits(&self, certificate: &CertificateDer<'_>) -> bool {
         spki_of(certificate).is_some_and(|spki| sha256(&spki) == self.0)
     }
 
@@ -89,6 +94,14 @@ impl Board {
         let host = url.host_str().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().ok_or_else(bad)?;
         Ok(Self { host, port, pin, config: Arc::new(client_config(pin, client)?) })
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `host:port`, as the Host header and messages name it.

@@ -94,6 +94,7 @@ impl Daemon {
         self.journal.set_audit_head(&welcome.audit_head)?;
         self.live.audit_head = Some(welcome.audit_head.clone());
         self.live.last_link = Some(now);
+        self.live.agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
         self.live.save(&self.paths)?;
         if let Some(link) = &mut self.link {
             link.welcomed = true;

@@ -9,8 +9,9 @@ mod keychain;
 use std::io;
 
 use rcgen::KeyPair;
-use shared::crypto::SealingKey;
+use shared::crypto::{SealingKey, hex};
 use shared::keychain::KeychainError;
+use shared::random::{self, Random};
 use shared::secret::Secret;
 
 use crate::config::Paths;
@@ -21,6 +22,7 @@ pub use keychain::KeychainStore;
 const TLS_KEY: &str = "key.tls";
 const SEALING_KEY: &str = "key.sealing";
 const SLOT_PREFIX: &str = "slot.";
+const TRIAL_PREFIX: &str = "trial.";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -185,6 +187,25 @@ impl Vault {
             values.extend(self.read(&held.component, &held.slot)?.map(|found| found.value));
         }
         Ok(values)
+    }
+
+    /// Writes an item, reads it back and deletes it: whether the store works at all.
+    pub fn try_out(&self, random: &dyn Random) -> Result<(), StoreError> {
+        let name = format!("{TRIAL_PREFIX}{}", hex(&random::bytes::<8>(random)));
+        let value = Secret::new(random::bytes::<32>(random).to_vec());
+        let written = self.put(&name, &value);
+        self.store.remove(&name)?;
+        written?;
+        match self.store.get(&name)? {
+            None => Ok(()),
+            Some(_) => Err(StoreError::ReadBack),
+        }
+    }
+
+    /// Takes away what a trial left that was killed.
+    pub fn sweep_trials(&self) -> Result<(), StoreError> {
+        let left = self.store.names()?.into_iter().filter(|name| name.starts_with(TRIAL_PREFIX));
+        left.into_iter().try_for_each(|name| self.store.remove(&name))
     }
 
     /// Takes everything away, keys and secrets: they belong to an enrollment that is over.

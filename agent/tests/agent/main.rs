@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod board;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod downloads;
 #[cfg(test)]
 mod install;

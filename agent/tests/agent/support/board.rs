@@ -229,6 +229,13 @@ async fn serve(
         stream.write_all(answer.as_bytes()).await.ok()?;
         return carry(stream, up).await;
     }
+    if head.starts_with("HEAD / ") {
+        // What the real one says of the time, with any answer.
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let answer = format!("HTTP/1.1 404 Not Found\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        return stream.shutdown().await.ok();
+    }
     let mut body = vec![0; header("content-length").map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await.ok()?;
     let signature = header("board-signature").map(|signature| base64::decode(&signature).unwrap());

@@ -1,0 +1,160 @@
+//! `board-agent doctor`: what stands between this device and an agent that does its work, a line each with what was seen
+//! and what to do about it.
+//!
+//! Nothing is changed but one item of the store, which is written, read back and deleted; the certificate is not shown
+//! to the board, because a look must not count as its use. To add a check: a function that returns [`Finding`]s, called
+//! in [`examine`], and a test that makes it fail.
+
+mod device;
+mod service;
+mod way;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use shared::random::Random;
+use shared::time::Clock;
+
+use crate::config::{ConfigError, Identity, Paths};
+use crate::install::System;
+use crate::status::Live;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Ok,
+    /// It works, or may work, and somebody should look.
+    Warning,
+    /// It stands in the way.
+    Problem,
+}
+
+/// One line of the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub check: &'static str,
+    pub state: State,
+    pub saw: String,
+    /// What to do. None when there is nothing to do.
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, saw: impl Into<String>) -> Self {
+        Self { check, state: State::Ok, saw: saw.into(), advice: None }
+    }
+
+    fn warning(check: &'static str, saw: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, state: State::Warning, saw: saw.into(), advice: Some(advice.into()) }
+    }
+
+    fn problem(check: &'static str, saw: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, state: State::Problem, saw: saw.into(), advice: Some(advice.into()) }
+    }
+}
+
+/// What is examined, and with what.
+pub struct Patient<'a> {
+    pub paths: Paths,
+    /// Before it has joined: which board it is to join.
+    pub board: Option<String>,
+    /// SHA-256 of that board's CA key, in hex.
+    pub pin: Option<String>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub system: &'a mut dyn System,
+}
+
+/// The whole answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    pub fn count(&self, state: State) -> usize {
+        self.findings.iter().filter(|finding| finding.state == state).count()
+    }
+}
+
+/// Makes every check that makes sense: a device that has not joined has no certificate, and where no connection comes
+/// about there is no certificate of the board to look at.
+pub async fn examine(patient: &mut Patient<'_>) -> Report {
+    let mut findings = Vec::new();
+    let identity = match Identity::load(&patient.paths) {
+        Ok(identity) => {
+            findings.push(Finding::ok(
+                "joined",
+                format!("device {} of {}", identity.device_id, identity.client_name),
+            ));
+            Some(identity)
+        }
+        Err(error) => {
+            findings.push(not_joined(&error, patient.board.is_some()));
+            None
+        }
+    };
+    let board = patient.board.clone().or_else(|| identity.as_ref().map(|identity| identity.board.clone()));
+    let pin = patient.pin.clone().or_else(|| identity.as_ref().map(|identity| identity.pin.clone()));
+    if let Some(board) = board {
+        findings.extend(way::look(&board, pin.as_deref(), patient.clock.now()).await);
+    }
+    let live = Live::load(&patient.paths);
+    findings.extend(device::look(patient, identity.as_ref(), &live));
+    findings.extend(service::look(patient, identity.as_ref(), &live));
+    Report { findings }
+}
+
+fn not_joined(error: &ConfigError, wants_to: bool) -> Finding {
+    let check = "joined";
+    match error {
+        ConfigError::NotJoined { path } if wants_to => {
+            Finding::ok(check, format!("not yet: there is no {}", path.display()))
+        }
+        ConfigError::NotJoined { path } => Finding::problem(
+            check,
+            format!("this device has not joined a board: there is no {}", path.display()),
+            "Join with the command that the client's page shows. `board-agent doctor --board URL --pin HEX` looks at the way to a board before that.",
+        ),
+        ConfigError::File { error: io, .. } if io.kind() == std::io::ErrorKind::PermissionDenied => {
+            Finding::problem(check, error.to_string(), "Only root may look: `sudo board-agent doctor`.")
+        }
+        ConfigError::File { .. }
+        | ConfigError::Content { .. }
+        | ConfigError::PublisherKey { .. }
+        | ConfigError::NoUser(_) => Finding::problem(
+            check,
+            error.to_string(),
+            "The file is damaged. Join again with the command that the client's page shows: the device keeps its history on the board.",
+        ),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ADVICE: usize = 9 + 16;
+        for finding in &self.findings {
+            let state = match finding.state {
+                State::Ok => "ok",
+                State::Warning => "warning",
+                State::Problem => "problem",
+            };
+            writeln!(f, "{state:<9}{:<16}{}", finding.check, finding.saw)?;
+            if let Some(advice) = &finding.advice {
+                writeln!(f, "{:ADVICE$}{advice}", "")?;
+            }
+        }
+        let counted = |count: usize, what: &str| match count {
+            0 => format!("no {what}s"),
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        writeln!(
+            f,
+            "\n{}, {}",
+            counted(self.count(State::Problem), "problem"),
+            counted(self.count(State::Warning), "warning")
+        )
+    }
+}
