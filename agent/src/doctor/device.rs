@@ -19,10 +19,10 @@ use crate::renew;
 use crate::status::Live;
 use crate::vault;
 
-const MIB: u64 = 1024 * 1024;
+const MIB: u128 = 1024 * 1024;
 /// Below this installers fail, and soon the journal with them.
-const TOO_FULL: u64 = 200 * MIB;
-const RATHER_FULL: u64 = 2048 * MIB;
+const TOO_FULL: u128 = 200 * MIB;
+const RATHER_FULL: u128 = 2048 * MIB;
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
 pub(super) fn look(
@@ -290,7 +290,7 @@ fn disk(data: &Path) -> Finding {
         );
     };
     let free = match statvfs(there) {
-        Ok(found) => u64::from(found.blocks_available()).saturating_mul(found.fragment_size()),
+        Ok(found) => u128::from(found.blocks_available()) * u128::from(found.fragment_size()),
         Err(error) => {
             return Finding::warning(
                 CHECK,

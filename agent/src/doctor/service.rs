@@ -31,7 +31,7 @@ pub(super) fn look(
             ),
         }];
     }
-    let mut findings = vec![installed(patient, platform, runs)];
+    let mut findings = vec![installed(patient, platform, runs, identity.is_some())];
     if identity.is_some()
         && let Ok(Live { agent_version: Some(version), .. }) = live
         && runs
@@ -52,7 +52,7 @@ fn runs(patient: &Patient<'_>) -> bool {
     path.exists() && matches!(Journal::open(&path), Err(JournalError::InUse(_)))
 }
 
-fn installed(patient: &mut Patient<'_>, platform: Platform, runs: bool) -> Finding {
+fn installed(patient: &mut Patient<'_>, platform: Platform, runs: bool, joined: bool) -> Finding {
     let advice = "`sudo board-agent install` makes the agent a service, or mends it.";
     let file = install::service_file(platform);
     if !file.exists() {
@@ -61,6 +61,8 @@ fn installed(patient: &mut Patient<'_>, platform: Platform, runs: bool) -> Findi
             true => {
                 Finding::warning(CHECK, format!("{saw}; an agent runs that somebody started by hand"), advice)
             }
+            // Before joining that may well come later.
+            false if !joined => Finding::warning(CHECK, saw, advice),
             false => Finding::problem(CHECK, saw, advice),
         };
     }

@@ -231,7 +231,7 @@ async fn serve(
     }
     if head.starts_with("HEAD / ") {
         // What the real one says of the time, with any answer.
-        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let date = httpdate::fmt_http_date(SystemClock.now().to_datetime().into());
         let answer = format!("HTTP/1.1 404 Not Found\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(answer.as_bytes()).await.ok()?;
         return stream.shutdown().await.ok();
