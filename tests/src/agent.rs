@@ -96,6 +96,13 @@ impl Agent {
         Ok(())
     }
 
+    /// What stands in its way: `board-agent doctor --json`, which fails when something does.
+    pub async fn doctor(&self) -> anyhow::Result<Value> {
+        let mut command = Command::new(program("board-agent")?);
+        let text = output(command.args(["doctor", "--json"]).arg("--data").arg(&self.data)).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// What the device finds when it is asked: `board-agent inventory --json`.
     pub async fn inventory(&self) -> anyhow::Result<Value> {
         let mut command = Command::new(program("board-agent")?);

@@ -34,6 +34,10 @@ async fn the_whole_thread(database: Database) {
     let status = agent.status().await.unwrap();
     assert!(status["audit_head"]["seq"].as_u64().unwrap() > 0, "{status:#}");
 
+    let doctor = agent.doctor().await.unwrap();
+    let checks = doctor["findings"].as_array().unwrap();
+    assert!(checks.iter().any(|f| f["check"] == "clock" && f["state"] == "ok"), "{doctor:#}");
+
     agent.stop().await.unwrap();
     stage.board.stop().await.unwrap();
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
