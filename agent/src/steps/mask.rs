@@ -13,7 +13,7 @@ use shared::secret::Secret;
 use zeroize::Zeroize as _;
 
 use pattern::{Match, Pattern};
-use shapes::SHAPES;
+use shapes::{Before, SHAPES, Shapes};
 
 const MASK: &[u8] = "••••".as_bytes();
 
@@ -52,9 +52,9 @@ impl Masks {
         Masker {
             known: Arc::clone(&self.known),
             held: Vec::new(),
-            before: Vec::new(),
+            before: Before::default(),
             covered: 0,
-            tokens: [false; SHAPES.len()],
+            tokens: Shapes::default(),
             pem: 0,
         }
     }
@@ -72,11 +72,11 @@ pub struct Masker {
     /// The end of what came, as long as it may be the beginning of a secret.
     held: Vec<u8>,
     /// The last bytes before it.
-    before: Vec<u8>,
+    before: Before,
     /// How many of the next bytes belong to a secret that was recognised already.
     covered: usize,
     /// Which shapes go on.
-    tokens: [bool; SHAPES.len()],
+    tokens: Shapes,
     /// How many more bytes a PEM block that has begun may have.
     pem: usize,
 }
@@ -86,7 +86,7 @@ pub struct Masker {
 struct Begins {
     /// So many bytes are secret for sure.
     length: usize,
-    tokens: [bool; SHAPES.len()],
+    tokens: Shapes,
     pem: bool,
     pem_ends: bool,
     undecided: bool,
@@ -119,6 +119,13 @@ impl Masker {
         let mut held = std::mem::take(&mut self.held);
         let mut at = 0;
         while at < held.len() {
+            let plain = if self.is_idle() { self.plain(&held[at..]) } else { 0 };
+            if plain > 0 {
+                out.extend_from_slice(&held[at..at + plain]);
+                self.before.extend(&held[at..at + plain]);
+                at += plain;
+                continue;
+            }
             let begins = self.begins(&held[at..]);
             if begins.undecided && !all {
                 break;
@@ -131,30 +138,44 @@ impl Masker {
         out
     }
 
+    /// Whether nothing goes on that began before.
+    fn is_idle(&self) -> bool {
+        self.covered == 0 && self.pem == 0 && self.tokens.is_empty()
+    }
+
+    /// How many of the next bytes can't begin anything: most of most output, and cheap.
+    fn plain(&self, text: &[u8]) -> usize {
+        let begins = |byte: u8| {
+            !self.known.by_byte[usize::from(byte)].is_empty()
+                || byte == shapes::PEM_BEGINS
+                || !Shapes::beginning_with(byte).is_empty()
+        };
+        text.iter().position(|byte| begins(*byte)).unwrap_or(text.len())
+    }
+
     fn begins(&self, text: &[u8]) -> Begins {
         let mut begins = Begins::default();
         let Some(first) = text.first() else { return begins };
         for number in &self.known.by_byte[usize::from(*first)] {
             begins.note(self.known.patterns[*number].at(text));
         }
-        for (number, shape) in SHAPES.iter().enumerate() {
-            begins.tokens[number] = begins.note(shape.at(&self.before, text));
+        for number in Shapes::beginning_with(*first).numbers() {
+            if begins.note(SHAPES[number].at(self.before.bytes(), text)) {
+                begins.tokens.insert(number);
+            }
         }
-        begins.pem = begins.note(shapes::pem_begins(text));
-        begins.pem_ends = self.pem > 0 && begins.note(shapes::pem_ends(text));
+        if *first == shapes::PEM_BEGINS {
+            begins.pem = begins.note(shapes::pem_begins(text));
+            begins.pem_ends = self.pem > 0 && begins.note(shapes::pem_ends(text));
+        }
         begins
     }
 
     fn pass(&mut self, byte: u8, begins: &Begins, out: &mut Vec<u8>) {
-        let mut inside = self.covered > 0 || self.pem > 0;
-        for (goes_on, shape) in self.tokens.iter_mut().zip(&SHAPES) {
-            *goes_on = *goes_on && shape.holds(byte);
-            inside |= *goes_on;
-        }
+        self.tokens.retain(|number| SHAPES[number].holds(byte));
+        let inside = self.covered > 0 || self.pem > 0 || !self.tokens.is_empty();
         self.covered = self.covered.max(begins.length);
-        for (goes_on, began) in self.tokens.iter_mut().zip(begins.tokens) {
-            *goes_on |= began;
-        }
+        self.tokens.extend(begins.tokens);
         if begins.pem {
             self.pem = shapes::LONGEST_PEM;
         } else if begins.pem_ends {
@@ -167,10 +188,7 @@ impl Masker {
         }
         self.covered = self.covered.saturating_sub(1);
         self.pem = self.pem.saturating_sub(1);
-        self.before.push(byte);
-        if self.before.len() > shapes::BEFORE {
-            self.before.remove(0);
-        }
+        self.before.extend(&[byte]);
     }
 }
 

@@ -28,13 +28,15 @@ const fn shape(prefix: &'static str, body: fn(u8) -> bool, least: usize, at_word
     Shape { prefix: prefix.as_bytes(), body, least, at_word }
 }
 
-pub const SHAPES: [Shape; 8] = [
+pub const SHAPES: [Shape; 9] = [
     shape("sk-", word, 16, true),
     shape("xox.-", slack, 10, false),
     shape("xapp-", slack, 10, false),
     shape("shp.._", word, 16, false),
     shape("gh._", word, 16, false),
     shape("github_pat_", word, 16, false),
+    // HubSpot's private apps: a region, then groups of hexadecimal digits.
+    shape("pat-", word, 34, true),
     // The board's own, for programs; 43 characters of base64url.
     shape("board_", word, 40, true),
     // The head of a JWT; `jwt` in `at` looks further.
@@ -45,12 +47,78 @@ pub const SHAPES: [Shape; 8] = [
 const LONGEST_HEAD: usize = 1024;
 const LONGEST_LABEL: usize = 40;
 /// How many bytes before a token say whether a word begins there.
-pub const BEFORE: usize = 3;
+const BEFORE: usize = 3;
+/// What a line of PEM begins with.
+pub const PEM_BEGINS: u8 = b'-';
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 /// A PEM block that hasn't ended after this is taken for ended.
 pub const LONGEST_PEM: usize = 32 * 1024;
+
+/// A set of shapes, by their number in [`SHAPES`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shapes(u16);
+
+impl Shapes {
+    /// Those whose tokens can begin with this byte: no prefix begins with a wildcard.
+    pub fn beginning_with(byte: u8) -> Self {
+        const TABLE: [Shapes; 256] = {
+            let mut table = [Shapes(0); 256];
+            let mut number = 0;
+            while number < SHAPES.len() {
+                table[SHAPES[number].prefix[0] as usize].0 |= 1 << number;
+                number += 1;
+            }
+            table
+        };
+        TABLE[usize::from(byte)]
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn numbers(self) -> impl Iterator<Item = usize> {
+        (0..SHAPES.len()).filter(move |number| self.0 & (1 << number) != 0)
+    }
+
+    pub fn insert(&mut self, number: usize) {
+        self.0 |= 1 << number;
+    }
+
+    pub fn extend(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    pub fn retain(&mut self, stays: impl Fn(usize) -> bool) {
+        if !self.is_empty() {
+            let gone =
+                self.numbers().filter(|number| !stays(*number)).fold(0, |gone, number| gone | 1 << number);
+            self.0 &= !gone;
+        }
+    }
+}
+
+/// The last bytes that went by.
+#[derive(Default)]
+pub struct Before {
+    bytes: [u8; BEFORE],
+    length: usize,
+}
+
+impl Before {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[BEFORE - self.length..]
+    }
+
+    pub fn extend(&mut self, more: &[u8]) {
+        let more = &more[more.len().saturating_sub(BEFORE)..];
+        self.bytes.rotate_left(more.len());
+        self.bytes[BEFORE - more.len()..].copy_from_slice(more);
+        self.length = (self.length + more.len()).min(BEFORE);
+    }
+}
 
 impl Shape {
     /// Whether one begins here. It goes on as long as [`Shape::holds`].

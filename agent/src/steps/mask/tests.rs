@@ -74,6 +74,7 @@ fn tokens_are_known_by_their_shape() {
         "shpat_0123456789abcdef0123456789abcdef",
         "ghp_0123456789abcdefghijABCDEFGHIJ012345",
         "github_pat_11AAAAAAA0123456789_abcdef",
+        "pat-na1-01234567-89ab-cdef-0123-456789abcdef",
         "board_uT3k9pXw2QeL7vR1yZ8mN4bC6dF0gH5jA-s_K2oI9uY",
         jwt,
         pem,
