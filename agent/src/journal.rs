@@ -23,13 +23,14 @@ const REPORTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("reports")
 const REPORT_PLACES: TableDefinition<'_, Id, u64> = TableDefinition::new("report_places");
 const ATTEMPTS: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("attempts");
 const DELIVERIES: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("deliveries");
+const PASTES: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("pastes");
 const READINGS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("readings");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 const CACHE: usize = 1024 * 1024;
 /// A file larger than this is made smaller at the next start.
 const LARGE: u64 = 32 * 1024 * 1024;
-/// How many attempts, deliveries and readings are remembered.
+/// How many attempts, deliveries, pastes and readings are remembered.
 const KEPT: u64 = 1000;
 
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,14 @@ pub struct Reading {
     pub slots: Vec<String>,
 }
 
+/// A sealed paste that was opened. Nothing of the value, sealed or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasteNote {
+    pub at: Timestamp,
+    pub component: String,
+    pub slot: String,
+}
+
 /// The newest bundle that was accepted: older ones are measured by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -118,6 +127,7 @@ impl Journal {
         transaction.open_table(REPORT_PLACES)?;
         transaction.open_table(ATTEMPTS)?;
         transaction.open_table(DELIVERIES)?;
+        transaction.open_table(PASTES)?;
         transaction.open_table(READINGS)?;
         transaction.open_table(META)?;
         transaction.commit()?;
@@ -218,6 +228,35 @@ impl Journal {
             }
         }
         Ok(ids)
+    }
+
+    /// Notes a paste before anything of it is written; false when this one came before. Of those that are forgotten
+    /// the youngest is older than all that are remembered, so what is older still counts as known.
+    pub fn first_paste(&self, id: DeliveryId, note: &PasteNote) -> Result<bool, JournalError> {
+        let bytes = serde_json::to_vec(note)?;
+        let transaction = self.database.begin_write()?;
+        let first = {
+            let mut table = transaction.open_table(PASTES)?;
+            let id = *id.as_bytes();
+            let full = table.len()? >= KEPT;
+            let too_old = full && table.first()?.is_some_and(|(oldest, _)| id < oldest.value());
+            let first = !too_old && table.get(id)?.is_none();
+            if first {
+                table.insert(id, bytes.as_slice())?;
+                while table.len()? > KEPT {
+                    table.pop_first()?;
+                }
+            }
+            first
+        };
+        transaction.commit()?;
+        Ok(first)
+    }
+
+    pub fn pastes(&self) -> Result<Vec<PasteNote>, JournalError> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(PASTES)?;
+        table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
     }
 
     pub fn read_by(&self, reading: &Reading) -> Result<(), JournalError> {

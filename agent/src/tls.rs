@@ -48,6 +48,10 @@ impl std::str::FromStr for Pin {
 }
 
 impl Pin {
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     fn fits(&self, certificate: &CertificateDer<'_>) -> bool {
         spki_of(certificate).is_some_and(|spki| sha256(&spki) == self.0)
     }
