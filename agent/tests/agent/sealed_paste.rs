@@ -68,7 +68,7 @@ async fn word(link: &mut Link, paste: Paste) -> Option<String> {
                 assert!(matches!(report.body, ReportBody::Inventory { .. }), "{report:?}");
                 link.acknowledge(&report);
             }
-            other => panic!("{other:?}"),
+            other @ (FromAgent::Hello(_) | FromAgent::Refused(_) | FromAgent::Unknown) => panic!("{other:?}"),
         }
     }
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId};
-use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
+use shared::protocol::link::{
+    FromAgent, FromBoard, Hello, Pasted, ReportBody, Scope, UNKNOWN_FRAME, Welcome,
+};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
@@ -19,6 +22,7 @@ use crate::enrollment::api::Peer;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
 use crate::jobs::Wake;
+use crate::links::Relayed;
 use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState, SecretError};
 
@@ -36,6 +40,10 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 const DELIVERY_RETRY: Duration = Duration::from_secs(600);
 /// One that the device refused for a passing reason.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// The word of an agent that doesn't know the frame of a paste.
+const TOO_OLD: &str = "its agent is older than sealed pastes. Nothing was changed; update the agent, or paste it on the Mac \
+                       with `board-agent paste`";
 
 /// Why a link ended, in words for the other side.
 enum End {
@@ -65,6 +73,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         carried: Carried::default(),
         deliveries: BTreeMap::new(),
         again: Vec::new(),
+        pasting: BTreeMap::new(),
         wanted: None,
         scope: None,
     };
@@ -103,6 +112,8 @@ struct Session {
     deliveries: BTreeMap<DeliveryId, Instant>,
     /// Offers that the device refused for a passing reason: made again at the next look.
     again: Vec<AttemptId>,
+    /// Who waits for the device's word on a sealed paste. The paste itself is gone once it is sent.
+    pasting: BTreeMap<DeliveryId, oneshot::Sender<Result<(), String>>>,
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
@@ -119,7 +130,7 @@ impl Session {
         }
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();
-        let link = self.app.links.open(self.device.id, self.app.now());
+        let mut link = self.app.links.open(self.device.id, self.app.now());
         self.welcome(&hello).await?;
         self.app.jobs.wake(Wake::Client(self.device.client_id));
         self.app.jobs.wake(Wake::Device(self.device.id));
@@ -144,6 +155,7 @@ impl Session {
                         Some(Err(error)) => return Err(broken(device_id, error)),
                     }
                 }
+                Some(relayed) = link.pastes.recv() => self.relay(relayed).await?,
                 () = changes.next(|wake| wake == Wake::Device(device_id) || wake == Wake::Client(client_id)) => {
                     self.still_enrolled().await?;
                     self.push().await?;
@@ -177,9 +189,8 @@ impl Session {
         };
         match serde_json::from_str(text.as_str()) {
             Ok(FromAgent::Hello(hello)) => Ok(hello),
-            Ok(FromAgent::Report(_) | FromAgent::Refused(_) | FromAgent::Unknown) | Err(_) => {
-                Err(End::Close("the first frame has to be a hello"))
-            }
+            Ok(FromAgent::Report(_) | FromAgent::Pasted(_) | FromAgent::Refused(_) | FromAgent::Unknown)
+            | Err(_) => Err(End::Close("the first frame has to be a hello")),
         }
     }
 
@@ -237,7 +248,19 @@ impl Session {
                 self.app.jobs.wake(Wake::Client(self.device.client_id));
                 Ok(())
             }
+            Ok(FromAgent::Pasted(Pasted { delivery_id, refused })) => {
+                if let Some(waiter) = self.pasting.remove(&delivery_id) {
+                    // Whoever waited may be gone.
+                    let _ = waiter.send(refused.map_or(Ok(()), Err));
+                }
+                Ok(())
+            }
             Ok(FromAgent::Refused(refused)) => {
+                if refused.what == UNKNOWN_FRAME {
+                    for (_, waiter) in std::mem::take(&mut self.pasting) {
+                        let _ = waiter.send(Err(TOO_OLD.to_owned()));
+                    }
+                }
                 tracing::warn!(device_id = %self.device.id, what = refused.what, reason = refused.reason, "the device refused a frame");
                 Ok(())
             }
@@ -253,6 +276,19 @@ impl Session {
                 Err(End::Close("a frame could not be read"))
             }
         }
+    }
+
+    /// Passes a sealed paste on. Its waiter hears nothing when the link ends before the device's word.
+    async fn relay(&mut self, relayed: Relayed) -> Result<(), End> {
+        self.still_enrolled().await?;
+        let Relayed { paste, answer } = relayed;
+        self.pasting.retain(|_, waiter| !waiter.is_closed());
+        if self.pasting.contains_key(&paste.delivery_id) {
+            let _ = answer.send(Err("this paste is on its way already".to_owned()));
+            return Ok(());
+        }
+        self.pasting.insert(paste.delivery_id, answer);
+        self.send(&FromBoard::Paste(paste)).await
     }
 
     /// What a report says about this link's own bookkeeping.
