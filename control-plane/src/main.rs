@@ -41,7 +41,7 @@ fn log_filter() -> EnvFilter {
     const PLAIN: &str = "info,sqlx=warn";
     let asked = EnvFilter::try_from_env("BOARD_LOG").unwrap_or_else(|_| EnvFilter::new(PLAIN));
     // At trace it writes whole frames: what is sealed is for no log either.
-    match "tungstenite=debug".parse() {
+    match "tungstenite=warn".parse() {
         Ok(without_frames) => asked.add_directive(without_frames),
         Err(_) => EnvFilter::new(PLAIN),
     }

@@ -69,7 +69,7 @@ pub struct Site {
     pub folder: tempfile::TempDir,
     pub board: Board,
     pub device: Device,
-    digest: String,
+    pub digest: String,
     _agent: Running,
 }
 

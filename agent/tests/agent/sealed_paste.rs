@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use shared::catalog::Tag;
 use shared::crypto::{DeliveryContext, SealingPublicKey, seal_delivery, seal_paste};
-use shared::ids::{ClientId, DeliveryId, DeviceId};
+use shared::ids::{AttemptId, ClientId, DeliveryId, DeviceId};
 use shared::protocol::inventory::SlotState;
 use shared::protocol::link::{FromAgent, FromBoard, Paste, Pasted, ReportBody};
+use shared::protocol::steps::{Offer, OfferKind};
 use shared::random::SystemRandom;
 use shared::secret::Secret;
 use shared::time::{Clock as _, SystemClock};
@@ -94,10 +95,23 @@ async fn a_sealed_value_is_there_before_the_device_says_so_and_its_ciphertext_st
     assert_eq!(answer.refused, None);
     let (code, out, err) = site.device.call("exec", &["--for", "slack", "--", "printenv", "TOKEN"]).await;
     assert_eq!((code, out.trim()), (Some(0), SECRET), "{err}");
+    // What a step prints of it is masked, as with every value that the device holds.
+    link.send(FromBoard::Offer(Offer {
+        attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
+        bundle_digest: site.digest.clone(),
+        component: "slack".to_owned(),
+        step: "use".to_owned(),
+        kind: OfferKind::Run,
+        params: [].into(),
+        expires_in_ms: 60_000,
+    }));
+    link.report().await;
+    let output = link.report().await;
+    assert!(matches!(&output.body, ReportBody::Output(chunk) if chunk.text == "it is ••••\n"), "{output:?}");
     for file in walk(site.folder.path()) {
         let content = std::fs::read(&file).unwrap_or_default();
         let holds = |needle: &[u8]| content.windows(needle.len()).any(|window| window == needle);
-        let in_vault = file.starts_with(site.device.data.join("vault"));
+        let in_vault = file.starts_with(site.device.data.join("vault")) || file.ends_with("home/used");
         assert!(in_vault || !holds(SECRET.as_bytes()), "{}", file.display());
         assert!(!holds(&sealed[40..]), "the ciphertext is in {}", file.display());
     }

@@ -38,6 +38,9 @@ struct Desk {
     token: String,
 }
 
+/// The ciphertexts that reached the device.
+type Arrived = Arc<Mutex<Vec<Vec<u8>>>>;
+
 enum Asks<'a> {
     Program(&'a str),
     Page(&'a str),
@@ -88,7 +91,7 @@ impl Desk {
     }
 
     /// The device is on, and says this to each paste; what arrived is given.
-    fn device(&self, says: Result<(), String>) -> (tokio::task::JoinHandle<()>, Arc<Mutex<Vec<Vec<u8>>>>) {
+    fn device(&self, says: Result<(), String>) -> (tokio::task::JoinHandle<()>, Arrived) {
         let mut link: OpenLink = self.fixture.app.links.open(self.device, self.fixture.app.now());
         let arrived = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&arrived);

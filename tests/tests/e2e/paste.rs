@@ -165,7 +165,11 @@ async fn carried_and_kept_nowhere(database: Database) {
     let needles = [canary.as_bytes(), &sealed[8..], &raw[36..], in_hex.as_bytes()];
     let allowed = PathBuf::from("mac/vault/slot.asked.THEIR_KEY");
     let found = scan::files_with(desk.stage.folder.path(), &needles).unwrap();
-    assert_eq!(found, [allowed.clone()], "while the board runs: database, WAL and logs at trace");
+    assert_eq!(
+        found,
+        std::slice::from_ref(&allowed),
+        "while the board runs: database, WAL and logs at trace"
+    );
     let log = std::fs::read_to_string(desk.stage.board.layout.log("board")).unwrap();
     assert!(
         log.contains("TRACE") && log.contains("a sealed paste was passed on"),
@@ -177,6 +181,22 @@ async fn carried_and_kept_nowhere(database: Database) {
         assert!(dump.contains("audit_log") && dump.contains("paste.relayed"), "the dump has the tables");
         assert!(needles.iter().all(|needle| !scan::contains(dump.as_bytes(), needle)));
     }
+    // The same once more, as somebody who kept it could send it.
+    let body = heard.split(|byte| *byte == b'{').next_back().unwrap();
+    let body = [b"{", body].concat();
+    let again = reqwest::Client::builder()
+        .timeout(SOON)
+        .build()
+        .unwrap()
+        .post(format!("{}/api/v1/devices/{}/paste", desk.stage.board.console_url, desk.device))
+        .bearer_auth(&desk.token)
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    let (status, said) = (again.status().as_u16(), again.text().await.unwrap());
+    assert!(status == 422 && said.contains("this paste came before"), "{status} {said}");
     let audit = desk.stage.consultant.get("/audit").await.unwrap();
     assert!(audit.contains("paste.relayed") && audit.contains("paste.answered"), "{audit}");
     desk.agent.stop().await.unwrap();
