@@ -81,6 +81,9 @@ pub async fn post_paste(
         Failure::invalid("paste", "Not pasted", detail)
     })?;
     let way = if visitor.token.is_some() { Way::CommandLine } else { Way::Browser };
-    relay(&app, visitor.who(), way, id, paste).await?;
+    // Also when whoever sent it goes away meanwhile: the device's word belongs into the audit log.
+    tokio::spawn(async move { relay(&app, visitor.who(), way, id, paste).await })
+        .await
+        .map_err(Failure::internal)??;
     Ok(Json(PastedJson { state: "present".into() }))
 }

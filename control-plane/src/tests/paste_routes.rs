@@ -298,3 +298,60 @@ async fn who_seals_is_told_the_device_and_its_slots() {
     })
     .await;
 }
+
+/// A step that a consultant does, with a slot of the client's.
+const ASKS: &str = r#"
+key = "crm"
+name = "CRM"
+category = "crm"
+summary = "x"
+platforms = ["macos", "linux"]
+[[slot]]
+key = "TOKEN"
+name = "CRM token"
+tag = "client-supplied"
+hint = "op://{vault}/CRM/token"
+[[step]]
+id = "get"
+kind = "manual"
+title = "Get the token"
+text = "Make one."
+slots = ["TOKEN"]
+"#;
+
+#[tokio::test]
+async fn the_runbook_offers_the_browsers_way_to_a_consultant_and_while_the_client_has_it() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        fixture.import(2, &[("crm", ASKS)]).await.unwrap();
+        let client = fixture.client("Example Client", &["crm"]).await;
+        let (keys, device) = fixture.enrolled(client, "A-UUID").await;
+        let app = &fixture.app;
+        let mut tx = app.db.write().await.unwrap();
+        let enrolled = crate::enrollment::get_device(&mut tx, device).await.unwrap();
+        crate::runbook::ensure(app, &mut tx, &enrolled).await.unwrap();
+        tx.commit().await.unwrap();
+        crate::runbook::next_offer(app, &enrolled, &crate::runbook::Carried::default()).await.unwrap();
+        let shown = async |role: Role| {
+            let cookie = signed_in(&fixture, role).await;
+            let path = format!("/devices/{device}/runbook");
+            let page = ask(&fixture, Method::GET, &path, Some(&cookie), "http://board.test").await;
+            read(page).await.1
+        };
+        let form = "class=\"sealed-paste\"";
+        let key = shared::crypto::hex(keys.sealing.public_key().as_bytes());
+        let page = shown(Role::Consultant).await;
+        assert!(page.contains(form) && page.contains(&format!("data-key=\"{key}\"")), "{page}");
+        let command = format!(
+            "op read &#39;op://Example Client/CRM/token&#39; | board paste crm/TOKEN --board http://board.test \
+             --device {device} --device-fingerprint FINGERPRINT"
+        );
+        assert!(page.contains(&command), "{page}");
+        let page = shown(Role::Support).await;
+        assert!(page.contains("Get the token") && !page.contains(form) && !page.contains(&key), "{page}");
+        crate::clients::set_browser_paste(app, Fixture::who(), client, false).await.unwrap();
+        let page = shown(Role::Consultant).await;
+        assert!(page.contains("board paste crm/TOKEN") && !page.contains(form) && !page.contains(&key));
+    })
+    .await;
+}

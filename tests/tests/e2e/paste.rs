@@ -113,7 +113,7 @@ async fn eavesdrop(board: &str) -> (String, Arc<Mutex<Vec<u8>>>) {
 
 /// The search of another process's memory finds what is there.
 async fn assert_search_sees(value: &str) {
-    let script = "import sys\nvalue = sys.stdin.readline()\nprint('held', flush=True)\nsys.stdin.read()\nprint(len(value))";
+    let script = "import sys\nvalue = sys.stdin.readline()\nprint('held', flush=True)\nsys.stdin.read()\nsys.exit(value == '')";
     let mut holder = Command::new("python3")
         .args(["-c", script])
         .stdin(Stdio::piped())
@@ -261,4 +261,53 @@ async fn whoever_can_not_paste_is_told_why_and_what_to_do() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(scan::memory_with(desk.board(), VALUE.as_bytes()).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn at_a_terminal_nothing_of_it_is_shown() {
+    let mut desk = Desk::new(Database::Sqlite).await;
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let paste = [
+        program("board").unwrap().to_str().unwrap(),
+        "paste",
+        "THEIR_KEY",
+        "--board",
+        &desk.stage.board.console_url,
+        "--device",
+        &desk.device,
+        "--device-fingerprint",
+        &desk.fingerprint,
+        "--known-devices",
+        desk.known.to_str().unwrap(),
+    ]
+    .map(quoted)
+    .join(" ");
+    // With `script`, which gives a program a terminal of its own.
+    let at_a_terminal = async |typed: &str| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &paste, "/dev/null"]).env("BOARD_TOKEN", &desk.token).kill_on_drop(true);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"not shown: ") {
+            shown.push(tokio::time::timeout(SOON, screen.read_u8()).await.unwrap().unwrap());
+        }
+        // Between the prompt and the terminal that shows nothing lies a moment; nobody types that fast.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        keyboard.write_all(typed.as_bytes()).await.unwrap();
+        keyboard.flush().await.unwrap();
+        tokio::time::timeout(SOON, screen.read_to_end(&mut shown)).await.unwrap().unwrap();
+        let ended = tokio::time::timeout(SOON, child.wait()).await.unwrap().unwrap();
+        (ended.code(), String::from_utf8(shown).unwrap())
+    };
+    let (code, shown) = at_a_terminal("canary-first-line\nsecond line\n").await;
+    assert!(code == Some(1) && shown.contains("the value has several lines: nothing was sent"), "{shown}");
+    assert!(!shown.contains("canary"), "{shown}");
+    let (code, shown) = at_a_terminal("canary-typed\n").await;
+    assert!(code == Some(0) && shown.contains("asked/THEIR_KEY is on "), "{code:?} {shown}");
+    assert!(
+        shown.starts_with("Their key (asked/THEIR_KEY), not shown: ") && !shown.contains("canary"),
+        "{shown}"
+    );
+    assert_eq!(desk.slot_state().await, "present");
 }

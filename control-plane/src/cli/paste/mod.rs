@@ -32,7 +32,7 @@ Examples:
     --board https://board.example.com --device 0199… --device-fingerprint 'QX7C 2MDE 4H5K ZA6B'
   board paste SLACK_BOT_TOKEN --device 0199… < token.txt
 
-`board-agent status` on the Mac shows the fingerprint: read it there, over Screen Sharing or SSH, not from the board. It is
+`sudo board-agent status` on the Mac shows the fingerprint: read it there, over Screen Sharing or SSH, not from the board. It is
 kept on this computer, so the next paste to the same device needs none; another one than before is an alarm, and nothing
 is sent. At a terminal the value is asked for and not shown; from a file or another program one line end behind it is
 dropped.
@@ -51,10 +51,10 @@ pub struct PasteArgs {
     /// Which slot; without the component when only one has such a slot.
     #[arg(value_name = "COMPONENT/SLOT")]
     slot: String,
-    /// The device's id, as its page and `board-agent status` show it.
+    /// The device's id, as its page and `sudo board-agent status` show it.
     #[arg(long, value_name = "ID")]
     device: DeviceId,
-    /// The 16 characters that `board-agent status` shows on the Mac; not needed for a device that is known here already.
+    /// The 16 characters that `sudo board-agent status` shows on the Mac; not needed for a device that is known here already.
     #[arg(long, value_name = "FINGERPRINT")]
     device_fingerprint: Option<String>,
     /// Where the fingerprints of known devices are kept; by default in your configuration folder.
@@ -68,11 +68,11 @@ pub struct PasteArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum Unproven {
     #[error(
-        "this device isn't known on this computer. Run `board-agent status` on the Mac and give the 16 characters of its fingerprint with --device-fingerprint. Nothing was sent"
+        "this device isn't known on this computer. Run `sudo board-agent status` on the Mac and give the 16 characters of its fingerprint with --device-fingerprint. Nothing was sent"
     )]
     Unknown,
     #[error(
-        "ALARM: the fingerprint doesn't fit the keys that the board gives for this device. They may be another device's, or somebody's between you and the Mac. Nothing was sent. Compare each character with `board-agent status` on the Mac; if it is right, tell the operator of the board"
+        "ALARM: the fingerprint doesn't fit the keys that the board gives for this device. They may be another device's, or somebody's between you and the Mac. Nothing was sent. Compare each character with `sudo board-agent status` on the Mac; if it is right, tell the operator of the board"
     )]
     Mismatch,
     #[error(
