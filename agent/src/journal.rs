@@ -4,6 +4,8 @@
 //! deliveries their receipt, so that the same offer or delivery again gets the same answer; a passing refusal and a
 //! refused delivery are no such answer. Everything in it is bounded.
 
+mod pastes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,8 @@ use shared::ids::{AttemptId, DeliveryId, ReportId};
 use shared::protocol::link::{Head, Report, ReportBody};
 use shared::protocol::steps::Offer;
 use shared::time::Timestamp;
+
+pub use pastes::PasteNote;
 
 type Id = [u8; 16];
 
@@ -77,14 +81,6 @@ pub struct Reading {
     pub component: String,
     pub wrapper: String,
     pub slots: Vec<String>,
-}
-
-/// A sealed paste that was opened. Nothing of the value, sealed or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PasteNote {
-    pub at: Timestamp,
-    pub component: String,
-    pub slot: String,
 }
 
 /// The newest bundle that was accepted: older ones are measured by it.
@@ -228,35 +224,6 @@ impl Journal {
             }
         }
         Ok(ids)
-    }
-
-    /// Notes a paste before anything of it is written; false when this one came before. Of those that are forgotten
-    /// the youngest is older than all that are remembered, so what is older still counts as known.
-    pub fn first_paste(&self, id: DeliveryId, note: &PasteNote) -> Result<bool, JournalError> {
-        let bytes = serde_json::to_vec(note)?;
-        let transaction = self.database.begin_write()?;
-        let first = {
-            let mut table = transaction.open_table(PASTES)?;
-            let id = *id.as_bytes();
-            let full = table.len()? >= KEPT;
-            let too_old = full && table.first()?.is_some_and(|(oldest, _)| id < oldest.value());
-            let first = !too_old && table.get(id)?.is_none();
-            if first {
-                table.insert(id, bytes.as_slice())?;
-                while table.len()? > KEPT {
-                    table.pop_first()?;
-                }
-            }
-            first
-        };
-        transaction.commit()?;
-        Ok(first)
-    }
-
-    pub fn pastes(&self) -> Result<Vec<PasteNote>, JournalError> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(PASTES)?;
-        table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
     }
 
     pub fn read_by(&self, reading: &Reading) -> Result<(), JournalError> {

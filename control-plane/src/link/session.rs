@@ -6,13 +6,11 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId};
-use shared::protocol::link::{
-    FromAgent, FromBoard, Hello, Pasted, ReportBody, Scope, UNKNOWN_FRAME, Welcome,
-};
-use tokio::sync::oneshot;
+use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
+use super::pastes::Waiters;
 use super::reports::{self, Origin};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -40,10 +38,6 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 const DELIVERY_RETRY: Duration = Duration::from_secs(600);
 /// One that the device refused for a passing reason.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
-
-/// The word of an agent that doesn't know the frame of a paste.
-const TOO_OLD: &str = "its agent is older than sealed pastes. Nothing was changed; update the agent, or paste it on the Mac \
-                       with `board-agent paste`";
 
 /// Why a link ended, in words for the other side.
 enum End {
@@ -73,7 +67,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         carried: Carried::default(),
         deliveries: BTreeMap::new(),
         again: Vec::new(),
-        pasting: BTreeMap::new(),
+        pastes: Waiters::default(),
         wanted: None,
         scope: None,
     };
@@ -112,8 +106,7 @@ struct Session {
     deliveries: BTreeMap<DeliveryId, Instant>,
     /// Offers that the device refused for a passing reason: made again at the next look.
     again: Vec<AttemptId>,
-    /// Who waits for the device's word on a sealed paste. The paste itself is gone once it is sent.
-    pasting: BTreeMap<DeliveryId, oneshot::Sender<Result<(), String>>>,
+    pastes: Waiters,
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
@@ -248,19 +241,12 @@ impl Session {
                 self.app.jobs.wake(Wake::Client(self.device.client_id));
                 Ok(())
             }
-            Ok(FromAgent::Pasted(Pasted { delivery_id, refused })) => {
-                if let Some(waiter) = self.pasting.remove(&delivery_id) {
-                    // Whoever waited may be gone.
-                    let _ = waiter.send(refused.map_or(Ok(()), Err));
-                }
+            Ok(FromAgent::Pasted(pasted)) => {
+                self.pastes.word(pasted);
                 Ok(())
             }
             Ok(FromAgent::Refused(refused)) => {
-                if refused.what == UNKNOWN_FRAME {
-                    for (_, waiter) in std::mem::take(&mut self.pasting) {
-                        let _ = waiter.send(Err(TOO_OLD.to_owned()));
-                    }
-                }
+                self.pastes.refused(&refused);
                 tracing::warn!(device_id = %self.device.id, what = refused.what, reason = refused.reason, "the device refused a frame");
                 Ok(())
             }
@@ -281,14 +267,10 @@ impl Session {
     /// Passes a sealed paste on. Its waiter hears nothing when the link ends before the device's word.
     async fn relay(&mut self, relayed: Relayed) -> Result<(), End> {
         self.still_enrolled().await?;
-        let Relayed { paste, answer } = relayed;
-        self.pasting.retain(|_, waiter| !waiter.is_closed());
-        if self.pasting.contains_key(&paste.delivery_id) {
-            let _ = answer.send(Err("this paste is on its way already".to_owned()));
-            return Ok(());
+        match self.pastes.begin(relayed) {
+            Some(paste) => self.send(&FromBoard::Paste(paste)).await,
+            None => Ok(()),
         }
-        self.pasting.insert(paste.delivery_id, answer);
-        self.send(&FromBoard::Paste(paste)).await
     }
 
     /// What a report says about this link's own bookkeeping.
