@@ -382,7 +382,12 @@ fn log_to_files(folder: &Path) -> anyhow::Result<()> {
 }
 
 fn log_filter() -> EnvFilter {
-    EnvFilter::try_from_env("BOARD_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+    let asked = EnvFilter::try_from_env("BOARD_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // At trace it writes whole frames: what is sealed is for no log either.
+    match "tungstenite=warn".parse() {
+        Ok(without_frames) => asked.add_directive(without_frames),
+        Err(_) => EnvFilter::new("info"),
+    }
 }
 
 /// A line for whoever called, at once: other programs read it as it comes.

@@ -32,7 +32,7 @@ use crate::link::{self, InUse, LinkEvent};
 use crate::outbound::{Outbound, StandIn};
 use crate::platform::{self, PlatformError};
 use crate::renew::{self, RenewError};
-use crate::status::Live;
+use crate::status::{self, Live};
 use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
@@ -221,8 +221,11 @@ impl Daemon {
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
         let context =
             Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
+        let mut live = Live::load(&paths)?;
+        live.fingerprint = Some(status::fingerprint(&identity, &keys)?.to_string());
+        live.save(&paths)?;
         Ok(Self {
-            live: Live::load(&paths)?,
+            live,
             engine: Engine::new(Machine { platform, is_root }, known),
             current: Arc::new(RwLock::new(current)),
             link: None,
@@ -396,6 +399,7 @@ fn may_start_something(event: &Event) -> bool {
         Event::Frame(
             FromBoard::Welcome(_)
             | FromBoard::Deliver(_)
+            | FromBoard::Paste(_)
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
             | FromBoard::Unknown,

@@ -4,6 +4,7 @@
 
 mod deliveries;
 mod offers;
+mod pastes;
 mod recovery;
 mod refusal;
 
@@ -11,9 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::catalog::{Platform, Tag};
+use shared::catalog::{Platform, Slot, Tag};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
-use shared::protocol::link::{Deliver, FromBoard, HeldSecret, Receipt, Refused, ReportBody, Scope, Welcome};
+use shared::protocol::link::{
+    Deliver, FromBoard, HeldSecret, Paste, Pasted, Receipt, Refused, ReportBody, Scope, UNKNOWN_FRAME,
+    Welcome,
+};
 use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::time::Timestamp;
 
@@ -78,6 +82,12 @@ pub enum Effect {
         tag: Tag,
         pattern: Option<String>,
     },
+    /// Open a sealed paste, check it, write it, and tell the board.
+    StorePaste {
+        paste: Paste,
+        slot: Box<Slot>,
+    },
+    TellPasted(Pasted),
     Acknowledged(Vec<ReportId>),
     Refuse(Refused),
     SaveScope(Scope),
@@ -238,9 +248,10 @@ impl Engine {
                 self.offer(Waiting { offer, deadline }, now, effects);
             }
             FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
+            FromBoard::Paste(paste) => self.paste(paste, now, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
             FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
-                what: "unknown frame".to_owned(),
+                what: UNKNOWN_FRAME.to_owned(),
                 reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
             })),
         }

@@ -4,6 +4,8 @@
 //! deliveries their receipt, so that the same offer or delivery again gets the same answer; a passing refusal and a
 //! refused delivery are no such answer. Everything in it is bounded.
 
+mod pastes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,19 +19,22 @@ use shared::protocol::link::{Head, Report, ReportBody};
 use shared::protocol::steps::Offer;
 use shared::time::Timestamp;
 
+pub use pastes::PasteNote;
+
 type Id = [u8; 16];
 
 const REPORTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("reports");
 const REPORT_PLACES: TableDefinition<'_, Id, u64> = TableDefinition::new("report_places");
 const ATTEMPTS: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("attempts");
 const DELIVERIES: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("deliveries");
+const PASTES: TableDefinition<'_, Id, &[u8]> = TableDefinition::new("pastes");
 const READINGS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("readings");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 const CACHE: usize = 1024 * 1024;
 /// A file larger than this is made smaller at the next start.
 const LARGE: u64 = 32 * 1024 * 1024;
-/// How many attempts, deliveries and readings are remembered.
+/// How many attempts, deliveries, pastes and readings are remembered.
 const KEPT: u64 = 1000;
 
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +123,7 @@ impl Journal {
         transaction.open_table(REPORT_PLACES)?;
         transaction.open_table(ATTEMPTS)?;
         transaction.open_table(DELIVERIES)?;
+        transaction.open_table(PASTES)?;
         transaction.open_table(READINGS)?;
         transaction.open_table(META)?;
         transaction.commit()?;

@@ -1,7 +1,5 @@
 //! `board-agent paste`: a person's value for a client-supplied slot, handed to the daemon.
 
-use std::io::{self, Read as _};
-
 use shared::catalog::Tag;
 use shared::secret::{MAX_LEN, Secret};
 
@@ -66,22 +64,6 @@ pub fn find(slots: Vec<SlotLine>, target: &str) -> Result<SlotLine, PasteError> 
             choices(&theirs)
         ))),
     }
-}
-
-/// Whatever the other program writes, but for one line end behind it.
-pub fn read_piped(from: impl io::Read) -> Result<Secret<Vec<u8>>, io::Error> {
-    // Room from the start: a growing buffer would leave copies behind. One byte more than a value and its line end may
-    // have shows that it is too long.
-    let most = MAX_LEN + 3;
-    let mut value = Vec::with_capacity(most);
-    from.take(most as u64).read_to_end(&mut value)?;
-    if value.last() == Some(&b'\n') {
-        value.pop();
-        if value.last() == Some(&b'\r') {
-            value.pop();
-        }
-    }
-    Ok(Secret::new(value))
 }
 
 /// Comes back when the value is in the device's store and the board is being told that it is there.
@@ -152,24 +134,5 @@ mod tests {
         }
         let nothing = find(Vec::new(), "X").unwrap_err().to_string();
         assert_eq!(nothing, "this device's scope has no slot X, and no other one to paste");
-    }
-
-    #[test]
-    fn one_line_end_is_dropped_and_nothing_else() {
-        let table: [(&[u8], &[u8]); 7] = [
-            (b"token\n", b"token"),
-            (b"token\r\n", b"token"),
-            (b"token", b"token"),
-            (b" two\nlines\n\n", b" two\nlines\n"),
-            (b"\n", b""),
-            (b"", b""),
-            (b"a\r", b"a\r"),
-        ];
-        for (piped, expected) in table {
-            assert_eq!(read_piped(piped).unwrap().expose(), expected);
-        }
-        let longest = [vec![b'x'; MAX_LEN], b"\r\n".to_vec()].concat();
-        assert_eq!(read_piped(&*longest).unwrap().expose().len(), MAX_LEN);
-        assert!(read_piped(&*vec![b'x'; 10 * MAX_LEN]).unwrap().expose().len() > MAX_LEN);
     }
 }

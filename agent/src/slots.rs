@@ -29,6 +29,40 @@ pub fn check_value(pattern: Option<&str>, value: &[u8]) -> Result<(), BadValue> 
     if pattern.is_match(value) { Ok(()) } else { Err(BadValue::Pattern) }
 }
 
+/// The same of a slot, refused in words for who entered the value. They never show it.
+pub fn check_entered(component: &str, slot: &Slot, value: &[u8]) -> Result<(), Unfit> {
+    let bad = match check_value(slot.pattern.as_deref(), value) {
+        Ok(()) => return Ok(()),
+        Err(bad) => bad,
+    };
+    let reason = match bad {
+        BadValue::Empty | BadValue::TooLarge => {
+            format!("{bad}: nothing was changed. Copy the {} again and paste it", slot.name)
+        }
+        BadValue::Manifest => {
+            let key = format!("{component}/{}", slot.key);
+            return Err(Unfit::Slot(format!("{key}: {bad}; tell whoever publishes the catalog")));
+        }
+        BadValue::Pattern => format!(
+            "this is no {}: it must look like {}. Nothing was changed. Copy the whole value, without spaces or quotes \
+             around it, and paste it again",
+            slot.name,
+            slot.pattern.as_deref().unwrap_or_default()
+        ),
+    };
+    Err(Unfit::Value(reason))
+}
+
+/// Why an entered value isn't taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("{0}")]
+    Value(String),
+    /// No value would fit.
+    #[error("{0}")]
+    Slot(String),
+}
+
 /// What a program can't do without of the slots that it lists: a required one, or any one of a `one_of` group. In words.
 pub fn missing(manifest: &Manifest, listed: &[&str], held: impl Fn(&str) -> bool) -> Option<String> {
     let mut slots = Vec::new();

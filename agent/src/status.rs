@@ -1,12 +1,15 @@
 //! What `board-agent status` shows. The daemon writes it to a file, because the journal is locked while it runs.
 
+use rcgen::PublicKeyData as _;
 use serde::{Deserialize, Serialize};
-use shared::crypto::hex;
+use shared::crypto::{Fingerprint, FingerprintParts, hex};
 use shared::ids::{ClientId, DeviceId};
 use shared::protocol::link::Head;
 use shared::time::Timestamp;
 
 use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+use crate::tls::{Pin, TlsError};
+use crate::vault::DeviceKeys;
 
 /// The part that the daemon finds out while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub struct Live {
     #[serde(default)]
     pub bundle_serial: u64,
     pub bundle_digest: Option<String>,
+    /// Of this enrollment, as joining showed it: who seals something to this device elsewhere compares with it.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// When the link last was up.
     pub last_link: Option<Timestamp>,
     /// Why the certificate is not renewed although it is time.
@@ -33,6 +39,21 @@ impl Live {
     pub fn save(&self, paths: &Paths) -> Result<(), ConfigError> {
         save_json(&paths.status(), self)
     }
+}
+
+/// The fingerprint of this enrollment: the CA is known by its pin.
+pub fn fingerprint(identity: &Identity, keys: &DeviceKeys) -> Result<Fingerprint, TlsError> {
+    let pin: Pin = identity.pin.parse()?;
+    let sealing = keys.sealing.public_key();
+    let parts = FingerprintParts {
+        ca_spki: &[],
+        board_id: identity.board_id,
+        client_id: identity.client_id,
+        enrollment_id: identity.enrollment_id,
+        tls_spki: &keys.tls.subject_public_key_info(),
+        sealing_public_key: sealing.as_bytes(),
+    };
+    Ok(Fingerprint::under_pin(pin.bytes(), &parts))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,6 +89,9 @@ impl std::fmt::Display for Status {
             writeln!(f, "{name:<14}{value}")
         };
         line(f, "Device", &self.device_id)?;
+        if let Some(fingerprint) = &self.live.fingerprint {
+            line(f, "Fingerprint", fingerprint)?;
+        }
         line(f, "Board", &self.board)?;
         line(f, "Client", &self.client)?;
         line(f, "Certificate", &format!("until {}", self.certificate_not_after))?;

@@ -53,6 +53,10 @@ impl Pin {
         Self(sha256(spki))
     }
 
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     pub fn fits(&self, certificate: &CertificateDer<'_>) -> bool {
         spki_of(certificate).is_some_and(|spki| sha256(&spki) == self.0)
     }

@@ -3,19 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use control_plane::cli::{Broken, Cli, Unasked, run};
+use control_plane::cli::{Broken, Cli, Unasked, Unproven, run};
 use control_plane::db::Cause;
 use nix::sys::resource::{Resource, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     forbid_core_files();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            EnvFilter::try_from_env("BOARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")),
-        )
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log_filter()).init();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -34,7 +29,21 @@ fn main() -> ExitCode {
             fail(&error);
             ExitCode::from(2)
         }
+        Err(error) if error.is::<Unproven>() => {
+            fail(&error);
+            ExitCode::from(4)
+        }
         Err(error) => fail(&error),
+    }
+}
+
+fn log_filter() -> EnvFilter {
+    const PLAIN: &str = "info,sqlx=warn";
+    let asked = EnvFilter::try_from_env("BOARD_LOG").unwrap_or_else(|_| EnvFilter::new(PLAIN));
+    // At trace it writes whole frames: what is sealed is for no log either.
+    match "tungstenite=warn".parse() {
+        Ok(without_frames) => asked.add_directive(without_frames),
+        Err(_) => EnvFilter::new(PLAIN),
     }
 }
 

@@ -52,6 +52,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/integrations",            Consultant, get(clients::web::integrations_page).post(clients::web::integrations_form)),
         ("/clients/{id}/secrets",                 Consultant, get(secrets::web::secrets_page).post(secrets::web::secrets_form)),
         ("/clients/{id}/secrets/{slot}/copy",     Fresh(Role::Consultant), post(secrets::web::copy_secret)),
+        ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -81,6 +82,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/api/v1/state",                         SignedIn,   get(support::api::get_state)),
         ("/api/v1/clients/{id}/state",            SignedIn,   get(overview::api::get_state)),
         ("/api/v1/devices/{id}/runbook",          SignedIn,   get(runbook::api::get_runbook)),
+        ("/api/v1/devices/{id}/paste",            Consultant, get(secrets::api::get_recipient).post(secrets::api::post_paste)),
     ]
 }
 

@@ -5,7 +5,9 @@ mod clients_routes;
 mod database;
 mod forms;
 mod hostile;
+mod paste_routes;
 mod support_routes;
+mod vectors;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

@@ -1,9 +1,28 @@
 //! A value that must not be seen: no Display, no Serialize, a redacted Debug, wiped when dropped.
 
+use std::io::{self, Read as _};
+
 use zeroize::Zeroize;
 
 /// The most that a secret may hold, in bytes.
 pub const MAX_LEN: usize = 16 * 1024;
+
+/// Whatever another program writes, but for one line end behind it. What is longer than [`MAX_LEN`] stays so, for the
+/// caller to refuse.
+pub fn read_piped(from: impl io::Read) -> Result<Secret<Vec<u8>>, io::Error> {
+    // Room from the start: a growing buffer would leave copies behind. One byte more than a value and its line end may
+    // have shows that it is too long.
+    let most = MAX_LEN + 3;
+    let mut value = Secret::new(Vec::with_capacity(most));
+    from.take(most as u64).read_to_end(&mut value.0)?;
+    if value.0.last() == Some(&b'\n') {
+        value.0.pop();
+        if value.0.last() == Some(&b'\r') {
+            value.0.pop();
+        }
+    }
+    Ok(value)
+}
 
 pub struct Secret<T: Zeroize>(T);
 
@@ -39,5 +58,29 @@ impl<T: Zeroize> std::fmt::Debug for Secret<T> {
 impl<'de, T: Zeroize + serde::Deserialize<'de>> serde::Deserialize<'de> for Secret<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         T::deserialize(deserializer).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_dropped_and_nothing_else() {
+        let table: [(&[u8], &[u8]); 7] = [
+            (b"token\n", b"token"),
+            (b"token\r\n", b"token"),
+            (b"token", b"token"),
+            (b" two\nlines\n\n", b" two\nlines\n"),
+            (b"\n", b""),
+            (b"", b""),
+            (b"a\r", b"a\r"),
+        ];
+        for (piped, expected) in table {
+            assert_eq!(read_piped(piped).unwrap().expose(), expected);
+        }
+        let longest = [vec![b'x'; MAX_LEN], b"\r\n".to_vec()].concat();
+        assert_eq!(read_piped(&*longest).unwrap().expose().len(), MAX_LEN);
+        assert!(read_piped(&*vec![b'x'; 10 * MAX_LEN]).unwrap().expose().len() > MAX_LEN);
     }
 }

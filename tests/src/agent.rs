@@ -18,6 +18,8 @@ pub struct Agent {
     log: PathBuf,
     publisher_key: PathBuf,
     hardware_uuid: String,
+    /// What is logged, instead of what the program logs by itself.
+    pub log_filter: Option<&'static str>,
     process: Option<Process>,
 }
 
@@ -35,6 +37,7 @@ impl Agent {
             log: layout.log(name),
             publisher_key: layout.publisher_key(),
             hardware_uuid: hardware_uuid.to_owned(),
+            log_filter: None,
             process: None,
         }
     }
@@ -57,6 +60,9 @@ impl Agent {
     pub fn start(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(program("board-agent")?);
         command.arg("run").arg("--data").arg(&self.data);
+        if let Some(filter) = self.log_filter {
+            command.env("BOARD_AGENT_LOG", filter);
+        }
         // Nobody listens there: made-up credentials aren't sent to real providers.
         command.env("BOARD_AGENT_STAND_IN", "127.0.0.1:1");
         self.process = Some(Process::spawn(&mut command, &self.log)?);

@@ -44,6 +44,8 @@ pub struct Board {
     database: Option<String>,
     /// Where agents are told to connect, when something stands between.
     agents_url: Option<String>,
+    /// What is logged, instead of what the program logs by itself.
+    pub log_filter: Option<&'static str>,
     /// The first user's one-time link, as a path.
     pub welcome: String,
     process: Option<Process>,
@@ -58,6 +60,7 @@ impl Board {
             layout,
             database,
             agents_url: None,
+            log_filter: None,
             welcome: String::new(),
             process: None,
             console_url: String::new(),
@@ -109,12 +112,20 @@ impl Board {
         if let Some(url) = &self.agents_url {
             command.args(["--agents-url", url]);
         }
+        if let Some(filter) = self.log_filter {
+            command.env("BOARD_LOG", filter);
+        }
         let mut process = Process::spawn(&mut command, &self.layout.log("board"))?;
         let within = Duration::from_secs(30);
         self.console_url = process.line_after("Console:", within).await?;
         self.agents_address = process.line_after("Listening for agents:", within).await?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Address of its PostgreSQL database, as the board's role.
+    pub fn database(&self) -> Option<String> {
+        self.database.clone()
     }
 
     pub fn process(&self) -> anyhow::Result<&Process> {

@@ -1,6 +1,8 @@
-//! Searching for values that must not be somewhere: files byte by byte, and running processes' command lines and
-//! environments.
+//! Searching for values that must not be somewhere: files byte by byte, and running processes' command lines,
+//! environments and memory.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -47,6 +49,47 @@ pub fn processes_with(needle: &[u8]) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
     Ok((command_lines, environments))
 }
 
+/// How often a running process has `needle` in its memory (Linux; its own user's ptrace rights or root's). Every region
+/// that can be read is, in pieces that overlap.
+pub fn memory_with(process: u32, needle: &[u8]) -> anyhow::Result<usize> {
+    const PIECE: u64 = 1024 * 1024;
+    const PAGE: u64 = 4096;
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
+    let memory = File::open(format!("/proc/{process}/mem")).context("its memory can't be opened")?;
+    let (mut found, mut read_at_all) = (0, 0);
+    let mut piece = vec![0; usize::try_from(PIECE)? + needle.len() - 1];
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
+        // The kernel's own pages.
+        if !rights.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').context("a region has two ends")?;
+        let (mut at, end) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        while at < end {
+            let room = usize::try_from(end - at)?.min(piece.len());
+            // A page may be gone meanwhile, or never have been there: what is behind it is still looked at.
+            let read = memory.read_at(&mut piece[..room], at).unwrap_or(0);
+            found += count(&piece[..read], needle);
+            read_at_all += read as u64;
+            at += if read == room { PIECE } else { (read as u64).max(PAGE) };
+        }
+    }
+    anyhow::ensure!(read_at_all > PIECE, "only {read_at_all} bytes of process {process} could be read");
+    Ok(found)
+}
+
+fn count(bytes: &[u8], needle: &[u8]) -> usize {
+    let Some((first, _)) = needle.split_first() else { return 0 };
+    let (mut rest, mut found) = (bytes, 0);
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        found += usize::from(rest[at..].starts_with(needle));
+        rest = &rest[at + 1..];
+    }
+    found
+}
+
 pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     let Some((first, _)) = needle.split_first() else { return true };
     let mut rest = bytes;
@@ -62,7 +105,19 @@ pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{contains, files_with};
+    use super::{contains, count, files_with, memory_with};
+
+    #[test]
+    fn a_value_in_memory_is_found_as_often_as_it_is_there() {
+        assert_eq!((count(b"ababa", b"aba"), count(b"abab", b"x"), count(b"", b"a")), (2, 0, 0));
+        // Made here, so that the program's own text doesn't hold it.
+        let needle: Vec<u8> = (0..24).map(|number| b'a' + number).rev().collect();
+        let own = std::process::id();
+        let before = memory_with(own, &needle).unwrap();
+        let planted = [vec![0; 3 * 1024 * 1024], needle.clone(), needle.clone()].concat();
+        assert!(memory_with(own, &needle).unwrap() >= before + 2);
+        assert!(contains(&planted, &needle));
+    }
 
     #[test]
     fn a_planted_value_is_found_wherever_it_starts() {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::{Answer, Broker, NO_CATALOG};
-use crate::slots::{self, BadValue};
+use crate::slots::{self, Unfit};
 
 /// A slot of the scope, as `board-agent paste --list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,23 +106,10 @@ impl Broker {
         if slot.tag != Tag::ClientSupplied {
             return Err(Answer::refused(format!("{key}: this one is delivered by the board")));
         }
-        let pattern = slot.pattern.as_deref();
-        let reason = match slots::check_value(pattern, value.expose()) {
-            Ok(()) => return Ok(()),
-            Err(bad @ (BadValue::Empty | BadValue::TooLarge)) => {
-                format!("{bad}: nothing was changed. Copy the {} again and paste it", slot.name)
-            }
-            Err(bad @ BadValue::Manifest) => {
-                return Err(Answer::refused(format!("{key}: {bad}; tell whoever publishes the catalog")));
-            }
-            Err(BadValue::Pattern) => format!(
-                "this is no {}: it must look like {}. Nothing was changed. Copy the whole value, without spaces or \
-                 quotes around it, and paste it again",
-                slot.name,
-                pattern.unwrap_or_default()
-            ),
-        };
-        Err(Answer::BadValue { reason })
+        slots::check_entered(component, slot, value.expose()).map_err(|unfit| match unfit {
+            Unfit::Value(reason) => Answer::BadValue { reason },
+            Unfit::Slot(reason) => Answer::refused(reason),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{FlushArg, tcflush};
 use shared::catalog::Tag;
-use shared::secret::Secret;
+use shared::secret::{Secret, read_piped};
 
 use super::{Data, complain, say};
 
@@ -91,7 +91,7 @@ fn list(slots: Vec<SlotLine>, json: bool) -> anyhow::Result<()> {
 
 fn enter(line: &SlotLine) -> anyhow::Result<Secret<Vec<u8>>> {
     if !io::stdin().is_terminal() {
-        return Ok(paste::read_piped(io::stdin().lock())?);
+        return Ok(read_piped(io::stdin().lock())?);
     }
     let prompt = format!("{} ({line}), not shown: ", line.name);
     let value = rpassword::prompt_password(prompt).map(|text| Secret::new(text.into_bytes()))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::catalog::Wrapper;
 use shared::ids::ReportId;
-use shared::protocol::link::{FromAgent, Report, ReportBody, Welcome};
+use shared::protocol::link::{FromAgent, Pasted, Report, ReportBody, Welcome};
 use shared::protocol::steps::Offer;
 
 use super::{Daemon, DaemonError};
@@ -50,6 +50,11 @@ impl Daemon {
                 self.engine_event(Event::Stored { deliver, result })?;
                 self.ask_what_is_due()?;
             }
+            Effect::StorePaste { paste, slot } => {
+                let refused = self.store_paste(&paste, &slot)?.err();
+                self.tell_pasted(Pasted { delivery_id: paste.delivery_id, refused });
+            }
+            Effect::TellPasted(pasted) => self.tell_pasted(pasted),
             Effect::Acknowledged(reports) => {
                 self.journal.acknowledged(&reports)?;
                 self.pump()?;
@@ -80,6 +85,16 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Only whoever waits for it wants to know: after a cut nobody does, and the slots' report says the same.
+    fn tell_pasted(&self, pasted: Pasted) {
+        if let Some(reason) = &pasted.refused {
+            tracing::warn!(delivery = %pasted.delivery_id, reason, "a sealed paste was refused");
+        }
+        if let Some(link) = &self.link {
+            let _ = link.sender.try_send(FromAgent::Pasted(pasted));
+        }
     }
 
     fn welcomed(&mut self, welcome: &Welcome) -> Result<(), DaemonError> {

@@ -3,15 +3,13 @@
 use std::time::Instant;
 
 use shared::catalog::{Slot, Tag};
+use shared::crypto::SEALED_EXTRA;
 use shared::ids::DeliveryId;
 use shared::protocol::link::{Deliver, Receipt, ReportBody};
 use shared::secret::MAX_LEN;
 
 use super::{Effect, Engine, Refusal};
 use crate::bundles::Catalog;
-
-/// `BSD1`, encapsulated key and tag around a value.
-pub(super) const SEALED_EXTRA: usize = 4 + 32 + 16;
 
 impl Engine {
     pub(super) fn deliver(&mut self, deliver: Deliver, now: Instant, effects: &mut Vec<Effect>) {

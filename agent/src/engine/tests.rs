@@ -1,13 +1,13 @@
 //! The rules as tables: a frame, what is known, what must come of it.
 
 use shared::catalog::Bundle;
+use shared::crypto::SEALED_EXTRA;
 use shared::protocol::link::Head;
 use shared::protocol::steps::{OfferKind, Outcome};
 use shared::random::SystemRandom;
 use shared::secret::MAX_LEN;
 use shared::time::{Clock as _, SystemClock};
 
-use super::deliveries::SEALED_EXTRA;
 use super::*;
 
 const MANIFEST: &str = r#"
@@ -599,4 +599,71 @@ fn whatever_the_board_says_an_attempt_runs_once_and_alone() {
         }
         assert!(!started.is_empty());
     }
+}
+
+/// An engine whose scope has the component, that knows the board's time.
+fn scoped(components: &[&str]) -> (Engine, Instant) {
+    let mut engine = engine();
+    let now = Instant::now();
+    let welcome = Welcome {
+        time: SystemClock.now(),
+        client_id: shared::ids::ClientId::new(&SystemClock, &SystemRandom),
+        device_id: shared::ids::DeviceId::new(&SystemClock, &SystemRandom),
+        audit_head: Head { epoch: 1, seq: 1, hash: Vec::new() },
+        scope: Scope {
+            bundle_digest: Some(digest(1)),
+            components: components.iter().map(|&key| key.to_owned()).collect(),
+            params: [].into(),
+        },
+    };
+    engine.on(Event::Frame(FromBoard::Welcome(welcome)), now);
+    (engine, now)
+}
+
+fn paste(slot: &str) -> Paste {
+    Paste {
+        delivery_id: DeliveryId::new(&SystemClock, &SystemRandom),
+        component: "slack".to_owned(),
+        slot: slot.to_owned(),
+        expires: SystemClock.now().after(Duration::from_secs(60)),
+        sealed: vec![0; 100],
+    }
+}
+
+#[test]
+fn a_sealed_paste_fits_a_slot_that_the_client_supplies_in_scope_and_in_time() {
+    type Change = fn(&mut Paste);
+    let refused: &[(&str, Change, &str)] = &[
+        ("OURS", |_| (), "delivered by the board"),
+        ("NONE", |_| (), "no slot slack/NONE"),
+        ("THEIRS", |p| p.component = "teams".to_owned(), "no slot teams/THEIRS"),
+        ("THEIRS", |p| p.sealed = vec![0; MAX_LEN + SEALED_EXTRA + 1], "larger than 16 KiB"),
+        ("THEIRS", |p| p.expires = SystemClock.now().before(Duration::from_secs(1)), "came too late"),
+        ("THEIRS", |p| p.expires = SystemClock.now().after(Duration::from_secs(700)), "longer than a paste"),
+    ];
+    let told = |effects: &[Effect]| match effects {
+        [Effect::TellPasted(Pasted { refused: Some(reason), .. })] => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    for (slot, change, expected) in refused {
+        let (mut engine, now) = scoped(&["slack"]);
+        let mut paste = paste(slot);
+        change(&mut paste);
+        let reason = told(&engine.on(Event::Frame(FromBoard::Paste(paste)), now));
+        assert!(reason.contains(expected), "{slot}: {reason}");
+    }
+    let sent = paste("THEIRS");
+    let (mut engine, now) = scoped(&["slack"]);
+    let effects = engine.on(Event::Frame(FromBoard::Paste(sent.clone())), now);
+    let [Effect::StorePaste { paste: kept, slot }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(*kept == sent && slot.tag == Tag::ClientSupplied);
+    let late = engine.on(Event::Frame(FromBoard::Paste(sent.clone())), now + Duration::from_secs(61));
+    assert!(told(&late).contains("came too late"), "by the board's time, which goes on");
+
+    let (mut engine, now) = scoped(&[]);
+    let reason = told(&engine.on(Event::Frame(FromBoard::Paste(sent.clone())), now));
+    assert!(reason.contains("scope has no slot"), "the bundle has it, the scope doesn't: {reason}");
+    let mut fresh = Engine::new(engine.machine, known());
+    let reason = told(&frame(&mut fresh, FromBoard::Paste(sent)));
+    assert!(reason.contains("no catalog yet"), "{reason}");
 }

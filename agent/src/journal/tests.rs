@@ -220,3 +220,27 @@ fn nobody_else_can_read_it() {
     drop(Journal::open(&place.path).unwrap());
     assert_eq!(std::fs::metadata(&place.path).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn a_paste_is_good_once_also_when_it_was_forgotten() {
+    let place = place();
+    let journal = Journal::open(&place.path).unwrap();
+    let note = |slot: &str| PasteNote {
+        at: SystemClock.now(),
+        component: "slack".to_owned(),
+        slot: slot.to_owned(),
+    };
+    let id = |number: u64| format!("{number:08x}-0000-7000-8000-000000000000").parse::<DeliveryId>().unwrap();
+    assert!(journal.first_paste(id(1), &note("A")).unwrap());
+    assert!(!journal.first_paste(id(1), &note("B")).unwrap(), "for whatever slot");
+    assert_eq!(journal.pastes().unwrap().len(), 1);
+    drop(journal);
+    let journal = Journal::open(&place.path).unwrap();
+    assert!(!journal.first_paste(id(1), &note("A")).unwrap(), "also after a restart");
+    for number in 2..=KEPT + 5 {
+        assert!(journal.first_paste(id(number), &note("A")).unwrap());
+    }
+    assert_eq!(journal.pastes().unwrap().len() as u64, KEPT);
+    assert!(!journal.first_paste(id(1), &note("A")).unwrap(), "forgotten, and too old to be taken again");
+    assert!(journal.first_paste(id(KEPT + 6), &note("A")).unwrap());
+}

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::board::walk;
 use crate::support::{AGENT, Board, Device, Link, Running, within};
 
-const SECRET: &str = "xoxb-0123456789-abcdefghij";
+pub const SECRET: &str = "xoxb-0123456789-abcdefghij";
 /// Looking takes seconds: what was pasted must be told sooner.
 const SLACK: &str = r#"
 key = "slack"
@@ -65,16 +65,16 @@ tag = "client-supplied"
 one_of = "auth"
 "#;
 
-struct Site {
-    folder: tempfile::TempDir,
-    board: Board,
-    device: Device,
-    digest: String,
+pub struct Site {
+    pub folder: tempfile::TempDir,
+    pub board: Board,
+    pub device: Device,
+    pub digest: String,
     _agent: Running,
 }
 
 /// An agent that runs and has its scope.
-async fn site() -> (Site, Link) {
+pub async fn site() -> (Site, Link) {
     let folder = tempfile::tempdir().unwrap();
     let mut board = Board::start(folder.path()).await;
     let device = Device::new(folder.path());
@@ -86,7 +86,7 @@ async fn site() -> (Site, Link) {
     (Site { folder, board, device, digest, _agent: agent }, link)
 }
 
-fn state(body: &ReportBody, key: &str) -> Option<(SlotState, Option<u64>)> {
+pub fn state(body: &ReportBody, key: &str) -> Option<(SlotState, Option<u64>)> {
     let ReportBody::Inventory { slots, .. } = body else { return None };
     slots
         .iter()

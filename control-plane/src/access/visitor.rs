@@ -52,6 +52,12 @@ impl Visitor {
         }
     }
 
+    /// The console's address, as this visitor reaches it.
+    pub fn board(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.host)
+    }
+
     /// Whether the board knows who this is, whatever their roles.
     pub fn is_known(&self) -> bool {
         self.user.is_some() || self.token.is_some()

@@ -63,6 +63,11 @@ text_enum! {
         HeadMismatch = "head.mismatch",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
+        BrowserPasteChanged = "client.browser-paste-changed",
+        /// A client's own secret, sealed elsewhere, is passed on to its device.
+        PasteRelayed = "paste.relayed",
+        /// The device's word on it.
+        PasteAnswered = "paste.answered",
         DeliveryReceipt = "delivery.receipt",
         DeliveryRefused = "delivery.refused",
     }

@@ -1,5 +1,7 @@
 //! The command line: what each command takes, and which function does it.
 
+mod ask;
+mod paste;
 mod serve;
 mod state;
 mod table;
@@ -22,7 +24,8 @@ use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
 use crate::keys::{Provider, Source};
 
-pub use state::Unasked;
+pub use ask::Unasked;
+pub use paste::Unproven;
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -71,6 +74,9 @@ enum Command {
     /// What is installed where and what differs from the scope, asked of a board over HTTP.
     #[command(after_help = state::HELP)]
     State(state::StateArgs),
+    /// Seal a client's secret on this computer and send it to a device that is on. The board passes it on and can't open it.
+    #[command(after_help = paste::HELP)]
+    Paste(paste::PasteArgs),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -188,6 +194,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let text = match cli.command {
         Command::State(args) => return state::run(args).await,
+        Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, &*clock, &*random).await
         }

@@ -23,6 +23,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
+use crate::jobs::Wake;
 use crate::web::FieldError;
 
 /// Characters that a 1Password reference may have in its vault part.
@@ -135,6 +136,26 @@ pub async fn named(tx: &mut Tx, words: &str) -> Result<Vec<Client>, sqlx::Error>
 /// Keys of the components in scope.
 pub async fn components(tx: &mut Tx, id: ClientId) -> Result<Vec<String>, sqlx::Error> {
     store::components(tx, id).await
+}
+
+/// Whether the console may seal values for this client's devices in the browser.
+pub async fn browser_paste(tx: &mut Tx, id: ClientId) -> Result<bool, Failure> {
+    store::browser_paste(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+}
+
+/// Switches it on or off; each change is in the audit log.
+pub async fn set_browser_paste(app: &App, who: Who, id: ClientId, allowed: bool) -> Result<(), Failure> {
+    let mut tx = app.db.write().await?;
+    get(&mut tx, id).await?;
+    if store::set_browser_paste(&mut tx, id, allowed).await? == 1 {
+        let entry = Entry::new(app.now(), who, Action::BrowserPasteChanged)
+            .client(id)
+            .detail("browser_paste", if allowed { "on" } else { "off" });
+        audit::append(&mut tx, &entry).await?;
+    }
+    tx.commit().await?;
+    app.jobs.wake(Wake::Client(id));
+    Ok(())
 }
 
 /// A hint with the client's vault in it: `op://{vault}/Slack/bot-token` becomes `op://Example Client/Slack/bot-token`.

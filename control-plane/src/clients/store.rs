@@ -170,6 +170,23 @@ pub async fn get(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, sqlx::Erro
     Ok(row.map(Client::from))
 }
 
+pub async fn browser_paste(tx: &mut Tx, id: ClientId) -> Result<Option<bool>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT browser_paste FROM clients WHERE id = $1")
+        .bind(id)
+        .fetch_optional(conn)
+        .await)
+}
+
+/// No row when it was so already.
+pub async fn set_browser_paste(tx: &mut Tx, id: ClientId, allowed: bool) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE clients SET browser_paste = $2 WHERE id = $1 AND browser_paste <> $2")
+        .bind(id)
+        .bind(allowed)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
 pub async fn list(tx: &mut Tx) -> Result<Vec<Client>, sqlx::Error> {
     let rows: Vec<Row> = on!(tx, conn => sqlx::query_as(
         "SELECT id, name, vault_name, notes, salt, created_at FROM clients ORDER BY lower(name), id",

@@ -15,7 +15,7 @@ use super::views::{
 };
 use super::{
     Client, CreateError, NewClient, Package, Scope, choice_field, choose_package, choose_scope, create,
-    fill_hint, get, groups, package, param_field, scope,
+    fill_hint, get, groups, package, param_field, scope, set_browser_paste,
 };
 use crate::access::Visitor;
 use crate::app::App;
@@ -133,6 +133,31 @@ async fn package_form_view(
         addons,
         errors,
     })
+}
+
+#[derive(Deserialize)]
+pub struct BrowserPasteForm {
+    #[serde(default)]
+    allow: String,
+}
+
+pub async fn browser_paste_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<ClientId>,
+    Form(form): Form<BrowserPasteForm>,
+) -> Page {
+    let allowed = match form.allow.as_str() {
+        "on" => true,
+        "off" => false,
+        _ => {
+            let detail =
+                "Pasting in the browser is either on or off. Nothing was changed; go back and choose again.";
+            return Err(Failure::invalid("browser-paste", "Not changed", detail).into());
+        }
+    };
+    set_browser_paste(&app, visitor.who(), id, allowed).await?;
+    Ok(Redirect::to(&format!("/clients/{id}#about")).into_response())
 }
 
 pub async fn integrations_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {

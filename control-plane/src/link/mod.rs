@@ -6,6 +6,7 @@
 pub mod api;
 mod doors;
 mod listener;
+mod pastes;
 mod reports;
 mod session;
 mod store;

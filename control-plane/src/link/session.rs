@@ -10,6 +10,7 @@ use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Wel
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
+use super::pastes::Waiters;
 use super::reports::{self, Origin};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -19,6 +20,7 @@ use crate::enrollment::api::Peer;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
 use crate::jobs::Wake;
+use crate::links::Relayed;
 use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState, SecretError};
 
@@ -65,6 +67,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         carried: Carried::default(),
         deliveries: BTreeMap::new(),
         again: Vec::new(),
+        pastes: Waiters::default(),
         wanted: None,
         scope: None,
     };
@@ -103,6 +106,7 @@ struct Session {
     deliveries: BTreeMap<DeliveryId, Instant>,
     /// Offers that the device refused for a passing reason: made again at the next look.
     again: Vec<AttemptId>,
+    pastes: Waiters,
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
@@ -119,7 +123,7 @@ impl Session {
         }
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();
-        let link = self.app.links.open(self.device.id, self.app.now());
+        let mut link = self.app.links.open(self.device.id, self.app.now());
         self.welcome(&hello).await?;
         self.app.jobs.wake(Wake::Client(self.device.client_id));
         self.app.jobs.wake(Wake::Device(self.device.id));
@@ -144,6 +148,7 @@ impl Session {
                         Some(Err(error)) => return Err(broken(device_id, error)),
                     }
                 }
+                Some(relayed) = link.pastes.recv() => self.relay(relayed).await?,
                 () = changes.next(|wake| wake == Wake::Device(device_id) || wake == Wake::Client(client_id)) => {
                     self.still_enrolled().await?;
                     self.push().await?;
@@ -177,9 +182,8 @@ impl Session {
         };
         match serde_json::from_str(text.as_str()) {
             Ok(FromAgent::Hello(hello)) => Ok(hello),
-            Ok(FromAgent::Report(_) | FromAgent::Refused(_) | FromAgent::Unknown) | Err(_) => {
-                Err(End::Close("the first frame has to be a hello"))
-            }
+            Ok(FromAgent::Report(_) | FromAgent::Pasted(_) | FromAgent::Refused(_) | FromAgent::Unknown)
+            | Err(_) => Err(End::Close("the first frame has to be a hello")),
         }
     }
 
@@ -237,7 +241,12 @@ impl Session {
                 self.app.jobs.wake(Wake::Client(self.device.client_id));
                 Ok(())
             }
+            Ok(FromAgent::Pasted(pasted)) => {
+                self.pastes.word(pasted);
+                Ok(())
+            }
             Ok(FromAgent::Refused(refused)) => {
+                self.pastes.refused(&refused);
                 tracing::warn!(device_id = %self.device.id, what = refused.what, reason = refused.reason, "the device refused a frame");
                 Ok(())
             }
@@ -252,6 +261,15 @@ impl Session {
                 tracing::warn!(device_id = %self.device.id, line = error.line(), column = error.column(), "a frame that can't be read");
                 Err(End::Close("a frame could not be read"))
             }
+        }
+    }
+
+    /// Passes a sealed paste on. Its waiter hears nothing when the link ends before the device's word.
+    async fn relay(&mut self, relayed: Relayed) -> Result<(), End> {
+        self.still_enrolled().await?;
+        match self.pastes.begin(relayed) {
+            Some(paste) => self.send(&FromBoard::Paste(paste)).await,
+            None => Ok(()),
         }
     }
 

@@ -13,6 +13,8 @@ pub struct ClientPage {
     pub shell: Shell,
     pub vault_name: String,
     pub notes: String,
+    /// Whether the runbook's page offers to seal values in the browser.
+    pub browser_paste: bool,
     pub fragment: ClientFragment,
 }
 

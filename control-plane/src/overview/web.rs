@@ -104,7 +104,9 @@ pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Pat
     let mut tx = app.db.read().await?;
     let client = clients::get(&mut tx, id).await?;
     let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
+    let browser_paste = clients::browser_paste(&mut tx, id).await?;
     page(&ClientPage {
+        browser_paste,
         shell: visitor.shell(Section::Clients),
         vault_name: client.vault_name,
         notes: client.notes,

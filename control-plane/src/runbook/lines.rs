@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use shared::catalog::{Platform, Slot, StepKind};
+use shared::catalog::{Manifest, Platform, Slot, StepKind};
+use shared::crypto::hex;
+use shared::ids::DeviceId;
 use shared::protocol::inventory::SlotState;
 
-use super::views::{DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally};
+use super::views::{
+    BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally,
+};
 use super::{AttemptState, Step, StepState, markdown, of_device, steps, tail};
 use crate::access::{Role, Visitor};
 use crate::app::App;
@@ -50,7 +54,17 @@ pub async fn fragment(
         head.catalog = format!("Catalog {}", catalog.serial);
     }
     let client = clients::get(tx, device.client_id).await?;
-    let context = Context { catalog: catalog.as_ref(), client: &client, on: head.on };
+    let consultant = visitor.can(Role::Consultant);
+    let browser = consultant && clients::browser_paste(tx, client.id).await?;
+    let sealing_key = if browser { secrets::sealing_key(tx, device.id).await? } else { None };
+    let context = Context {
+        catalog: catalog.as_ref(),
+        client: &client,
+        on: head.on,
+        device: device.id,
+        board: visitor.board(),
+        sealing_key: sealing_key.map(|key| hex(&key)),
+    };
     let mut lines: BTreeMap<String, Vec<StepLine>> = BTreeMap::new();
     let mut order: Vec<String> = Vec::new();
     let deliveries = secrets::for_device(tx, device.id).await?;
@@ -164,6 +178,11 @@ struct Context<'a> {
     catalog: Option<&'a Catalog>,
     client: &'a Client,
     on: bool,
+    device: DeviceId,
+    /// The console's address, as this viewer reaches it.
+    board: String,
+    /// Whoever sees the page may seal in it to this key.
+    sealing_key: Option<String>,
 }
 
 async fn step_line(
@@ -287,6 +306,15 @@ fn manual_card(
             name: slot.name.clone(),
             reference: clients::fill_hint(slot.hint.as_deref().unwrap_or_default(), context.client),
             command: format!("sudo board-agent paste {}/{}", manifest.key, slot.key),
+            from_here: from_here(manifest, slot, context),
+            browser: context.sealing_key.as_ref().map(|key| BrowserPaste {
+                action: format!("/api/v1/devices/{}/paste", context.device),
+                client: context.client.id.to_string(),
+                device: context.device.to_string(),
+                component: manifest.key.clone(),
+                slot: slot.key.clone(),
+                key: key.clone(),
+            }),
             says,
             state,
         }
@@ -297,6 +325,19 @@ fn manual_card(
         slots: shown.collect(),
         mark,
     })
+}
+
+/// `board paste` with what the page knows; from the vault when the value has a place there.
+fn from_here(manifest: &Manifest, slot: &Slot, context: &Context<'_>) -> String {
+    let reference = clients::fill_hint(slot.hint.as_deref().unwrap_or_default(), context.client);
+    let from = match reference.contains('\'') || reference.is_empty() {
+        true => String::new(),
+        false => format!("op read '{reference}' | "),
+    };
+    format!(
+        "{from}board paste {}/{} --board {} --device {} --device-fingerprint FINGERPRINT",
+        manifest.key, slot.key, context.board, context.device
+    )
 }
 
 /// What the device says of a slot, as a sentence.

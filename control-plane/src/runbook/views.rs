@@ -102,10 +102,25 @@ pub struct ManualSlot {
     pub reference: String,
     /// What to run on the device: `sudo board-agent paste slack/SLACK_BOT_TOKEN`.
     pub command: String,
+    /// What to run on the consultant's own computer; the fingerprint comes from the Mac.
+    pub from_here: String,
+    /// To seal it in this page; `None` when that isn't for this viewer or this client.
+    pub browser: Option<BrowserPaste>,
     /// What the device says of it, as a sentence.
     pub says: String,
     /// It needs somebody while the device doesn't have it, failed when its provider refuses it, else done.
     pub state: RowState,
+}
+
+/// What `static/paste.js` seals to, and where it sends that.
+pub struct BrowserPaste {
+    pub action: String,
+    pub client: String,
+    pub device: String,
+    pub component: String,
+    pub slot: String,
+    /// The device's X25519 key in hexadecimal.
+    pub key: String,
 }
 
 /// Text of a signed manifest, rendered.

@@ -1,11 +1,14 @@
 //! Our-managed secrets: at rest as `BSE1` envelopes under the client's own key, on their way as `BSD1` sealed to one
-//! device. Nothing here takes a value for a client-supplied slot: [`put`] wants an [`OurSlot`].
+//! device. Nothing here takes a value for a client-supplied slot: [`put`] wants an [`OurSlot`], and [`relay`] takes what
+//! only the device can open, passes it on and forgets it.
 //!
 //! No decrypt without a committed audit entry before it.
 
+pub mod api;
 mod copy;
 mod deliveries;
 mod envelope;
+mod pasting;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,7 @@ pub use deliveries::{
     reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
+pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};

@@ -1,4 +1,4 @@
-use shared::ids::{ClientId, DeliveryId, DeviceId, SlotId, UserId};
+use shared::ids::{ClientId, DeliveryId, DeviceId, EnrollmentId, SlotId, UserId};
 use shared::time::Timestamp;
 
 use super::{Delivery, DeliveryState, Place, StoredSecret};
@@ -162,6 +162,25 @@ pub async fn delivery(
 pub async fn sealing_key(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>>, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
         "SELECT enrollments.sealing_public_key FROM devices JOIN enrollments ON enrollments.device_id = devices.id \
+         WHERE devices.id = $1 AND devices.state = 'enrolled' AND enrollments.state = 'enrolled'",
+    )
+    .bind(device_id)
+    .fetch_optional(conn)
+    .await)
+}
+
+/// What an enrolled device's fingerprint is made of, beside the board's own parts.
+#[derive(sqlx::FromRow)]
+pub struct Identity {
+    pub id: EnrollmentId,
+    pub tls_spki: Vec<u8>,
+    pub sealing_public_key: Vec<u8>,
+}
+
+pub async fn identity(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Identity>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT enrollments.id, enrollments.tls_spki, enrollments.sealing_public_key FROM devices \
+         JOIN enrollments ON enrollments.device_id = devices.id \
          WHERE devices.id = $1 AND devices.state = 'enrolled' AND enrollments.state = 'enrolled'",
     )
     .bind(device_id)

@@ -181,6 +181,8 @@ async fn a_token_of_any_role_is_taken_by_the_api_and_by_no_page() {
                             (false, _) => StatusCode::FORBIDDEN,
                             (true, true) if of_something => StatusCode::NOT_FOUND,
                             (true, true) => StatusCode::OK,
+                            // The one thing that a program sends: a sealed paste, which this isn't.
+                            (true, false) if path.ends_with("/paste") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
                             (true, false) => StatusCode::METHOD_NOT_ALLOWED,
                         };
                         assert_eq!(status, expected, "{name}");

@@ -31,6 +31,7 @@ const FORMS: &[Form] = &[
     ("/clients/{id}/package", &[("tier", Field::Choice), ("addon", Field::Choice)]),
     ("/clients/{id}/integrations", &[("component", Field::Choice), ("param-asks-NAME", Field::Text)]),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
+    ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
     ("/devices/{id}/revoke", &[("reason", Field::Text)]),
@@ -41,7 +42,8 @@ const FORMS: &[Form] = &[
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
-/// The reason of a copy is asked by a script and answered to it: `access_routes` has its tests.
+/// The reason of a copy is asked by a script and answered to it: `access_routes` has its tests. A sealed paste is no form:
+/// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
     "/clients/{id}/join-codes",
@@ -52,6 +54,7 @@ const NO_TEXT: &[&str] = &[
     "/users/{id}/disable",
     "/users/{id}/enable",
     "/tokens/{id}/revoke",
+    "/api/v1/devices/{id}/paste",
 ];
 
 /// A component with an input that takes any text.

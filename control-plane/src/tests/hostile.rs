@@ -9,8 +9,10 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use shared::ids::{AttemptId, ReportId};
-use shared::protocol::link::{FromAgent, FromBoard, Hello, Report, ReportBody};
+use shared::ids::{AttemptId, DeliveryId, ReportId};
+use shared::protocol::link::{
+    FromAgent, FromBoard, Hello, Paste, Pasted, Refused, Report, ReportBody, UNKNOWN_FRAME,
+};
 use shared::protocol::{LINK_SUBPROTOCOL, LISTENER_NAME, MAX_FRAME};
 use shared::random::SystemRandom;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -384,6 +386,78 @@ async fn slow_clients_are_cut_off_while_others_are_served() {
         assert_eq!(log.lines_with("took too long with its request"), 1);
         assert_eq!(log.lines_with("doesn't read what it is sent"), 1);
         stage.serves_others().await;
+        stage.end().await;
+    })
+    .await;
+}
+
+/// The next sealed paste that the board passes on.
+async fn next_paste(link: &mut Link) -> Paste {
+    loop {
+        if let FromBoard::Paste(paste) = next(link).await {
+            return paste;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_devices_word_on_a_paste_gets_it_or_hears_that_there_is_none() {
+    on_both(|db| async move {
+        let stage = Stage::new(db).await;
+        let app = stage.fixture.app.clone();
+        let device = {
+            let mut tx = app.db.read().await.unwrap();
+            crate::enrollment::known_device(&mut tx, "HONEST-UUID").await.unwrap().unwrap().id
+        };
+        let paste = || Paste {
+            delivery_id: DeliveryId::new(&*app.clock, &SystemRandom),
+            component: "base".into(),
+            slot: "X".into(),
+            expires: app.now(),
+            sealed: vec![7; 60],
+        };
+        let mut link = stage.link(&stage.honest, None).await;
+        let (first, second) = (paste(), paste());
+        let word = app.links.relay(device, first.clone()).unwrap();
+        assert_eq!(next_paste(&mut link).await, first);
+        let twice = app.links.relay(device, first.clone()).unwrap();
+        let said = tokio::time::timeout(SOON, twice).await.unwrap().unwrap().unwrap_err();
+        assert!(said.contains("on its way already"), "{said}");
+        // The word on another one, and on one that nobody sent, is no word on this one.
+        let other = app.links.relay(device, second.clone()).unwrap();
+        next_paste(&mut link).await;
+        for (delivery_id, refused) in
+            [(paste().delivery_id, None), (second.delivery_id, Some("no".into())), (first.delivery_id, None)]
+        {
+            send(&mut link, &FromAgent::Pasted(Pasted { delivery_id, refused })).await;
+        }
+        assert_eq!(tokio::time::timeout(SOON, word).await.unwrap().unwrap(), Ok(()));
+        assert_eq!(tokio::time::timeout(SOON, other).await.unwrap().unwrap(), Err("no".into()));
+
+        // An agent from before: it says that it doesn't know the frame.
+        let word = app.links.relay(device, paste()).unwrap();
+        next_paste(&mut link).await;
+        let refused = Refused { what: UNKNOWN_FRAME.into(), reason: "agent 0.0.9".into() };
+        send(&mut link, &FromAgent::Refused(refused)).await;
+        let said = tokio::time::timeout(SOON, word).await.unwrap().unwrap().unwrap_err();
+        assert!(said.contains("older than sealed pastes"), "{said}");
+
+        let word = app.links.relay(device, paste()).unwrap();
+        next_paste(&mut link).await;
+        drop(link);
+        assert!(tokio::time::timeout(SOON, word).await.unwrap().is_err(), "the link was cut");
+
+        let mut link = stage.link(&stage.honest, None).await;
+        crate::enrollment::revoke(&app, crate::testing::Fixture::who(), device, "It was stolen")
+            .await
+            .unwrap();
+        if let Ok(word) = app.links.relay(device, paste()) {
+            assert!(
+                tokio::time::timeout(SOON, word).await.unwrap().is_err(),
+                "a revoked device gets nothing"
+            );
+        }
+        assert!(closed(&mut link).await.contains("revoked"));
         stage.end().await;
     })
     .await;

@@ -1,5 +1,6 @@
 //! The static files, inside the binary. A link carries the hash of the file (`?v=…`), so a browser may keep it for ever;
-//! add a file by adding a line to the list.
+//! add a file by adding a line to the list. Scripts are sent without their comments and indentation, so that both may be as
+//! long as they have to.
 
 use std::sync::LazyLock;
 
@@ -16,17 +17,18 @@ pub struct Asset {
 
 macro_rules! assets {
     ($($path:literal $content_type:literal),+ $(,)?) => {
-        static ASSETS: &[Asset] = &[$(Asset {
+        static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| vec![$(Asset {
             path: $path,
             content_type: $content_type,
-            bytes: include_bytes!(concat!("../../static/", $path)),
-        }),+];
+            bytes: sent($path, include_bytes!(concat!("../../static/", $path))),
+        }),+]);
     };
 }
 
 assets! {
     "console.css" "text/css; charset=utf-8",
     "console.js" "text/javascript; charset=utf-8",
+    "paste.js" "text/javascript; charset=utf-8",
     "icons.svg" "image/svg+xml",
     "favicon.svg" "image/svg+xml",
     "favicon-needs.svg" "image/svg+xml",
@@ -42,6 +44,20 @@ static VERSIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
         })
         .collect()
 });
+
+fn sent(path: &str, bytes: &'static [u8]) -> &'static [u8] {
+    match std::str::from_utf8(bytes) {
+        Ok(script) if path.ends_with(".js") => lean(script).into_bytes().leak(),
+        _ => bytes,
+    }
+}
+
+/// A script without its lines of comment and its indentation. No literal of ours goes over several lines; a test sees to
+/// that.
+fn lean(script: &str) -> String {
+    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
 
 pub fn find(name: &str) -> Option<&'static Asset> {
     position(name).map(|at| &ASSETS[at])

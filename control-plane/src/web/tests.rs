@@ -36,7 +36,7 @@ fn a_moment_carries_the_exact_time() {
 
 #[test]
 fn every_asset_is_found_by_the_name_in_its_address() {
-    for name in ["console.css", "console.js", "icons.svg", "favicon.svg", "favicon-needs.svg"] {
+    for name in ["console.css", "console.js", "paste.js", "icons.svg", "favicon.svg", "favicon-needs.svg"] {
         let asset = assets::find(name).expect(name);
         assert!(!asset.bytes.is_empty());
         assert_eq!(assets::href(name), format!("/static/{name}?v={}", asset.version()));
@@ -48,8 +48,30 @@ fn every_asset_is_found_by_the_name_in_its_address() {
 #[test]
 fn scripts_and_style_stay_small() {
     let size = |name| assets::find(name).map_or(0, |asset| asset.bytes.len());
-    assert!(size("console.js") < 20 * 1024);
-    assert!(size("console.css") + size("console.js") + size("icons.svg") < 60 * 1024);
+    let scripts = size("console.js") + size("paste.js");
+    assert!(scripts < 20 * 1024, "{scripts}");
+    assert!(size("console.css") + scripts + size("icons.svg") < 60 * 1024);
+}
+
+/// What is sent is the same script: nothing that is taken out can be part of a literal.
+#[test]
+fn scripts_are_sent_without_comments_and_indentation_only() {
+    for (name, source) in [
+        ("console.js", include_str!("../../static/console.js")),
+        ("paste.js", include_str!("../../static/paste.js")),
+    ] {
+        let sent = std::str::from_utf8(assets::find(name).unwrap().bytes).unwrap();
+        assert!(sent.len() < source.len(), "{name}");
+        for line in source.lines().filter(|line| !line.trim().starts_with("//")) {
+            assert!(line.matches('`').count() % 2 == 0, "{name}: a literal over several lines: {line}");
+            assert!(!line.ends_with('\\') && !line.contains("/*"), "{name}: {line}");
+        }
+        let lines = |text: &str| -> Vec<String> {
+            let lines = text.lines().map(|line| line.trim().to_owned());
+            lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect()
+        };
+        assert_eq!(lines(sent), lines(source), "{name}");
+    }
 }
 
 #[test]

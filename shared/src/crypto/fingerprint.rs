@@ -22,8 +22,13 @@ pub struct Fingerprint(String);
 
 impl Fingerprint {
     pub fn of(parts: &FingerprintParts<'_>) -> Self {
+        Self::under_pin(&sha256(parts.ca_spki), parts)
+    }
+
+    /// The same for whoever knows the CA by its pin, which is the SHA-256 of its SPKI: `parts.ca_spki` isn't looked at.
+    pub fn under_pin(pin: &[u8; 32], parts: &FingerprintParts<'_>) -> Self {
         let bytes = ByteString::labelled("board/fingerprint/v1")
-            .fixed(&sha256(parts.ca_spki))
+            .fixed(pin)
             .fixed(parts.board_id.as_bytes())
             .fixed(parts.client_id.as_bytes())
             .fixed(parts.enrollment_id.as_bytes())

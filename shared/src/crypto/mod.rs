@@ -5,6 +5,8 @@ mod bytes;
 mod fingerprint;
 mod p256;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 use sha2::{Digest, Sha256};
 
@@ -12,8 +14,8 @@ pub use bytes::ByteString;
 pub use fingerprint::{Fingerprint, FingerprintParts, normalize_fingerprint};
 pub use p256::{BadSignature, verify_p256};
 pub use seal::{
-    DeliveryContext, OpenError, SealError, SealingKey, SealingPublicKey, open_delivery, open_nonce,
-    seal_delivery, seal_nonce,
+    DeliveryContext, OpenError, SEALED_EXTRA, SealError, SealingKey, SealingPublicKey, open_delivery,
+    open_nonce, open_paste, seal_delivery, seal_nonce, seal_paste,
 };
 
 /// SHA-256 (FIPS 180-4), 32 bytes.

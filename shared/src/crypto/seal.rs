@@ -16,6 +16,13 @@ use crate::time::Timestamp;
 const MAGIC: &[u8; 4] = b"BSD1";
 const ENCAPPED_LEN: usize = 32;
 
+/// `BSD1`, encapsulated key and tag: how much longer a sealed value is than the value, in bytes.
+pub const SEALED_EXTRA: usize = MAGIC.len() + ENCAPPED_LEN + 16;
+
+/// What a value was sealed for. What was sealed for one doesn't open as the other.
+pub(super) const DELIVER: &str = "board/deliver/v1";
+pub(super) const PASTE: &str = "board/paste/v1";
+
 /// The device's X25519 key. It never leaves the device.
 pub struct SealingKey(StaticSecret);
 
@@ -53,7 +60,7 @@ impl SealingPublicKey {
     }
 }
 
-/// Everything a sealed delivery is bound to. Change one field on either side and it doesn't open.
+/// Everything a sealed delivery or paste is bound to. Change one field on either side and it doesn't open.
 #[derive(Clone, Debug)]
 pub struct DeliveryContext<'a> {
     pub client_id: ClientId,
@@ -61,21 +68,22 @@ pub struct DeliveryContext<'a> {
     pub component_key: &'a str,
     pub slot_key: &'a str,
     pub tag: Tag,
+    /// From 1; 0 for a paste, which has none.
     pub version: u64,
     pub delivery_id: DeliveryId,
     pub expires: Timestamp,
 }
 
 impl DeliveryContext<'_> {
-    fn info(&self, recipient: &SealingPublicKey) -> Vec<u8> {
-        ByteString::labelled("board/deliver/v1")
+    pub(super) fn info(&self, label: &'static str, recipient: &SealingPublicKey) -> Vec<u8> {
+        ByteString::labelled(label)
             .fixed(self.client_id.as_bytes())
             .fixed(self.device_id.as_bytes())
             .fixed(&sha256(recipient.as_bytes()))
             .finish()
     }
 
-    fn aad(&self) -> Vec<u8> {
+    pub(super) fn aad(&self) -> Vec<u8> {
         ByteString::empty()
             .part(self.component_key.as_bytes())
             .part(self.slot_key.as_bytes())
@@ -101,7 +109,7 @@ pub fn seal_delivery(
     context: &DeliveryContext<'_>,
     value: &Secret<Vec<u8>>,
 ) -> Result<Vec<u8>, SealError> {
-    seal(recipient, &context.info(recipient), &context.aad(), value.expose())
+    seal(recipient, &context.info(DELIVER, recipient), &context.aad(), value.expose())
 }
 
 pub fn open_delivery(
@@ -109,7 +117,24 @@ pub fn open_delivery(
     context: &DeliveryContext<'_>,
     sealed: &[u8],
 ) -> Result<Secret<Vec<u8>>, OpenError> {
-    open(key, &context.info(&key.public_key()), &context.aad(), sealed)
+    open(key, &context.info(DELIVER, &key.public_key()), &context.aad(), sealed)
+}
+
+/// The same for a value that a consultant enters elsewhere than on the device: the board passes it on and can't open it.
+pub fn seal_paste(
+    recipient: &SealingPublicKey,
+    context: &DeliveryContext<'_>,
+    value: &Secret<Vec<u8>>,
+) -> Result<Vec<u8>, SealError> {
+    seal(recipient, &context.info(PASTE, recipient), &context.aad(), value.expose())
+}
+
+pub fn open_paste(
+    key: &SealingKey,
+    context: &DeliveryContext<'_>,
+    sealed: &[u8],
+) -> Result<Secret<Vec<u8>>, OpenError> {
+    open(key, &context.info(PASTE, &key.public_key()), &context.aad(), sealed)
 }
 
 /// Seals the nonce by which a device proves that it holds its sealing key.
@@ -151,7 +176,12 @@ fn seal(recipient: &SealingPublicKey, info: &[u8], aad: &[u8], value: &[u8]) -> 
     Ok([MAGIC.as_slice(), &encapped.to_bytes(), &ciphertext].concat())
 }
 
-fn open(key: &SealingKey, info: &[u8], aad: &[u8], sealed: &[u8]) -> Result<Secret<Vec<u8>>, OpenError> {
+pub(super) fn open(
+    key: &SealingKey,
+    info: &[u8],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Secret<Vec<u8>>, OpenError> {
     let rest = sealed.strip_prefix(MAGIC).ok_or(OpenError)?;
     let (encapped, ciphertext) = rest.split_at_checked(ENCAPPED_LEN).ok_or(OpenError)?;
     let encapped = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapped).map_err(|_| OpenError)?;

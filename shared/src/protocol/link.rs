@@ -19,6 +19,8 @@ pub enum FromAgent {
     /// The first frame of every link.
     Hello(Hello),
     Report(Report),
+    /// What became of a `Paste`.
+    Pasted(Pasted),
     /// A frame that the agent can't act on, and why.
     Refused(Refused),
     #[serde(other)]
@@ -32,6 +34,9 @@ pub enum FromBoard {
     Welcome(Welcome),
     Offer(Offer),
     Deliver(Deliver),
+    /// A client's own secret, which a consultant sealed to the device. An agent that doesn't know it refuses an
+    /// [`UNKNOWN_FRAME`].
+    Paste(Paste),
     /// These reports are committed.
     Ack {
         reports: Vec<ReportId>,
@@ -112,6 +117,28 @@ pub struct Deliver {
     pub sealed: Vec<u8>,
 }
 
+/// A value for a client-supplied slot on its way from a consultant's computer: passed on while both are there, kept by
+/// nobody. The agent takes the slot's tag and pattern from its own scope's manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paste {
+    /// Made by whoever sealed it; good for one try.
+    pub delivery_id: DeliveryId,
+    pub component: String,
+    pub slot: String,
+    pub expires: Timestamp,
+    #[serde(with = "base64")]
+    pub sealed: Vec<u8>,
+}
+
+/// The device's word on a `Paste`, said once: the slot's report says what it holds, also to a board that missed this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pasted {
+    pub delivery_id: DeliveryId,
+    /// Why nothing was changed, for a person; without it the value is in the device's store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
 /// Something that happened on the device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -178,6 +205,9 @@ impl Receipt {
             .finish()
     }
 }
+
+/// [`Refused::what`] of a frame whose kind the agent doesn't know.
+pub const UNKNOWN_FRAME: &str = "unknown frame";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {

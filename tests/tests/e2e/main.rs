@@ -9,6 +9,7 @@ mod identity;
 mod joining;
 mod kills;
 mod operator;
+mod paste;
 mod readme;
 mod stage;
 mod state;

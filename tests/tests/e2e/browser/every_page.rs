@@ -156,7 +156,7 @@ async fn show(scene: &Scene, answer: Answer, window: &Window) {
     }
 }
 
-async fn check(window: &Window, name: &str) -> Vec<String> {
+pub(super) async fn check(window: &Window, name: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let [whole, scripts] = weights(window).await;
     if whole > PAGE_LIMIT || scripts > SCRIPT_LIMIT {

@@ -57,7 +57,7 @@ async fn sign_in_wizard_approval_and_a_skipped_step_with_the_keyboard_alone() {
     if window.eval("return document.querySelector('#next details').open").await == false {
         press(&window, "#next summary").await;
     }
-    press(&window, "#next .manual summary").await;
+    press(&window, "#next .manual > .fold > summary").await;
     enter(&window, "#next input[name=reason]", "They have none").await;
     window.keys(Key::Enter).await;
     window.read(".steps", "They have none").await;

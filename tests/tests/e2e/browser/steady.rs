@@ -44,7 +44,7 @@ async fn nothing_moves_while_the_runbook_runs() {
     if window.eval("return document.querySelector('#next details').open").await == false {
         window.click("#next summary").await;
     }
-    window.click("#next .manual summary").await;
+    window.click("#next .manual > .fold > summary").await;
     window.fill("#next input[name=reason]", "They have").await;
     window.eval("window.held = document.activeElement").await;
     agent.stop().await.unwrap();

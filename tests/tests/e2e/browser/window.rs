@@ -158,6 +158,17 @@ impl Window {
         }
     }
 
+    /// Runs the body of an async function in the page; what it throws fails the test.
+    pub async fn settle<const N: usize>(&self, script: &str, arguments: [Value; N]) -> Value {
+        let whole = format!(
+            "const done = arguments[arguments.length - 1];
+            (async (...given) => {{ {script} }})(...[...arguments].slice(0, -1)).then(done, (error) => done('threw ' + error))"
+        );
+        let answer = self.driver.execute_async(whole, arguments.to_vec()).await.unwrap().json().clone();
+        assert!(!answer.as_str().is_some_and(|text| text.starts_with("threw ")), "{answer}");
+        answer
+    }
+
     /// Runs the body of a function in the page.
     pub async fn eval(&self, script: &str) -> Value {
         self.call(script, []).await
