@@ -8,5 +8,6 @@ mod every_page;
 mod keyboard;
 mod pages;
 mod scene;
+mod scope;
 mod steady;
 mod window;
