@@ -122,7 +122,7 @@ async fn a_component_that_comes_into_scope_is_installed_on_a_mac_that_is_on() {
     let wider = [("component", "ground"), ("component", "tool")];
     let shown = stage.consultant.change_scope(&client, &wider).await.unwrap();
     assert!(
-        shown.contains("1 step for the agent") && shown.contains("begins as soon as you confirm"),
+        shown.contains("1 step for the agent") && shown.contains("The agent begins as soon as you confirm"),
         "{shown}"
     );
     stage.consultant.enter_secrets(&client, |_| VALUE.to_owned()).await.unwrap();

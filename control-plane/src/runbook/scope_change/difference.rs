@@ -37,6 +37,7 @@ pub(super) async fn of(
     Ok(Difference {
         added: change.added().map(name).collect(),
         removed: change.removed().map(name).collect(),
+        edited: change.edited().map(name).collect(),
         devices: fittings
             .iter()
             .map(|(device, fitting)| {

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use shared::ids::{ClientId, DeviceId};
 use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotReport, SlotState};
@@ -429,6 +430,29 @@ async fn of_two_consultants_the_second_sees_the_difference_to_the_first() {
         let theirs = difference.removed.iter().any(|name| name == "Tool" || name == "Mode");
         assert!(theirs, "it would take the other's component away: {difference:?}");
         assert_eq!(desk.entries(Action::RunbookComposed).await.len(), 2, "composed, and changed once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_waits_for_one_that_is_being_saved_and_then_sees_it() {
+    on_both(|db| async move {
+        let desk = Desk::new(db, &scope(&["base"], &[])).await;
+        let app = &desk.fixture.app;
+        let other = proposal(&scope(&["mode"], &[("mode", "TEAM", "T1")]));
+        let (_, seen) = desk.differs(&other).await;
+        let seen = seen.to_string();
+        let mut tx = app.db.write().await.unwrap();
+        let first = clients::propose(&mut tx, desk.client, &proposal(&scope(&["tool"], &[]))).await.unwrap();
+        let entry = first.write(&mut tx, Fixture::who(), app.now()).await.unwrap();
+        let mut second = std::pin::pin!(desk.ask(&other, Some(&seen)));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut second).await;
+        assert!(early.is_err(), "it waits for its turn: {early:?}");
+        audit::append(&mut tx, &entry).await.unwrap();
+        tx.commit().await.unwrap();
+        let outcome = second.await.unwrap();
+        assert!(matches!(outcome, Outcome::Differs { moved: Some(Moved::Scope), .. }), "{outcome:?}");
+        assert!(desk.scope().await.components.contains("tool"));
     })
     .await;
 }

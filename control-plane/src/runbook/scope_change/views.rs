@@ -29,6 +29,8 @@ pub struct Difference {
     /// Names of components.
     pub added: Vec<String>,
     pub removed: Vec<String>,
+    /// Those that stay, with another choice or input.
+    pub edited: Vec<String>,
     pub devices: Vec<DeviceDifference>,
     /// To enter; `stored` when an earlier scope had it already.
     pub ours: Vec<NewSlot>,
@@ -136,6 +138,10 @@ impl Difference {
             && self.ours.is_empty()
             && self.theirs.is_empty()
             && self.unused.is_empty()
+    }
+
+    fn names_components(&self) -> bool {
+        !(self.added.is_empty() && self.removed.is_empty() && self.edited.is_empty())
     }
 
     /// What follows when it is confirmed, in one sentence.

@@ -161,6 +161,7 @@ async fn show(scene: &Scene, answer: Answer, window: &Window) {
             window.click("#c-tool").await;
             window.click("#c-either").await;
             window.click("#choice-either-sign-THEIR_SIGN").await;
+            window.see("#param-asked-WORKSPACE").await.clear().await.unwrap();
             window.fill("#param-asked-WORKSPACE", "harbour").await;
             window.click("main button.primary").await;
             window.see("form.decide").await;
