@@ -178,10 +178,11 @@ impl Desk {
     }
 
     async fn differs(&self, proposal: &Proposal) -> (Difference, Basis) {
-        match self.ask(proposal, None).await.unwrap() {
-            Outcome::Differs { difference, basis, moved: None } => (*difference, basis),
-            other => panic!("a difference is shown: {other:?}"),
-        }
+        let outcome = self.ask(proposal, None).await.unwrap();
+        let Outcome::Differs { difference, basis, moved: None } = outcome else {
+            panic!("a difference is shown: {outcome:?}")
+        };
+        (*difference, basis)
     }
 
     async fn confirm(&self, proposal: &Proposal, basis: &Basis) {
@@ -462,11 +463,13 @@ async fn what_moved_on_since_is_named_and_shown_again() {
     on_both(|db| async move {
         let desk = Desk::new(db, &scope(&["tool"], &[])).await;
         let wanted = proposal(&scope(&["base"], &[]));
-        let moved =
-            async |proposal: &Proposal, seen: &str| match desk.ask(proposal, Some(seen)).await.unwrap() {
-                Outcome::Differs { moved: Some(moved), basis, .. } => (moved, basis.to_string()),
-                other => panic!("it is shown again: {other:?}"),
+        let moved = async |proposal: &Proposal, seen: &str| {
+            let outcome = desk.ask(proposal, Some(seen)).await.unwrap();
+            let Outcome::Differs { moved: Some(moved), basis, .. } = outcome else {
+                panic!("it is shown again: {outcome:?}")
             };
+            (moved, basis.to_string())
+        };
         let (_, basis) = desk.differs(&wanted).await;
         desk.put("Install the tool", StepState::Running).await;
         let (why, seen) = moved(&wanted, &basis.to_string()).await;
@@ -474,7 +477,7 @@ async fn what_moved_on_since_is_named_and_shown_again() {
         let other = proposal(&scope(&["base", "mode"], &[("mode", "TEAM", "T1")]));
         assert_eq!(moved(&other, &seen).await.0, Moved::Form);
         for odd in ["", "-", "a-b-c-d-e", "nonsense"] {
-            let (_, again) = moved(&wanted, if odd.is_empty() { "x" } else { odd }).await;
+            let (_, again) = moved(&wanted, odd).await;
             assert_eq!(again, seen);
         }
         let manifests = [crate::testing::MANIFESTS, MORE].concat();
