@@ -97,7 +97,8 @@ async fn the_form_of_the_difference_says_the_same_again_and_saves_it() {
         assert_eq!(parts.status, StatusCode::OK, "{page}");
         assert!(!page.contains("<script>alert") && !page.contains("<b>what") && !page.contains("<i>&"));
         assert!(
-            page.contains("1 step for the agent") && page.contains("Then the agent begins 1 step"),
+            page.contains("1 step for the agent")
+                && page.contains("Then the agent gets 1 step and begins when its device is on"),
             "{page}"
         );
         assert_eq!(saved(&fixture, client).await.components.len(), 2, "nothing is saved yet");

@@ -140,6 +140,11 @@ impl Difference {
             && self.unused.is_empty()
     }
 
+    /// Whether a secret of ours is still to be entered: steps that need it wait.
+    fn waits_for_ours(&self) -> bool {
+        self.ours.iter().any(|slot| !slot.stored)
+    }
+
     fn names_components(&self) -> bool {
         !(self.added.is_empty() && self.removed.is_empty() && self.edited.is_empty())
     }
@@ -156,15 +161,13 @@ impl Difference {
         let mut parts = Vec::new();
         match (runs(true), runs(false)) {
             (0, 0) => {}
-            (now, 0) => parts.push(format!("the agent begins {} at once", steps(now))),
+            (now, 0) => parts.push(format!("the agent gets {} and begins at once", steps(now))),
             (0, later) => {
-                parts.push(format!("the agent begins {} when its device is on again", steps(later)))
+                parts.push(format!("the agent gets {} and begins when its device is on", steps(later)));
             }
             (now, later) => {
-                parts.push(format!(
-                    "the agent begins {} at once and {later} when their device is on again",
-                    steps(now)
-                ));
+                let all = steps(now + later);
+                parts.push(format!("the agents get {all} and begin at once where the device is on"));
             }
         }
         match sum(|device| &device.you) {
@@ -213,4 +216,37 @@ fn count(steps: &[Steps]) -> usize {
 
 fn steps(number: usize) -> String {
     crate::web::count(number, "step", "steps")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(on: bool, agent: usize, you: usize, skipped: usize) -> DeviceDifference {
+        let steps = |number: usize| {
+            let titles = vec!["Do it".to_owned(); number];
+            if number == 0 { Vec::new() } else { vec![Steps { component: "Tool".to_owned(), titles }] }
+        };
+        let (agent, you, skipped) = (steps(agent), steps(you), steps(skipped));
+        DeviceDifference { on, agent, you, skipped, ..DeviceDifference::default() }
+    }
+
+    #[test]
+    fn the_last_sentence_says_what_follows() {
+        let cases = [
+            (vec![device(true, 0, 0, 0)], "Then no step runs and none is skipped."),
+            (vec![device(true, 2, 0, 0)], "Then the agent gets 2 steps and begins at once."),
+            (
+                vec![device(false, 1, 1, 1)],
+                "Then the agent gets 1 step and begins when its device is on, you get 1 step, and 1 step is skipped.",
+            ),
+            (
+                vec![device(true, 2, 0, 2), device(false, 2, 0, 1)],
+                "Then the agents get 4 steps and begin at once where the device is on, and 3 steps are skipped.",
+            ),
+        ];
+        for (devices, sentence) in cases {
+            assert_eq!(Difference { devices, ..Difference::default() }.follows(), sentence);
+        }
+    }
 }
