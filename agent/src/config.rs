@@ -215,7 +215,7 @@ impl Identity {
 
 /// The scope that the board told last, for starting without the board.
 pub fn load_scope(paths: &Paths) -> Result<Scope, ConfigError> {
-    let empty = Scope { bundle_digest: None, components: Vec::new(), params: [].into() };
+    let empty = Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() };
     Ok(load_json(&paths.scope())?.unwrap_or(empty))
 }
 

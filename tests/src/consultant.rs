@@ -115,6 +115,20 @@ impl Consultant {
         Ok(id)
     }
 
+    /// Saves another scope of a client whose devices have runbooks, as a person who reads the difference and confirms
+    /// it; gives the page with the difference.
+    pub async fn change_scope(&mut self, client: &str, form: &[(&str, &str)]) -> anyhow::Result<String> {
+        let path = format!("/clients/{client}/integrations");
+        let shown = self.post(&path, form).await?;
+        ensure!(shown.status == StatusCode::OK, "a difference is shown: {} {}", shown.status, shown.text);
+        let seen = Regex::new("name=\"difference\" value=\"([^\"]+)\"")?;
+        let seen = seen.captures(&shown.text).context("the page asks")?[1].to_owned();
+        let form = [form, &[("difference", seen.as_str())]].concat();
+        let answer = self.post(&path, &form).await?;
+        after(&answer, "/secrets")?;
+        Ok(shown.text)
+    }
+
     /// Enters a value for every our-managed slot of the client; `value` gets the slot's key.
     pub async fn enter_secrets(
         &mut self,

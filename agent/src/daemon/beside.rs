@@ -54,7 +54,8 @@ impl Daemon {
         }
         self.looking = true;
         let (context, clock) = (self.context.clone(), Arc::clone(&self.clock));
-        let (components, platform) = (self.scope.components.clone(), self.platform);
+        let components = [self.scope.components.as_slice(), &self.scope.look_at].concat();
+        let platform = self.platform;
         let happened = self.happened.clone();
         tokio::spawn(async move {
             let looked = inventory::look(&context, &catalog, &components, platform, &*clock).await;

@@ -101,7 +101,7 @@ fn catalog(n: u8, serial: u64, revoked: &[&str]) -> Arc<Catalog> {
 fn known() -> Known {
     Known {
         seen: Seen::default(),
-        scope: Scope { bundle_digest: None, components: Vec::new(), params: [].into() },
+        scope: Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() },
         ended: Vec::new(),
         received: Vec::new(),
         held: Vec::new(),
@@ -377,7 +377,12 @@ fn an_older_bundle_still_runs_unless_the_newest_says_no() {
     assert!(
         refusal(&frame(&mut engine, FromBoard::Deliver(deliver("OURS", 1)))).unwrap().contains("too old")
     );
-    let scope = Scope { bundle_digest: Some(digest(1)), components: Vec::new(), params: [].into() };
+    let scope = Scope {
+        bundle_digest: Some(digest(1)),
+        components: Vec::new(),
+        params: [].into(),
+        look_at: Vec::new(),
+    };
     let effects = frame(&mut engine, FromBoard::Scope(scope));
     assert!(
         matches!(effects.as_slice(), [Effect::SaveScope(_), Effect::Refuse(refused)] if refused.what == "bundle")
@@ -514,6 +519,7 @@ fn welcome(engine: &mut Engine) -> Vec<Effect> {
             bundle_digest: Some(digest(1)),
             components: vec!["slack".to_owned()],
             params: [].into(),
+            look_at: Vec::new(),
         },
     };
     frame(engine, FromBoard::Welcome(welcome))
@@ -527,7 +533,12 @@ fn a_scope_whose_catalog_is_here_is_ready_and_another_one_is_fetched_once() {
         effects.as_slice(),
         [Effect::Welcomed(_), Effect::SaveScope(_), Effect::ScopeReady(_), Effect::Probe]
     ));
-    let scope = Scope { bundle_digest: Some(digest(2)), components: Vec::new(), params: [].into() };
+    let scope = Scope {
+        bundle_digest: Some(digest(2)),
+        components: Vec::new(),
+        params: [].into(),
+        look_at: Vec::new(),
+    };
     let effects = frame(&mut engine, FromBoard::Scope(scope.clone()));
     assert!(matches!(effects.as_slice(), [Effect::SaveScope(_), Effect::Fetch(_)]));
     assert!(matches!(frame(&mut engine, FromBoard::Scope(scope)).as_slice(), [Effect::SaveScope(_)]));
@@ -611,6 +622,7 @@ fn scoped(components: &[&str]) -> (Engine, Instant) {
         device_id: shared::ids::DeviceId::new(&SystemClock, &SystemRandom),
         audit_head: Head { epoch: 1, seq: 1, hash: Vec::new() },
         scope: Scope {
+            look_at: Vec::new(),
             bundle_digest: Some(digest(1)),
             components: components.iter().map(|&key| key.to_owned()).collect(),
             params: [].into(),

@@ -296,6 +296,7 @@ async fn the_inputs_that_a_check_needs_come_with_the_scope() {
             bundle_digest: Some(digest.clone()),
             components: vec!["crm".to_owned()],
             params: [("crm".to_owned(), [("STORE".to_owned(), store.to_owned())].into())].into(),
+            look_at: Vec::new(),
         })
     };
     link.send(scope("evil.example/"));

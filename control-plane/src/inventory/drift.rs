@@ -219,7 +219,7 @@ impl Tally {
             let (differs, open) = components.entry(&finding.component).or_default();
             *differs |= finding.drift.differs();
             *open |= finding.drift.is_open();
-            // What left the scope isn't looked at any more: its age says nothing about the rest.
+            // Not every agent looks at what left the scope: its age says nothing about the rest.
             if finding.drift != Drift::Unwanted {
                 oldest = oldest.into_iter().chain(finding.observed_at).min();
             }

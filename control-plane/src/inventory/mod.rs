@@ -122,6 +122,11 @@ pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Installed
     store::of_device(tx, device_id).await
 }
 
+/// Keys of the components that may be on a device, in or out of scope: it saw them last, or couldn't tell.
+pub async fn not_absent(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<String>, sqlx::Error> {
+    store::not_absent(tx, device_id).await
+}
+
 /// Of all of a client's devices.
 pub async fn of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Installed>, sqlx::Error> {
     store::of_client(tx, client_id).await

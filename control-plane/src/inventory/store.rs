@@ -155,6 +155,16 @@ pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Installed
     Ok(rows.into_iter().map(Installed::from).collect())
 }
 
+pub async fn not_absent(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<String>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT component_key FROM installed_components WHERE device_id = $1 AND presence <> 'absent' \
+         ORDER BY component_key",
+    )
+    .bind(device_id)
+    .fetch_all(conn)
+    .await)
+}
+
 pub async fn of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Installed>, sqlx::Error> {
     let rows: Vec<Row> = on!(tx, conn => sqlx::query_as(
         "SELECT device_id, component_key, presence, version, evidence, since, observed_at FROM installed_components \

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck, SlotReport, SlotState};
 
-use super::{apply, history, of_device, slots_of_client};
+use super::{apply, history, not_absent, of_device, slots_of_client};
 use crate::db::testing::on_both;
 use crate::testing::Fixture;
 
@@ -54,6 +54,33 @@ async fn the_latest_look_counts_and_changes_are_kept() {
             "a late report of an older look changes nothing"
         );
         assert_eq!(slots_of_client(&mut tx, client).await.unwrap()[0].state, SlotState::Present);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_may_be_there_is_everything_that_was_not_seen_absent() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, device) = fixture.enrolled(client, "A-UUID").await;
+        let now = fixture.app.now();
+        let looks = [
+            ("gone", Presence::Absent),
+            ("there", Presence::Present),
+            ("old", Presence::Outdated),
+            ("unclear", Presence::Unknown),
+        ];
+        let looks = looks.map(|(key, presence)| ComponentReport {
+            component: key.into(),
+            presence,
+            version: None,
+            evidence: Vec::new(),
+            observed_at: now,
+        });
+        let mut tx = fixture.app.db.write().await.unwrap();
+        apply(&mut tx, device, &looks, &[], now).await.unwrap();
+        assert_eq!(not_absent(&mut tx, device).await.unwrap(), ["old", "there", "unclear"]);
     })
     .await;
 }

@@ -19,6 +19,7 @@ use crate::clients;
 use crate::enrollment::api::Peer;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
+use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
 use crate::runbook::{self, Carried};
@@ -414,5 +415,8 @@ pub(super) async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Sco
     for ((component, key), value) in clients::scope(tx, device.client_id).await?.params {
         params.entry(component).or_default().insert(key, value);
     }
-    Ok(Scope { bundle_digest, components: clients::components(tx, device.client_id).await?, params })
+    let components = clients::components(tx, device.client_id).await?;
+    let mut look_at = inventory::not_absent(tx, device.id).await?;
+    look_at.retain(|key| !components.contains(key));
+    Ok(Scope { bundle_digest, components, params, look_at })
 }

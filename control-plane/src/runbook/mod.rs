@@ -9,6 +9,7 @@ mod decide;
 mod lines;
 mod markdown;
 mod run;
+pub mod scope_change;
 mod store;
 #[cfg(test)]
 mod tests;

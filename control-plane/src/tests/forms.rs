@@ -28,8 +28,14 @@ const FORMS: &[Form] = &[
     ("/sign-in", &[("email", Field::Choice), ("password", Field::Secret)]),
     ("/welcome/{token}", &[("password", Field::Secret), ("repeat", Field::Secret)]),
     ("/clients/new", &[("name", Field::Text), ("vault_name", Field::Text), ("notes", Field::Text)]),
-    ("/clients/{id}/package", &[("tier", Field::Choice), ("addon", Field::Choice)]),
-    ("/clients/{id}/integrations", &[("component", Field::Choice), ("param-asks-NAME", Field::Text)]),
+    (
+        "/clients/{id}/package",
+        &[("tier", Field::Choice), ("addon", Field::Choice), ("difference", Field::Choice)],
+    ),
+    (
+        "/clients/{id}/integrations",
+        &[("component", Field::Choice), ("param-asks-NAME", Field::Text), ("difference", Field::Choice)],
+    ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
@@ -78,6 +84,14 @@ check = "false"
 run = "true"
 "#;
 
+/// A package without the tool.
+const TIERS: &str = r#"
+[[tier]]
+key = "small"
+name = "Small"
+components = ["base"]
+"#;
+
 const MARKUP: &str = "<script>alert('canary')</script><b>\"canary\"</b>";
 
 struct Desk {
@@ -96,7 +110,7 @@ impl Desk {
     async fn new(fixture: Fixture) -> Self {
         let mut manifests = crate::testing::MANIFESTS.to_vec();
         manifests.push(("asks", ASKS));
-        fixture.import(2, &manifests).await.unwrap();
+        fixture.import_with_tiers(2, &manifests, TIERS).await.unwrap();
         let cookie = signed_in(&fixture, Role::Consultant).await;
         let client = fixture.client("Example Client", &["base", "tool"]).await;
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
@@ -153,6 +167,7 @@ impl Desk {
                 "name" => "Another Client",
                 "vault_name" => "Vault",
                 "component" => "asks",
+                "tier" => "small",
                 "param-asks-NAME" => "a name",
                 "password" | "repeat" => "a long test passphrase",
                 "email" => "another@example.com",

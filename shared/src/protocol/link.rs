@@ -102,6 +102,9 @@ pub struct Scope {
     /// Inputs that aren't secret, by component: the device needs them where no offer brings them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, BTreeMap<String, String>>,
+    /// Components that left the scope and may still be there: looked at like the others, and nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub look_at: Vec<String>,
 }
 
 /// One version of one of our secrets, sealed to the device's X25519 key.

@@ -164,6 +164,7 @@ impl Board {
                 bundle_digest: Some(digest.to_owned()),
                 components: components.iter().map(|&key| key.to_owned()).collect(),
                 params: [].into(),
+                look_at: Vec::new(),
             },
         })
     }

@@ -20,6 +20,7 @@ enum Answer {
     JoinCode,
     WrongFingerprint,
     FieldError,
+    ScopeChange,
     NotFound,
 }
 
@@ -110,7 +111,13 @@ async fn walk(names: &Names, kind: &str) {
         let window = if page.public { &stranger } else { &window };
         problems.extend(check_page(&scene, &page, window, kind).await);
     }
-    for answer in [Answer::JoinCode, Answer::WrongFingerprint, Answer::FieldError, Answer::NotFound] {
+    for answer in [
+        Answer::JoinCode,
+        Answer::WrongFingerprint,
+        Answer::FieldError,
+        Answer::ScopeChange,
+        Answer::NotFound,
+    ] {
         show(&scene, answer, &window).await;
         problems.extend(check(&window, &format!("{kind}-{answer:?}")).await);
     }
@@ -148,6 +155,16 @@ async fn show(scene: &Scene, answer: Answer, window: &Window) {
             window.fill("#param-asked-WORKSPACE", "!").await;
             window.click("main button.primary").await;
             window.see(".summary").await;
+        }
+        Answer::ScopeChange => {
+            window.go(&format!("{client}/integrations")).await;
+            window.click("#c-tool").await;
+            window.click("#c-either").await;
+            window.click("#choice-either-sign-THEIR_SIGN").await;
+            window.see("#param-asked-WORKSPACE").await.clear().await.unwrap();
+            window.fill("#param-asked-WORKSPACE", "harbour").await;
+            window.click("main button.primary").await;
+            window.see("form.decide").await;
         }
         Answer::NotFound => {
             window.go("/nothing-here").await;
