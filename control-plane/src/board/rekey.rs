@@ -24,7 +24,7 @@ use crate::keys::{self, KeyError, NewVersion, Outside, RootKey, RootVersion, Sou
 use crate::secrets::{self, Moved, Place, SecretError};
 
 /// Renewed with every row. Who was killed is believed dead after this long.
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(2);
 /// Of how many rows that can't be moved the names are said.
 const NAMED: usize = 20;
 /// Rows between two lines in the log.
