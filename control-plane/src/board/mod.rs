@@ -2,6 +2,8 @@
 
 mod rekey;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -177,13 +177,20 @@ async fn load(mut consultant: Consultant, client: String, stop: Arc<AtomicBool>)
     (consultant, stored)
 }
 
-/// Runs it, killed up to `kills` times on the way, until it says that it is done. Gives how often it was killed.
-async fn rekey_killed(stage: &Board, to: &str, kills: usize, dice: &mut Dice, seed: u64) -> usize {
+/// Runs it, killed up to `kills` times on the way, each within `longest` milliseconds, until it says that it is done. Gives how often it was killed.
+async fn rekey_killed(
+    stage: &Board,
+    to: &str,
+    kills: usize,
+    longest: u64,
+    dice: &mut Dice,
+    seed: u64,
+) -> usize {
     let mut killed = 0;
     for _ in 0..200 {
         let mut process = Process::spawn(&mut stage.rekey(to).unwrap(), &stage.layout.log("rekey")).unwrap();
         if killed < kills {
-            let pause = Duration::from_millis(50 + dice.below(1200));
+            let pause = Duration::from_millis(30 + dice.below(longest));
             if process.wait(pause).await.is_err() {
                 process.kill().await.unwrap();
                 killed += 1;
@@ -230,13 +237,20 @@ async fn through_every_provider(database: Database) {
 
     let stop = Arc::new(AtomicBool::new(false));
     let loading = tokio::spawn(load(consultant, live.clone(), Arc::clone(&stop)));
+    let longest = match database {
+        Database::Sqlite => 150,
+        Database::Postgres => 1200,
+    };
     let started = Instant::now();
     let second = format!("file:{}", home.path().join("keys/second.key").display());
-    let mut kills = 0;
-    for (hop, (to, most)) in [(&services.kms, 4), (&services.vault, 3), (&second, 3)].into_iter().enumerate()
-    {
-        kills += rekey_killed(&board, to, most, &mut dice, seed).await;
-        println!("{database:?}: hop {hop} to {to} after {:?}, {kills} kills", started.elapsed());
+    // SQLite moves a thousand in less than a second: kills that come too late are made up for in another round.
+    let (mut kills, mut rounds) = (0, 0);
+    while kills < KILLS && rounds < 5 {
+        rounds += 1;
+        for to in [&services.kms, &services.vault, &second] {
+            kills += rekey_killed(&board, to, 4.min(KILLS - kills), longest, &mut dice, seed).await;
+            println!("{database:?}: at {to} after {:?}, {kills} kills", started.elapsed());
+        }
     }
     assert_eq!(kills, KILLS, "seed {seed}");
     stop.store(true, Ordering::SeqCst);

@@ -209,6 +209,9 @@ impl Kms {
                     "it doesn't accept the credentials ({kind}: {said}). Check them, and this machine's clock"
                 )
             }
+            "" if got.status == StatusCode::FORBIDDEN => {
+                format!("it doesn't accept the credentials ({said}). Check them, and this machine's clock")
+            }
             _ => format!("{} {kind} ({said})", got.status),
         })
     }
