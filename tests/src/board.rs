@@ -79,6 +79,11 @@ impl Board {
         self.environment = environment;
     }
 
+    /// Its address, when it is PostgreSQL.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     /// `board rekey --to URI`, to be run or killed.
     pub fn rekey(&self, to: &str) -> anyhow::Result<Command> {
         let mut command = self.command("rekey")?;

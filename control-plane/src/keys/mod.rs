@@ -54,7 +54,7 @@ pub enum KeyError {
     #[error(
         "the root key (version {version}, fingerprint {fingerprint}) can't be had: {error}. Nothing was changed"
     )]
-    Unusable { version: u32, fingerprint: String, error: ProviderError },
+    Unusable { version: u32, fingerprint: String, error: Box<ProviderError> },
     #[error(
         "version {0} of the root key is not in this database, or was retired by `board rekey`: what needs it is older than that. A backup of before has it, and needs the provider of then"
     )]

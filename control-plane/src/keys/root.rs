@@ -177,7 +177,11 @@ impl RootKey {
             expected: row.fingerprint.clone(),
             got,
         };
-        let unusable = |error| KeyError::Unusable { version, fingerprint: row.fingerprint.clone(), error };
+        let unusable = |error| KeyError::Unusable {
+            version,
+            fingerprint: row.fingerprint.clone(),
+            error: Box::new(error),
+        };
         let provider = source.open(&self.outside).map_err(unusable)?;
         let binding = Binding { board_id: self.board_id, version };
         let key = match provider.unwrap(binding, &row.wrapped).await {

@@ -210,6 +210,31 @@ async fn rekey_killed(
     panic!("seed {seed}: rekey to {to} doesn't end");
 }
 
+/// How many runs found that a killed one had moved some of the secrets and not all.
+async fn begun_halfway(board: &Board) -> usize {
+    let sql = "SELECT canonical FROM audit_log WHERE action = 'rekey.started'";
+    let script =
+        "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(row[0])";
+    let mut command = match board.database() {
+        Some(url) => {
+            let mut command = Command::new("psql");
+            command.args([url, "-qAt", "-c", sql]);
+            command
+        }
+        None => {
+            let mut command = Command::new("python3");
+            command.args(["-c", script]).arg(board.layout.path("board/board.db")).arg(sql);
+            command
+        }
+    };
+    let entries = tests::process::output(&mut command).await.unwrap();
+    let rows = entries.lines().map(|line| {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        entry["detail"]["rows"].as_str().unwrap().parse::<usize>().unwrap()
+    });
+    rows.filter(|rows| (2..CLIENTS * SLOTS).contains(rows)).count()
+}
+
 async fn through_every_provider(database: Database) {
     let seed = u64::from(std::process::id());
     let mut dice = Dice(seed);
@@ -238,7 +263,7 @@ async fn through_every_provider(database: Database) {
     let stop = Arc::new(AtomicBool::new(false));
     let loading = tokio::spawn(load(consultant, live.clone(), Arc::clone(&stop)));
     let longest = match database {
-        Database::Sqlite => 150,
+        Database::Sqlite => 400,
         Database::Postgres => 1200,
     };
     let started = Instant::now();
@@ -249,15 +274,17 @@ async fn through_every_provider(database: Database) {
         rounds += 1;
         for to in [&services.kms, &services.vault, &second] {
             kills += rekey_killed(&board, to, 4.min(KILLS - kills), longest, &mut dice, seed).await;
-            println!("{database:?}: at {to} after {:?}, {kills} kills", started.elapsed());
+            eprintln!("{database:?}: at {to} after {:?}, {kills} kills", started.elapsed());
         }
     }
     assert_eq!(kills, KILLS, "seed {seed}");
     stop.store(true, Ordering::SeqCst);
     let (mut consultant, stored) = loading.await.unwrap();
+    let halfway = begun_halfway(&board).await;
+    assert!(halfway >= 3, "seed {seed}: kills met it at work: {halfway}");
     assert!(stored > 10, "seed {seed}: there was load: {stored}");
-    println!(
-        "{database:?}: {} secrets, {kills} kills, {stored} stored meanwhile, {:?}",
+    eprintln!(
+        "{database:?}: {} secrets, {kills} kills, {halfway} of them halfway, {stored} stored meanwhile, {:?}",
         CLIENTS * SLOTS,
         started.elapsed()
     );

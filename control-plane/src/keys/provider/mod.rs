@@ -87,11 +87,13 @@ pub trait Provider: Debug + Send + Sync {
     fn unwrap<'a>(&'a self, binding: Binding, wrapped: &'a [u8]) -> Answer<'a, Key>;
 }
 
+type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// What providers need of the world: the time, to sign requests with, and the environment.
 #[derive(Clone)]
 pub struct Outside {
     pub clock: Arc<dyn Clock>,
-    variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variables: Arc<Variables>,
 }
 
 impl Outside {
@@ -123,7 +125,7 @@ impl Debug for Outside {
 pub enum Source {
     File(PathBuf),
     Keychain(Item),
-    AwsKms(KmsKey),
+    AwsKms(Box<KmsKey>),
     Vault(TransitKey),
 }
 
@@ -135,7 +137,9 @@ impl FromStr for Source {
         match uri.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(absolute(path))),
             Some(("keychain", name)) => Item::new(SERVICE, name).map(Self::Keychain).map_err(|_| unknown()),
-            Some(("awskms", rest)) => KmsKey::parse(rest).map(Self::AwsKms).ok_or_else(unknown),
+            Some(("awskms", rest)) => {
+                KmsKey::parse(rest).map(|key| Self::AwsKms(Box::new(key))).ok_or_else(unknown)
+            }
             Some(("vault", rest)) => TransitKey::parse(rest).map(Self::Vault).ok_or_else(unknown),
             Some(_) | None => Err(unknown()),
         }

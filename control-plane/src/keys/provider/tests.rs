@@ -25,6 +25,8 @@ use crate::keys::{Key, KeyError, NewVersion};
 const TOKEN: &str = "s.canary-token-5c1d";
 const SECRET: &str = "canary-secret-access-key-8810";
 
+/// A provider, its environment, and what its error says.
+type Case<'a> = (&'a Source, &'a [(&'a str, &'a str)], &'a str);
 type Answers = Arc<dyn Fn(usize, &Asked) -> Response + Send + Sync>;
 
 struct Asked {
@@ -350,7 +352,7 @@ fn what_is_missing_in_the_environment_is_named_before_anything_is_sent() {
     let remote = "http://vault.example.com:8200";
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().display().to_string();
-    let cases: [(&Source, &[(&str, &str)], &str); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&vault, &[], "VAULT_ADDR isn't set"),
         (&vault, &[("VAULT_ADDR", "vault:8200")], "VAULT_ADDR is not an address"),
         (&vault, &[("VAULT_ADDR", remote), ("VAULT_TOKEN", TOKEN)], "use https"),
