@@ -4,6 +4,7 @@ use shared::problem::Problem;
 
 use crate::audit::{self, AuditError};
 use crate::db::Cause;
+use crate::keys::KeyError;
 
 const AUDIT: &str = "audit";
 
@@ -65,6 +66,17 @@ impl Failure {
         self.cause.filter(|cause| *cause != Cause::Other || self.public.kind == AUDIT)
     }
 
+    /// The root key can't be had. Which provider stands in the way is for the log only.
+    pub fn without_root_key(internal: Option<anyhow::Error>) -> Self {
+        let public = Problem::new(
+            503,
+            "root-key",
+            "The board's root key can't be used right now",
+            "So nothing was opened or stored, and nothing was changed. The operator finds in the board's log which root-key provider stands in the way, and what to do.",
+        );
+        Self { public, internal, cause: None }
+    }
+
     /// The audit log can't be written, so nothing may be done.
     pub fn unwritten(cause: Cause, internal: Option<anyhow::Error>) -> Self {
         let public = Problem::new(503, AUDIT, audit::UNWRITTEN, audit::unwritten(cause));
@@ -81,6 +93,15 @@ impl From<sqlx::Error> for Failure {
         let detail = format!("{} Nothing was changed. {}", cause.what(), cause.remedy());
         let public = Problem::new(503, "database", "The board's database can't be used right now", detail);
         Self { public, internal: Some(error.into()), cause: Some(cause) }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        if let KeyError::Database(error) = error {
+            return error.into();
+        }
+        Self::without_root_key(Some(error.into()))
     }
 }
 

@@ -205,7 +205,10 @@ async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Fai
 
 async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
     let cookie = jar.get(access::web::COOKIE);
-    let hash = cookie.map(|cookie| access::session_hash(app, cookie.value()));
+    let hash = match cookie {
+        Some(cookie) => Some(access::session_hash(app, cookie.value()).await?),
+        None => None,
+    };
     let session = match &hash {
         Some(hash) => access::session_of(app, hash).await?,
         None => None,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use control_plane::cli::{Broken, Cli, Unasked, Unproven, run};
+use control_plane::cli::{Broken, Cli, Unasked, Unproven, exit_code, run};
 use control_plane::db::Cause;
 use nix::sys::resource::{Resource, setrlimit};
 use tracing_subscriber::EnvFilter;
@@ -33,7 +33,11 @@ fn main() -> ExitCode {
             fail(&error);
             ExitCode::from(4)
         }
-        Err(error) => fail(&error),
+        Err(error) => {
+            let code = error.downcast_ref().map(exit_code);
+            let failed = fail(&error);
+            code.map_or(failed, ExitCode::from)
+        }
     }
 }
 

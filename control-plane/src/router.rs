@@ -149,7 +149,10 @@ async fn worded(request: Request, next: Next) -> Response {
 /// 503 when the audit log can't be written: the board does nothing then. Cheap, however often it is asked.
 async fn health(State(app): State<App>) -> Response {
     match app.audit_watch.check(&app.db, app.now()).await {
-        None => (StatusCode::OK, Html("ok")).into_response(),
+        None => match app.root.trouble() {
+            None => (StatusCode::OK, Html("ok")).into_response(),
+            Some(_) => Failure::without_root_key(None).into_response(),
+        },
         Some(cause) => Failure::unwritten(cause, None).into_response(),
     }
 }

@@ -24,7 +24,7 @@ use crate::catalog;
 use crate::clients::{self, NewClient, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
-use crate::keys::{Provider, Source};
+use crate::keys::{Outside, Source};
 
 /// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
 pub const MANIFESTS: &[(&str, &str)] = &[
@@ -98,6 +98,8 @@ pub struct Fixture {
     pub app: App,
     pub clock: Arc<ManualClock>,
     pub user: UserId,
+    /// Where the root key's key lies.
+    pub keys: tempfile::TempDir,
     publisher: (Secret<String>, PublisherKey),
 }
 
@@ -105,21 +107,19 @@ impl Fixture {
     pub async fn new(db: Db) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let folder = tempfile::tempdir().unwrap();
-        let provider =
-            Provider::create(&Source::File(folder.path().join("root.key")), &SystemRandom).unwrap();
+        let key = Source::File(folder.path().join("root.key"));
+        let outside = Outside::of(clock.clone(), &[]);
         let token =
-            board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
+            board::init(&db, &key, outside.clone(), "consultant@example.com", &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);
         let app =
-            board::open(db, &provider, "https://agents.test".into(), Some(PROXY), clock.clone(), random)
-                .await
-                .unwrap();
+            board::open(db, None, outside, "https://agents.test".into(), Some(PROXY), random).await.unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;
         let (private, public) = generate_publisher_key(&SystemRandom).unwrap();
         let publisher = (private, PublisherKey::from_pem(&public).unwrap());
-        let fixture = Self { app, clock, user, publisher };
+        let fixture = Self { app, clock, user, keys: folder, publisher };
         fixture.import(1, MANIFESTS).await.unwrap();
         fixture
     }

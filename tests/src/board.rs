@@ -48,6 +48,8 @@ pub struct Board {
     pub log_filter: Option<&'static str>,
     /// The first user's one-time link, as a path.
     pub welcome: String,
+    /// What its commands find in their environment beside ours.
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     pub console_url: String,
     pub agents_address: String,
@@ -62,6 +64,7 @@ impl Board {
             agents_url: None,
             log_filter: None,
             welcome: String::new(),
+            environment: Vec::new(),
             process: None,
             console_url: String::new(),
             agents_address: String::new(),
@@ -72,6 +75,23 @@ impl Board {
         board.welcome = link_in(&said).context("init prints a sign-in link")?;
         board.publish(catalog, 1).await?;
         Ok(board)
+    }
+
+    /// Gives its commands more environment: how its root-key providers are reached.
+    pub fn reach(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
+    }
+
+    /// Its address, when it is PostgreSQL.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
+    /// `board rekey --to URI`, to be run or killed.
+    pub fn rekey(&self, to: &str) -> anyhow::Result<Command> {
+        let mut command = self.command("rekey")?;
+        command.args(["--to", to]);
+        Ok(command)
     }
 
     /// Makes a one-time link for the first user, as a path.
@@ -149,7 +169,7 @@ impl Board {
 
     /// Makes an API token on the command line, as an operator does beside the running board.
     pub async fn make_token(&self, name: &str, roles: &str) -> anyhow::Result<String> {
-        let mut command = Command::new(program("board")?);
+        let mut command = self.bare()?;
         command.args(["token", "create", "--name", name, "--roles", roles, "--days", "1"]);
         let said = output(command.args(self.place()).args(self.key())).await?;
         Ok(said.split_whitespace().next_back().unwrap_or_default().to_owned())
@@ -163,11 +183,17 @@ impl Board {
 
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.
     fn command(&self, name: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(program("board")?);
+        let mut command = self.bare()?;
         command.arg(name);
         if name != "audit" {
             command.args(self.place());
         }
+        Ok(command)
+    }
+
+    fn bare(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("board")?);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

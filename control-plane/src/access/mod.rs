@@ -173,8 +173,22 @@ async fn issue_link(
 /// Whose link this is, while it can be used.
 pub async fn link_owner(app: &App, token: &str) -> Result<String, AccessError> {
     let mut tx = app.db.read().await?;
-    let hash = app.root.hash_token(Purpose::Token, token);
-    store::open_link(&mut tx, &hash, app.now()).await?.map(|(_, email)| email).ok_or(AccessError::LinkOver)
+    Ok(find_link(app, &mut tx, token).await?.ok_or(AccessError::LinkOver)?.email)
+}
+
+struct OpenLink {
+    hash: Vec<u8>,
+    user_id: UserId,
+    email: String,
+}
+
+async fn find_link(app: &App, tx: &mut Tx, token: &str) -> Result<Option<OpenLink>, sqlx::Error> {
+    for hash in app.root.hashes(Purpose::Token, token) {
+        if let Some((user_id, email)) = store::open_link(tx, &hash, app.now()).await? {
+            return Ok(Some(OpenLink { hash, user_id, email }));
+        }
+    }
+    Ok(None)
 }
 
 /// Uses a one-time link: sets the password and signs in. Gives the session's token.
@@ -190,8 +204,8 @@ pub async fn accept_link(
     let hashed = password::hash(new_password).await?;
     let now = app.now();
     let mut tx = app.db.write().await?;
-    let hash = app.root.hash_token(Purpose::Token, token);
-    let (user_id, email) = store::open_link(&mut tx, &hash, now).await?.ok_or(AccessError::LinkOver)?;
+    let OpenLink { hash, user_id, email } =
+        find_link(app, &mut tx, token).await?.ok_or(AccessError::LinkOver)?;
     if store::use_link(&mut tx, &hash, now).await? != 1 {
         return Err(AccessError::LinkOver);
     }

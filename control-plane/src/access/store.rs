@@ -132,6 +132,14 @@ pub async fn insert_session(
     .map(|_| ()))
 }
 
+pub async fn has_session(tx: &mut Tx, hash: &[u8]) -> Result<bool, sqlx::Error> {
+    let count: i64 = on!(tx, conn => sqlx::query_scalar("SELECT count(*) FROM sessions WHERE token_hash = $1")
+        .bind(hash)
+        .fetch_one(conn)
+        .await)?;
+    Ok(count > 0)
+}
+
 pub async fn session(tx: &mut Tx, hash: &[u8], now: Timestamp) -> Result<Option<SessionRow>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT users.id, users.email, sessions.fresh_at FROM sessions JOIN users ON users.id = sessions.user_id \

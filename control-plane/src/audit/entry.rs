@@ -36,6 +36,10 @@ text_enum! {
         ScopeChanged = "scope.changed",
         CatalogImported = "catalog.imported",
         SecretStored = "secret.stored",
+        /// The same value and version under another root key.
+        SecretRekeyed = "secret.rekeyed",
+        RekeyStarted = "rekey.started",
+        RekeyEnded = "rekey.ended",
         SecretCopied = "secret.copied",
         SecretDecrypted = "secret.decrypted",
         JoinCodeMade = "join-code.made",

@@ -86,7 +86,8 @@ pub async fn latest_envelope(
     client_id: ClientId,
     slot_id: SlotId,
 ) -> Result<Option<String>, sqlx::Error> {
-    let canonical = store::latest_for_slot(tx, client_id, slot_id, Action::SecretStored).await?;
+    let writes = [Action::SecretStored, Action::SecretRekeyed];
+    let canonical = store::latest_for_slot(tx, client_id, slot_id, writes).await?;
     Ok(canonical
         .and_then(|text| serde_json::from_str::<Entry>(&text).ok())
         .and_then(|entry| entry.detail.get("envelope_sha256").cloned()))

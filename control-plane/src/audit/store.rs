@@ -119,15 +119,16 @@ pub async fn latest_for_slot(
     tx: &mut Tx,
     client_id: ClientId,
     slot_id: SlotId,
-    action: Action,
+    [first, second]: [Action; 2],
 ) -> Result<Option<String>, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
-        "SELECT canonical FROM audit_log WHERE client_id = $1 AND slot_id = $2 AND action = $3 \
+        "SELECT canonical FROM audit_log WHERE client_id = $1 AND slot_id = $2 AND action IN ($3, $4) \
          ORDER BY seq DESC LIMIT 1",
     )
     .bind(client_id)
     .bind(slot_id)
-    .bind(action)
+    .bind(first)
+    .bind(second)
     .fetch_optional(conn)
     .await)
 }

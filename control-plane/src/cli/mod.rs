@@ -2,6 +2,7 @@
 
 mod ask;
 mod paste;
+mod rekey;
 mod serve;
 mod state;
 mod table;
@@ -22,10 +23,11 @@ use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
-use crate::keys::{Provider, Source};
+use crate::keys::{Outside, RootKey, Source};
 
 pub use ask::Unasked;
 pub use paste::Unproven;
+pub use rekey::exit_code;
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -68,6 +70,9 @@ enum Command {
         #[arg(long, env = "BOARD_OWNER_URL", hide_env_values = true)]
         owner_url: Option<String>,
     },
+    /// Move to a new root key, beside a board that runs: every stored secret is encrypted again under it.
+    #[command(after_help = rekey::HELP)]
+    Rekey(rekey::RekeyArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -116,7 +121,9 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct KeyPlace {
-    /// The root-key provider: file:PATH, or keychain:NAME on a Mac. By default a file outside the data folder, so that a backup never holds both.
+    /// The root-key provider: file:PATH, keychain:NAME on a Mac, awskms:KEY[?region=…&endpoint=…], or vault:MOUNT/KEY. For
+    /// `init`; by default a file outside the data folder, so that a backup never holds both. Every other command finds it
+    /// in the database, and needs this only for a key file that was moved.
     #[arg(long, env = "BOARD_ROOT_KEY")]
     root_key: Option<String>,
 }
@@ -163,15 +170,27 @@ impl Place {
 }
 
 impl KeyPlace {
+    /// The provider that was named.
+    fn named(&self) -> anyhow::Result<Option<Source>> {
+        Ok(self.root_key.as_deref().map(str::parse).transpose()?)
+    }
+
+    /// The provider of a board to be made.
     fn source(&self) -> anyhow::Result<Source> {
-        match &self.root_key {
-            Some(uri) => Ok(uri.parse()?),
+        match self.named()? {
+            Some(source) => Ok(source),
             None => {
                 let home = std::env::var_os("HOME")
                     .context("HOME is not set: name the root key with --root-key file:PATH")?;
                 Ok(Source::File(PathBuf::from(home).join(".board/root.key")))
             }
         }
+    }
+
+    /// The root key of a board that was made.
+    async fn open(&self, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<RootKey> {
+        let mut tx = db.read().await?;
+        Ok(RootKey::open(&mut tx, self.named()?, Outside::process(Arc::clone(clock))).await?)
     }
 }
 
@@ -196,12 +215,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::State(args) => return state::run(args).await,
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
         Command::Init { place, key, email, console_url } => {
-            init(&place, &key, &email, &console_url, &*clock, &*random).await
+            init(&place, &key, &email, &console_url, clock, &*random).await
         }
+        Command::Rekey(args) => rekey::run(args, clock, &*random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
-        Command::User(command) => users::run(command, &*clock, &*random).await,
-        Command::Token(command) => tokens::run(command, &*clock, &*random).await,
+        Command::User(command) => users::run(command, &clock, &*random).await,
+        Command::Token(command) => tokens::run(command, &clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
             catalog::Command::Keygen { key } => catalog::keygen(&key, &*random),
@@ -245,7 +265,7 @@ async fn init(
     key: &KeyPlace,
     email: &str,
     console_url: &str,
-    clock: &dyn Clock,
+    clock: Arc<dyn Clock>,
     random: &dyn Random,
 ) -> anyhow::Result<String> {
     if !email.contains('@') || email.len() > 254 {
@@ -259,13 +279,12 @@ async fn init(
         return Err(board::BoardError::Exists.into());
     }
     let source = key.source()?;
-    let provider = Provider::open_or_create(&source, random)?;
-    let token = board::init(&db, &provider, email, clock, random).await?;
+    let token = board::init(&db, &source, Outside::process(clock), email, random).await?;
     db.close().await;
     let mut text = format!(
-        "A board was made.\nDatabase: {}\nRoot key: {} (keep a copy somewhere safe, never beside a backup)\nSign in (once, within a day): {console_url}/welcome/{}",
+        "A board was made.\nDatabase: {}\nRoot key: {source}{}\nSign in (once, within a day): {console_url}/welcome/{}",
         without_password(&place.url()),
-        provider.uri(),
+        if source.is_remote() { "" } else { " (keep a copy somewhere safe, never beside a backup)" },
         token.expose()
     );
     let inside = match (source.path().map(Path::canonicalize), place.data.canonicalize()) {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
-use crate::keys::Provider;
+use crate::keys::Outside;
 use crate::{board, link, router};
 
 /// Open pages and links get this long to end after a signal.
@@ -36,15 +36,16 @@ pub async fn serve(
             "the board's role owns its tables, so only triggers keep it from changing the audit log: for production give the board a role of its own with `board migrate --owner-url`"
         );
     }
-    let provider = Provider::open(&args.key.source()?)?;
+    let also = args.key.named()?;
     let console = listen(args.console).await?;
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;
     let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
-    let app = board::open(db, &provider, agents_url, args.proxy, clock, random).await?;
+    let app = board::open(db, also, Outside::process(clock), agents_url, args.proxy, random).await?;
     say(&format!("Console: http://{}", console.local_addr()?));
     say(&format!("Listening for agents: {agents_address}"));
 
+    let looking = tokio::spawn(board::watch_root_key(app.clone()));
     let (stop, stopped) = watch::channel(false);
     let routes = router::agents(app.clone());
     let agents = tokio::spawn(link::serve(
@@ -70,6 +71,7 @@ pub async fn serve(
         }
     }
     tracing::info!("stopping");
+    looking.abort();
     let _ = stop.send(true);
     agents.await.context("the agents' listener ended badly")??;
     // Live pages never end by themselves.

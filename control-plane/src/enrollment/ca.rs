@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::store;
 use crate::aead;
 use crate::db::Tx;
-use crate::keys::{Purpose, RootKey};
+use crate::keys::{Key, KeyError, Purpose, RootKey, RootVersion};
 
 const CA_YEARS: u64 = 10;
 const BACKDATED: Duration = Duration::from_secs(60);
@@ -36,6 +36,10 @@ pub enum CaError {
     Certificate(#[from] rcgen::Error),
     #[error("the authority's certificate can't be read")]
     Unreadable,
+    #[error("the authority was changed at this moment: try again")]
+    Raced,
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
@@ -74,8 +78,9 @@ impl Authority {
         params.serial_number = Some(serial(random));
         let certificate = params.self_signed(&key)?.der().clone();
         let pkcs8 = Secret::new(key.serialize_der());
-        let wrapped = aead::seal(&root.derive(Purpose::CaWrap), &aad(board_id), pkcs8.expose(), random)
-            .map_err(|_| CaError::Closed)?;
+        let wrapping = root.newest().derive(Purpose::CaWrap);
+        let wrapped =
+            aead::seal(&wrapping, &aad(board_id), pkcs8.expose(), random).map_err(|_| CaError::Closed)?;
         store::insert_authority(tx, &certificate, &wrapped, now).await?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         Ok(Self { certificate, issuer })
@@ -83,8 +88,15 @@ impl Authority {
 
     pub async fn load(tx: &mut Tx, root: &RootKey, board_id: BoardId) -> Result<Self, CaError> {
         let (certificate, wrapped) = store::authority(tx).await?.ok_or(CaError::Missing)?;
-        let pkcs8 = aead::open(&root.derive(Purpose::CaWrap), &aad(board_id), &wrapped)
-            .map_err(|_| CaError::Closed)?;
+        let opened = unwrap(&root.keys_for(Purpose::CaWrap), board_id, &wrapped);
+        let pkcs8 = match opened {
+            Some(pkcs8) => pkcs8,
+            // Another process may have moved it to a root key that this one hasn't seen.
+            None => {
+                root.refresh(tx).await?;
+                unwrap(&root.keys_for(Purpose::CaWrap), board_id, &wrapped).ok_or(CaError::Closed)?
+            }
+        };
         let key = KeyPair::try_from(pkcs8.expose().as_slice())?;
         let certificate = CertificateDer::from(certificate);
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
@@ -148,6 +160,34 @@ impl Authority {
         let der = params.signed_by(key, &self.issuer)?.der().to_vec();
         Ok(Issued { der, serial: serial.to_bytes(), not_after })
     }
+}
+
+/// Wraps every authority's key under `newest` instead of `old`; one that is there already stays. Gives how many moved.
+pub async fn rewrap(
+    tx: &mut Tx,
+    old: &RootVersion,
+    newest: &RootVersion,
+    board_id: BoardId,
+    random: &dyn Random,
+) -> Result<u64, CaError> {
+    let (from, to) = (old.derive(Purpose::CaWrap), newest.derive(Purpose::CaWrap));
+    let mut moved = 0;
+    for (number, wrapped) in store::wrapped_authorities(tx).await? {
+        if aead::open(&to, &aad(board_id), &wrapped).is_ok() {
+            continue;
+        }
+        let pkcs8 = aead::open(&from, &aad(board_id), &wrapped).map_err(|_| CaError::Closed)?;
+        let again = aead::seal(&to, &aad(board_id), pkcs8.expose(), random).map_err(|_| CaError::Closed)?;
+        if store::rewrap_authority(tx, number, &wrapped, &again).await? != 1 {
+            return Err(CaError::Raced);
+        }
+        moved += 1;
+    }
+    Ok(moved)
+}
+
+fn unwrap(keys: &[Key], board_id: BoardId, wrapped: &[u8]) -> Option<Secret<Vec<u8>>> {
+    keys.iter().find_map(|key| aead::open(key, &aad(board_id), wrapped).ok())
 }
 
 /// 127 random bits, positive, without a leading zero byte (RFC 5280 section 4.1.2.2).

@@ -80,6 +80,29 @@ pub async fn authority(tx: &mut Tx) -> Result<Option<(Vec<u8>, Vec<u8>)>, sqlx::
         .await)
 }
 
+/// Numbers and wrapped keys of all authorities.
+pub async fn wrapped_authorities(tx: &mut Tx) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT number, wrapped_key FROM authorities ORDER BY number")
+        .fetch_all(conn)
+        .await)
+}
+
+/// No row when somebody else wrapped it meanwhile.
+pub async fn rewrap_authority(
+    tx: &mut Tx,
+    number: i64,
+    wrapped: &[u8],
+    again: &[u8],
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE authorities SET wrapped_key = $3 WHERE number = $1 AND wrapped_key = $2")
+        .bind(number)
+        .bind(wrapped)
+        .bind(again)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
 #[derive(sqlx::FromRow)]
 pub struct CodeRow {
     pub id: JoinCodeId,

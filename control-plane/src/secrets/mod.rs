@@ -9,6 +9,7 @@ mod copy;
 mod deliveries;
 mod envelope;
 mod pasting;
+mod rekey;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use deliveries::{
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
+pub use rekey::{Moved, move_to, unmoved};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
@@ -38,6 +40,7 @@ use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::jobs::Wake;
+use crate::keys::{KeyError, RootKey};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -60,6 +63,8 @@ pub enum SecretError {
     #[error("the value can't be sealed to this device's key")]
     Seal,
     #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -74,6 +79,7 @@ impl From<SecretError> for Failure {
             SecretError::Purged => Self::conflict("purged", "This client was purged", error.to_string()),
             SecretError::Raced => Self::conflict("raced", "Stored at the same moment", error.to_string()),
             SecretError::Database(error) => error.into(),
+            SecretError::Key(error) => error.into(),
             SecretError::Audit(error) => error.into(),
             SecretError::NotLatest(_) | SecretError::Envelope(_) | SecretError::Seal => Self::internal(error),
         }
@@ -117,8 +123,9 @@ pub async fn put(
     let last = store::version(&mut tx, client.id, slot.id).await?.unwrap_or(0);
     let version = u64::try_from(last).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
-    let key = app.root.client_key(&salt, client.id);
-    let sealed = envelope::seal(&key, app.root.version, place, value.expose().as_bytes(), &*app.random)?;
+    let root = app.root.for_writing(&mut tx).await?;
+    let key = root.client_key(&salt, client.id);
+    let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
     if store::upsert(&mut tx, place, &sealed, app.now()).await? != 1 {
         return Err(SecretError::Raced);
     }
@@ -152,16 +159,28 @@ pub async fn stored_slots(
 
 /// Opens the latest version. The caller has committed the audit entry for it already.
 async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, SecretError> {
-    let client =
-        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
-    let salt = client.salt.ok_or(SecretError::Purged)?;
     let sealed = store::envelope(tx, place)
         .await?
         .ok_or(SecretError::NotLatest("this version is not there any more"))?;
+    let (_, value) = open_sealed(&app.root, tx, place, &sealed).await?;
+    Ok(value)
+}
+
+/// The client's salt and the value.
+async fn open_sealed(
+    root: &RootKey,
+    tx: &mut Tx,
+    place: Place,
+    sealed: &[u8],
+) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
+    let client =
+        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+    let salt = client.salt.ok_or(SecretError::Purged)?;
     let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
-    if written.as_deref() != Some(hex(&sha256(&sealed)).as_str()) {
+    if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {
         return Err(SecretError::NotLatest("the audit log holds another hash for it"));
     }
-    let key = app.root.client_key(&salt, place.client_id);
-    Ok(envelope::open(&key, place, &sealed)?)
+    let root = root.at(tx, envelope::root_version(sealed)?).await?;
+    let value = envelope::open(&root.client_key(&salt, place.client_id), place, sealed)?;
+    Ok((salt, value))
 }

