@@ -211,6 +211,7 @@ impl Fixture {
             wrappers: Vec::new(),
             downloads: Vec::new(),
             params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
+            rerun: false,
             resume,
             next_chunk: 0,
         };

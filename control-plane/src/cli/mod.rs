@@ -1,5 +1,7 @@
 //! The command line: what each command takes, and which function does it.
 
+mod entered;
+mod rotate;
 mod serve;
 mod state;
 mod table;
@@ -71,6 +73,9 @@ enum Command {
     /// What is installed where and what differs from the scope, asked of a board over HTTP.
     #[command(after_help = state::HELP)]
     State(state::StateArgs),
+    /// Give secrets of ours new values. The running board delivers them within seconds.
+    #[command(after_help = rotate::HELP)]
+    Rotate(rotate::RotateArgs),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -192,6 +197,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
             init(&place, &key, &email, &console_url, &*clock, &*random).await
         }
         Command::Serve(args) => serve::serve(args, clock, random).await,
+        Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &*clock, &*random).await,
         Command::Token(command) => tokens::run(command, &*clock, &*random).await,

@@ -175,10 +175,17 @@ async fn body(
             runbook::apply_offer_refused(app, tx, device, *attempt_id, reason).await?;
         }
         ReportBody::Receipt(receipt) => {
-            let entry =
+            let received =
                 secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
+            let mut again = Vec::new();
+            if received.as_ref().is_some_and(|received| received.is_new) {
+                again = runbook::restart(tx, device.id, receipt).await?;
+            }
             runbook::wake_waiting(app, tx, device.id).await?;
-            if let Some(entry) = entry {
+            if let Some(mut entry) = received.map(|received| received.entry) {
+                if !again.is_empty() {
+                    entry = entry.detail("runs_again", again.join(" "));
+                }
                 audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
         }

@@ -191,6 +191,7 @@ impl Session {
         runbook::ensure(&self.app, &mut tx, &self.device).await?;
         tx.commit().await?;
         let mut tx = self.app.db.write().await?;
+        secrets::note_held(&mut tx, self.device.id, &hello.secrets, self.app.now()).await?;
         secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
         secrets::plan(&self.app, &mut tx, self.device.id).await?;
         let scope = scope(&mut tx, &self.device).await?;
