@@ -5,6 +5,7 @@ mod clients_routes;
 mod database;
 mod forms;
 mod hostile;
+mod rotate_routes;
 mod support_routes;
 
 use std::net::{IpAddr, SocketAddr};
