@@ -6,6 +6,7 @@ mod deliveries;
 mod effects;
 mod joined;
 mod renewing;
+mod trusting;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
@@ -36,6 +37,7 @@ use crate::status::Live;
 use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
+use crate::trust::Trust;
 use crate::vault::{self, DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
@@ -217,11 +219,13 @@ impl Daemon {
         };
         let current = Current { params: journal.params()?, ..Current::default() };
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
+        let mut engine = Engine::new(Machine { platform, is_root }, known);
+        engine.trust(Trust::of(&identity));
         let context =
             Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
         Ok(Self {
             live: Live::load(&paths)?,
-            engine: Engine::new(Machine { platform, is_root }, known),
+            engine,
             current: Arc::new(RwLock::new(current)),
             link: None,
             steps_running: 0,
@@ -281,7 +285,8 @@ impl Daemon {
 
     fn link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
         match event {
-            LinkEvent::Up(sender) => {
+            LinkEvent::Up { sender, ca } => {
+                self.shown(&ca)?;
                 let hello = FromAgent::Hello(self.hello()?);
                 if sender.try_send(hello).is_ok() {
                     self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
@@ -396,6 +401,7 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Deliver(_)
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
+            | FromBoard::Ca(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown

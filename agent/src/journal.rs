@@ -327,6 +327,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::AttemptStarted { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::CaPinned { .. }
             | ReportBody::Unknown => {}
         }
     }

@@ -17,3 +17,12 @@ UPDATE deliveries SET first_receipt_at = receipt_at;
 -- Why a step is to run again, and why an attempt ran again: "version 2 of tool/OUR_KEY".
 ALTER TABLE steps ADD COLUMN rerun_for TEXT;
 ALTER TABLE attempts ADD COLUMN rerun_for TEXT;
+
+-- One authority issues, one may be coming: its proof is its key, certified by the one before.
+ALTER TABLE authorities ADD COLUMN state TEXT NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'coming', 'retired'));
+ALTER TABLE authorities ADD COLUMN proof BYTEA;
+ALTER TABLE authorities ADD COLUMN retired_at TIMESTAMPTZ;
+CREATE UNIQUE INDEX authorities_by_state ON authorities (state) WHERE state <> 'retired';
+-- The authority that the device pinned when it joined, and the newest that it said it keeps.
+ALTER TABLE enrollments ADD COLUMN pinned_authority BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE enrollments ADD COLUMN acknowledged_authority BIGINT;

@@ -67,6 +67,7 @@ impl Daemon {
                 self.scope = scope;
                 self.live.save(&self.paths)?;
             }
+            Effect::KeepCa(next) => self.keep_ca(next)?,
             Effect::SaveSeen(seen) => {
                 self.journal.set_seen(&seen)?;
                 self.live.bundle_serial = seen.serial;
@@ -195,6 +196,7 @@ fn warn_of_refusal(body: &ReportBody) {
         | ReportBody::AttemptEnded(_)
         | ReportBody::Receipt(_)
         | ReportBody::Inventory { .. }
+        | ReportBody::CaPinned { .. }
         | ReportBody::Unknown => {}
     }
 }

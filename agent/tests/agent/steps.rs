@@ -156,6 +156,7 @@ fn fixture() -> Fixture {
     let identity = Identity {
         board: String::new(),
         pin: String::new(),
+        next_ca: None,
         board_id: BoardId::new(&SystemClock, &SystemRandom),
         client_id: ClientId::new(&SystemClock, &SystemRandom),
         client_name: String::new(),

@@ -3,16 +3,15 @@
 mod store;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
-use shared::crypto::sha256;
 use shared::ids::BoardId;
 use shared::random::Random;
 use shared::secret::Secret;
 use shared::time::Clock;
 
 use crate::access::{self, AccessError, Role};
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, ShownCa};
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Db;
 use crate::enrollment::ca::{Authority, CaError};
@@ -83,7 +82,8 @@ pub async fn open(
     let mut tx = db.read().await?;
     let board_id = store::id(&mut tx).await?.ok_or(BoardError::Missing)?;
     let root = RootKey::unwrap(&mut tx, provider).await?;
-    let ca_spki = Authority::load(&mut tx, &root, board_id).await?.spki()?;
+    let authority = Authority::load(&mut tx, &root, board_id).await?;
+    let shown_ca = RwLock::new(ShownCa { number: authority.number, spki: authority.spki()? });
     drop(tx);
     Ok(App::new(Parts {
         db,
@@ -91,8 +91,7 @@ pub async fn open(
         random,
         root,
         board_id,
-        ca_pin: sha256(&ca_spki),
-        ca_spki,
+        shown_ca,
         agents_url,
         proxy,
         audit_watch: audit::Watch::default(),

@@ -1,5 +1,6 @@
 //! The command line: what each command takes, and which function does it.
 
+mod ca;
 mod entered;
 mod rotate;
 mod serve;
@@ -76,6 +77,9 @@ enum Command {
     /// Give secrets of ours new values. The running board delivers them within seconds.
     #[command(after_help = rotate::HELP)]
     Rotate(rotate::RotateArgs),
+    /// The certificate authority that agents pin.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -197,6 +201,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
             init(&place, &key, &email, &console_url, &*clock, &*random).await
         }
         Command::Serve(args) => serve::serve(args, clock, random).await,
+        Command::Ca(command) => ca::run(command, clock, random).await,
         Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &*clock, &*random).await,

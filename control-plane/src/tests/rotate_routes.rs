@@ -56,7 +56,7 @@ async fn a_new_value_once_with_a_reason_and_the_clients_page_says_where_it_is() 
         let secrets = desk.page(&cookie, &format!("{client}/secrets")).await;
         assert!(secrets.contains(&format!("href=\"{}\"", desk.path)) && !secrets.contains("name=\"slot-"));
         let page = desk.page(&cookie, &desk.path).await;
-        assert!(page.contains("Version 1 was stored") && page.contains("reception-mini"), "{page}");
+        assert!(page.contains("version 1 was stored") && page.contains("reception-mini"), "{page}");
         assert!(!page.contains("step_up_password"), "the session is fresh");
 
         let (status, _, page) = desk.send(&cookie, &[("secret", NEW)]).await;
@@ -115,7 +115,7 @@ async fn the_page_for_first_values_replaces_nothing() {
             post(&desk.fixture, &format!("/clients/{}/secrets", desk.client), &cookie, &form).await;
         assert_eq!(parts.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert!(page.contains("stored here already") && !page.contains(NEW), "{page}");
-        assert!(desk.page(&cookie, &desk.path).await.contains("Version 1 was stored"));
+        assert!(desk.page(&cookie, &desk.path).await.contains("version 1 was stored"));
     })
     .await;
 }

@@ -5,6 +5,7 @@ mod bytes;
 mod fingerprint;
 mod p256;
 mod seal;
+mod succession;
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +16,7 @@ pub use seal::{
     DeliveryContext, OpenError, SealError, SealingKey, SealingPublicKey, open_delivery, open_nonce,
     seal_delivery, seal_nonce,
 };
+pub use succession::{Succession, SuccessionError, verify_succession};
 
 /// SHA-256 (FIPS 180-4), 32 bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
