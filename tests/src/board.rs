@@ -155,7 +155,8 @@ impl Board {
     /// A command of the board's beside the running one, with `input` on its standard input.
     pub async fn beside(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
         let mut command = Command::new(program("board")?);
-        command.args(arguments).args(self.place()).args(self.key()).kill_on_drop(true);
+        let [_, key] = self.key();
+        command.args(arguments).args(self.place()).env("BOARD_ROOT_KEY", key).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let mut pipe = child.stdin.take().context("standard input is piped")?;
