@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use regex::Regex;
 use serde_json::Value;
 use tests::agent::Agent;
 use tests::process::output;
@@ -73,13 +72,7 @@ async fn a_rotation(database: Database) {
     let first = used(&runbook(&mut stage, &device).await)["attempt"].clone();
 
     // On the page.
-    let secrets = stage.consultant.get(&format!("/clients/{client}/secrets")).await.unwrap();
-    let link = Regex::new(r#"href="(/clients/[^"]+/rotate)""#).unwrap();
-    let path = link.captures(&secrets).expect("the page leads to rotating")[1].to_owned();
-    stage.consultant.get(&path).await.unwrap();
-    let form = [("secret", FROM_PAGE), ("reason", "it was in a screenshot")];
-    let answer = stage.consultant.post_as_myself(&path, &form).await.unwrap();
-    assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
+    stage.consultant.rotate_secret(&client, FROM_PAGE, "it was in a screenshot").await.unwrap();
     holds(&on, FROM_PAGE).await;
     let again = stage.consultant.runbook_done(&device, SOON).await.unwrap();
     assert_ne!(used(&again)["attempt"], first, "a fresh attempt");

@@ -106,6 +106,7 @@ async fn forced_it_names_who_has_to_join_again_and_open_requests_count() {
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         let app = &fixture.app;
         begin(app, Who::cli()).await.unwrap();
+        fixture.clock.advance(Duration::from_secs(1)); // ids are in the order of time
         let asking = TestDevice::new("B-UUID", app.now());
         let answer = asking.join(app, &fixture.code(client).await).await.unwrap();
         let ca = told(&fixture, device).await.unwrap();
