@@ -119,7 +119,7 @@ async fn a_secret_that_was_typed_stays_nowhere_in_the_browser() {
     window.see("live-region#client").await;
     nothing_left_behind(&window).await;
     assert!(!window.source().await.contains(NEWER));
-    window.eval("history.go(-1)").await;
+    window.eval("history.go(-2)").await;
     window.arrive("/rotate").await;
     let again = window.see("#secret").await;
     assert_eq!(again.value().await.unwrap().as_deref(), Some(""), "going back shows none");
