@@ -12,6 +12,7 @@ use shared::protocol::link::Scope;
 use shared::time::Timestamp;
 
 use crate::files;
+use crate::tls::{Pin, Pins, TlsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -184,6 +185,9 @@ pub struct Identity {
     pub board: String,
     /// SHA-256 of the CA's SPKI, in hex.
     pub pin: String,
+    /// The authority that the board goes over to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_ca: Option<NextCa>,
     pub board_id: BoardId,
     pub client_id: ClientId,
     pub client_name: String,
@@ -202,7 +206,23 @@ pub struct Identity {
     pub extra_path: Vec<PathBuf>,
 }
 
+/// A certificate authority that the pinned one vouched for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextCa {
+    /// DER.
+    #[serde(with = "base64")]
+    pub certificate: Vec<u8>,
+    /// When the proof was made, in seconds since 1970: what is older than that is not taken in its place.
+    pub made_at: i64,
+}
+
 impl Identity {
+    /// Every authority that the board may show.
+    pub fn pins(&self) -> Result<Pins, TlsError> {
+        let next = self.next_ca.as_ref().and_then(|next| Pin::of(&next.certificate));
+        Ok(Pins::new(self.pin.parse()?, next))
+    }
+
     pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
         let path = paths.identity();
         load_json(&path)?.ok_or(ConfigError::NotJoined { path })

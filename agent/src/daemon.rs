@@ -6,6 +6,7 @@ mod deliveries;
 mod effects;
 mod joined;
 mod renewing;
+mod trusting;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
@@ -36,6 +37,7 @@ use crate::status::{self, Live};
 use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
+use crate::trust::Trust;
 use crate::vault::{self, DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
@@ -219,6 +221,8 @@ impl Daemon {
         };
         let current = Current { params: journal.params()?, ..Current::default() };
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
+        let mut engine = Engine::new(Machine { platform, is_root }, known);
+        engine.trust(Trust::of(&identity));
         let context =
             Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
         let mut live = Live::load(&paths)?;
@@ -226,7 +230,7 @@ impl Daemon {
         live.save(&paths)?;
         Ok(Self {
             live,
-            engine: Engine::new(Machine { platform, is_root }, known),
+            engine,
             current: Arc::new(RwLock::new(current)),
             link: None,
             steps_running: 0,
@@ -286,7 +290,8 @@ impl Daemon {
 
     fn link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
         match event {
-            LinkEvent::Up(sender) => {
+            LinkEvent::Up { sender, ca } => {
+                self.shown(&ca)?;
                 let hello = FromAgent::Hello(self.hello()?);
                 if sender.try_send(hello).is_ok() {
                     self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
@@ -402,6 +407,7 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Paste(_)
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
+            | FromBoard::Ca(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown

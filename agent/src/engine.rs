@@ -15,16 +15,19 @@ use std::time::{Duration, Instant};
 use shared::catalog::{Platform, Slot, Tag};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
 use shared::protocol::link::{
-    Deliver, FromBoard, HeldSecret, Paste, Pasted, Receipt, Refused, ReportBody, Scope, UNKNOWN_FRAME,
+    Deliver, FromBoard, HeldSecret, NewCa, Paste, Pasted, Receipt, Refused, ReportBody, Scope, UNKNOWN_FRAME,
     Welcome,
 };
 use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::time::Timestamp;
 
 use crate::bundles::Catalog;
+use crate::config::NextCa;
 use crate::journal::{Attempt, Seen};
 use crate::platform::Met;
 use crate::steps::Plan;
+use crate::tls::Pin;
+use crate::trust::{Judged, Trust};
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
@@ -91,6 +94,8 @@ pub enum Effect {
     Acknowledged(Vec<ReportId>),
     Refuse(Refused),
     SaveScope(Scope),
+    /// Believe this authority beside the pinned one, before the board is told so.
+    KeepCa(NextCa),
     SaveSeen(Seen),
     /// The scope's catalog is here: wrappers can be written.
     ScopeReady(Arc<Catalog>),
@@ -141,6 +146,7 @@ pub struct Engine {
     held: BTreeMap<(String, String), Option<u64>>,
     /// The board's time, and when it said so.
     board_time: Option<(Timestamp, Instant)>,
+    trust: Trust,
 }
 
 /// An offer whose bundle isn't here yet.
@@ -175,7 +181,13 @@ impl Engine {
             waiting_deliveries: Vec::new(),
             held: known.held.into_iter().map(|h| ((h.component, h.slot), h.version)).collect(),
             board_time: None,
+            trust: Trust::default(),
         }
+    }
+
+    /// Which authorities are pinned; before that none is believed.
+    pub fn trust(&mut self, trust: Trust) {
+        self.trust = trust;
     }
 
     /// What to do first: the catalog of the scope that we know from before.
@@ -250,10 +262,26 @@ impl Engine {
             FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
             FromBoard::Paste(paste) => self.paste(paste, now, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
+            FromBoard::Ca(ca) => self.new_ca(&ca, effects),
             FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
                 what: UNKNOWN_FRAME.to_owned(),
                 reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
             })),
+        }
+    }
+
+    /// Acknowledged again when it is known: the acknowledgement may have been lost with the agent.
+    fn new_ca(&mut self, ca: &NewCa, effects: &mut Vec<Effect>) {
+        let pinned = |pin: Pin| Effect::Report(ReportBody::CaPinned { pin: pin.as_bytes().to_vec() });
+        match self.trust.judge(ca) {
+            Judged::Known(pin) => effects.push(pinned(pin)),
+            Judged::New(pin, next) => {
+                self.trust.keep(next.clone());
+                effects.extend([Effect::KeepCa(next), pinned(pin)]);
+            }
+            Judged::Refused(reason) => {
+                effects.push(Effect::Refuse(Refused { what: "certificate authority".to_owned(), reason }));
+            }
         }
     }
 

@@ -333,6 +333,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::AttemptStarted { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::CaPinned { .. }
             | ReportBody::Unknown => {}
         }
     }

@@ -5,6 +5,7 @@
 //! | `config` | where everything lies under the data folder; the saved identity |
 //! | `enroll`, `renew` | joining: keys, fingerprint, certificate; and a new certificate in time |
 //! | `tls`, `http`, `link` | the ways to the board; all of them pin its CA |
+//! | `trust` | which certificate authorities are the board's: the pinned one, and whom it vouches for |
 //! | `engine` | what to do about a frame: pure rules, no I/O |
 //! | `daemon` | performs what the engine decides |
 //! | `journal` | what must survive a kill: reports, attempts, receipts |
@@ -43,6 +44,7 @@ pub mod slots;
 pub mod status;
 pub mod steps;
 pub mod tls;
+pub mod trust;
 pub mod vault;
 pub mod verify;
 pub mod wrappers;

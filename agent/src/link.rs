@@ -40,7 +40,11 @@ pub type InUse = Arc<RwLock<()>>;
 
 pub enum LinkEvent {
     /// Connected: the first frame must be a hello.
-    Up(mpsc::Sender<FromAgent>),
+    Up {
+        sender: mpsc::Sender<FromAgent>,
+        /// The authority that the board showed, in DER.
+        ca: Vec<u8>,
+    },
     Frame(FromBoard),
     Down,
 }
@@ -152,9 +156,9 @@ async fn once(
         connected = tokio::time::timeout(HANDSHAKE, connecting) => connected,
         () = stopped(&mut stop) => return Ok(()),
     };
-    let mut socket = connected.map_err(|_| LinkError::Silent)??;
+    let (mut socket, ca) = connected.map_err(|_| LinkError::Silent)??;
     let (sender, mut outgoing) = mpsc::channel(QUEUE);
-    events.send(LinkEvent::Up(sender)).await.map_err(|_| LinkError::Stopped)?;
+    events.send(LinkEvent::Up { sender, ca }).await.map_err(|_| LinkError::Stopped)?;
 
     let mut heard = Instant::now();
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
@@ -197,8 +201,9 @@ async fn leave(socket: &mut Socket, reason: &'static str) {
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn connect(board: &Board) -> Result<Socket, LinkError> {
+async fn connect(board: &Board) -> Result<(Socket, Vec<u8>), LinkError> {
     let stream = board.connect().await?;
+    let ca = board.ca_of(&stream)?;
     let authority = board.authority();
     let mut request = format!("wss://{authority}/link").into_client_request()?;
     let headers = request.headers_mut();
@@ -213,7 +218,7 @@ async fn connect(board: &Board) -> Result<Socket, LinkError> {
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME));
     let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
-    Ok(socket)
+    Ok((socket, ca))
 }
 
 enum Received {

@@ -40,7 +40,7 @@ impl RenewError {
 /// The board as this device meets it: with its certificate.
 pub fn board(identity: &Identity, keys: &DeviceKeys) -> Result<Board, TlsError> {
     let client = ClientIdentity { certificate: &identity.certificate, key_pkcs8: keys.tls.serialized_der() };
-    Board::new(&identity.board, identity.pin.parse()?, Some(client))
+    Board::new(&identity.board, identity.pins()?, Some(client))
 }
 
 /// When half of the certificate's life is over, give or take a tenth of it, so that a fleet doesn't come at once.
@@ -63,7 +63,7 @@ pub async fn renew(
 ) -> Result<Enrolled, RenewError> {
     let board = match clock.now() < identity.not_after {
         true => board(identity, keys)?,
-        false => Board::new(&identity.board, identity.pin.parse()?, None)?,
+        false => Board::new(&identity.board, identity.pins()?, None)?,
     };
     let mut connection = Connection::open(&board).await?;
     let challenge: RenewalChallenge = connection.post("/renew/challenge", &serde_json::Map::new()).await?;
@@ -75,8 +75,13 @@ pub async fn renew(
     if enrolled.device_id != identity.device_id {
         return Err(RenewError::Certificate("it is for another device"));
     }
-    certificate::check(&enrolled, &keys.tls, &connection.ca, identity.board_id, clock.now())
-        .map_err(RenewError::Certificate)?;
+    // Once this device said that it has the next authority's pin, its certificates may come from there.
+    let by = |ca: &[u8]| certificate::check(&enrolled, &keys.tls, ca, identity.board_id, clock.now());
+    let checked = by(&connection.ca).or_else(|refused| match &identity.next_ca {
+        Some(next) => by(&next.certificate),
+        None => Err(refused),
+    });
+    checked.map_err(RenewError::Certificate)?;
     Ok(enrolled)
 }
 

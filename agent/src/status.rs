@@ -53,7 +53,7 @@ pub fn fingerprint(identity: &Identity, keys: &DeviceKeys) -> Result<Fingerprint
         tls_spki: &keys.tls.subject_public_key_info(),
         sealing_public_key: sealing.as_bytes(),
     };
-    Ok(Fingerprint::under_pin(pin.bytes(), &parts))
+    Ok(Fingerprint::under_pin(pin.as_bytes(), &parts))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

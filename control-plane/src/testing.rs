@@ -256,7 +256,7 @@ impl TestDevice {
 
     pub fn fingerprint(&self, app: &App, answer: &JoinAnswer) -> String {
         Fingerprint::of(&FingerprintParts {
-            ca_spki: &app.ca_spki,
+            ca_spki: &app.ca().spki,
             board_id: answer.board_id,
             client_id: answer.client_id,
             enrollment_id: answer.enrollment_id,

@@ -6,6 +6,7 @@ mod database;
 mod forms;
 mod hostile;
 mod paste_routes;
+mod rotate_routes;
 mod scope_routes;
 mod support_routes;
 mod vectors;

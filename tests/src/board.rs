@@ -1,9 +1,11 @@
 //! A board: made by `board init` with a publisher key of its own, a signed catalog imported, and served.
 
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::process::{Process, output, program};
@@ -143,11 +145,6 @@ impl Board {
         Ok(())
     }
 
-    /// Address of its PostgreSQL database, as the board's role.
-    pub fn database(&self) -> Option<String> {
-        self.database.clone()
-    }
-
     pub fn process(&self) -> anyhow::Result<&Process> {
         self.process.as_ref().context("the board is not served")
     }
@@ -179,6 +176,20 @@ impl Board {
     pub async fn revoke_token(&self, name: &str) -> anyhow::Result<String> {
         let mut command = Command::new(program("board")?);
         output(command.args(["token", "revoke", name]).args(self.place())).await
+    }
+
+    /// A command of the board's beside the running one, with `input` on its standard input.
+    pub async fn beside(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut command = Command::new(program("board")?);
+        let [_, key] = self.key();
+        command.args(arguments).args(self.place()).env("BOARD_ROOT_KEY", key).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut pipe = child.stdin.take().context("standard input is piped")?;
+        // It may refuse before it has read all.
+        let _ = pipe.write_all(input.as_bytes()).await;
+        drop(pipe);
+        Ok(child.wait_with_output().await?)
     }
 
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.

@@ -99,6 +99,7 @@ fn fixture() -> Fixture {
     let identity = Identity {
         board: "https://board:1".to_owned(),
         pin: String::new(),
+        next_ca: None,
         board_id: BoardId::new(&SystemClock, &SystemRandom),
         client_id: ClientId::new(&SystemClock, &SystemRandom),
         client_name: String::new(),

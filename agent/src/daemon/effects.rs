@@ -72,6 +72,7 @@ impl Daemon {
                 self.scope = scope;
                 self.live.save(&self.paths)?;
             }
+            Effect::KeepCa(next) => self.keep_ca(next)?,
             Effect::SaveSeen(seen) => {
                 self.journal.set_seen(&seen)?;
                 self.live.bundle_serial = seen.serial;
@@ -211,6 +212,7 @@ fn warn_of_refusal(body: &ReportBody) {
         | ReportBody::AttemptEnded(_)
         | ReportBody::Receipt(_)
         | ReportBody::Inventory { .. }
+        | ReportBody::CaPinned { .. }
         | ReportBody::Unknown => {}
     }
 }

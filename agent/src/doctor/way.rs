@@ -41,7 +41,7 @@ pub(super) async fn look(board: &str, pin: Option<&str>, now: Timestamp) -> Vec<
         }
     };
     // Without a pin nobody would be believed; here it only takes the address apart.
-    let target = match Board::new(board, pin.unwrap_or(Pin::of(&[])), None) {
+    let target = match Board::new(board, pin.unwrap_or(Pin::of_spki(&[])), None) {
         Ok(target) => target,
         Err(error) => {
             return vec![Finding::problem(

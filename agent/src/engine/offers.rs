@@ -38,6 +38,7 @@ impl Fit {
             wrappers: self.wrappers,
             downloads: self.downloads,
             params: offer.params.clone(),
+            rerun: offer.kind == OfferKind::Rerun,
             resume: next_chunk.is_some(),
             next_chunk: next_chunk.unwrap_or(0),
         }

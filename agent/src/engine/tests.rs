@@ -1,5 +1,7 @@
 //! The rules as tables: a frame, what is known, what must come of it.
 
+mod authorities;
+
 use shared::catalog::Bundle;
 use shared::crypto::SEALED_EXTRA;
 use shared::protocol::link::Head;

@@ -46,6 +46,8 @@ pub struct Plan {
     /// The component's, for this platform: those that a script names are fetched before it starts.
     pub downloads: Vec<Download>,
     pub params: BTreeMap<String, String>,
+    /// Its effect was there before: only running it again brings the secret's new version into it.
+    pub rerun: bool,
     /// The agent was killed while it ran: find out what is so first.
     pub resume: bool,
     pub next_chunk: u64,
@@ -132,7 +134,8 @@ impl Attempt<'_> {
 
         if self.plan.resume {
             leftovers::settle(&self.mark, step.cancellable, step.timeout()).await;
-            if let Some((name, script)) = look_of(step) {
+            // What an earlier attempt left looks the same.
+            if let Some((name, script)) = look_of(step).filter(|_| !self.plan.rerun) {
                 self.provide(&[Some(script)]).await?;
                 let look = self.look(name, script, &environment, &masks).await?;
                 if look.so {
@@ -142,10 +145,16 @@ impl Attempt<'_> {
             if !step.repeatable {
                 return Ok((
                     Outcome::Interrupted,
-                    "the agent was stopped while this ran, and the effect is not there".to_owned(),
+                    match self.plan.rerun {
+                        true => {
+                            "the agent was stopped while this ran again, and how far it got can't be told"
+                        }
+                        false => "the agent was stopped while this ran, and the effect is not there",
+                    }
+                    .to_owned(),
                 ));
             }
-        } else if let Some(check) = &step.check {
+        } else if let Some(check) = step.check.as_ref().filter(|_| !self.plan.rerun) {
             self.provide(&[Some(check)]).await?;
             let look = self.look("check", check, &environment, &masks).await?;
             if look.so {

@@ -127,6 +127,7 @@ impl Committed {
             ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::CaPinned { .. }
             | ReportBody::Unknown => return false,
         };
         if let Some(known) = self.reports.get(&report.id) {

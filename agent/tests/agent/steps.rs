@@ -156,6 +156,7 @@ fn fixture() -> Fixture {
     let identity = Identity {
         board: String::new(),
         pin: String::new(),
+        next_ca: None,
         board_id: BoardId::new(&SystemClock, &SystemRandom),
         client_id: ClientId::new(&SystemClock, &SystemRandom),
         client_name: String::new(),
@@ -198,22 +199,36 @@ impl Fixture {
         self.attempt_until(text, resume, stop).await
     }
 
+    /// An attempt that runs again, whatever is so already.
+    async fn again(&self, text: &str, resume: bool) -> AttemptEnded {
+        let (_keep, stop) = watch::channel(false);
+        self.execute(Plan { rerun: true, ..self.plan(text, resume) }, stop).await.0
+    }
+
     async fn attempt_until(
         &self,
         text: &str,
         resume: bool,
         stop: watch::Receiver<bool>,
     ) -> (AttemptEnded, String) {
-        let plan = Plan {
+        self.execute(self.plan(text, resume), stop).await
+    }
+
+    fn plan(&self, text: &str, resume: bool) -> Plan {
+        Plan {
             attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
             component: "x".to_owned(),
             step: step(text),
             wrappers: Vec::new(),
             downloads: Vec::new(),
             params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
+            rerun: false,
             resume,
             next_chunk: 0,
-        };
+        }
+    }
+
+    async fn execute(&self, plan: Plan, stop: watch::Receiver<bool>) -> (AttemptEnded, String) {
         let (chunks, mut output) = mpsc::channel(1000);
         let ended = execute(&plan, &self.context, chunks, stop).await;
         let mut text = String::new();
@@ -261,6 +276,22 @@ async fn what_is_so_already_is_not_run() {
     let (ended, _) = fixture.attempt("check = 'true'\nrun = 'touch ran'\nverify = 'true'", false).await;
     assert_eq!((ended.outcome, ended.exit_code), (Outcome::AlreadySo, None));
     assert!(!fixture.home.join("ran").exists());
+}
+
+#[tokio::test]
+async fn what_runs_again_for_a_secret_is_run_although_it_is_so() {
+    let fixture = fixture();
+    let text = "check = 'true'\nrun = 'echo x >> ran'\nverify = 'true'";
+    let repeatable = format!("{text}\nrepeatable = true");
+    let ran = || std::fs::read_to_string(fixture.home.join("ran")).unwrap_or_default().lines().count();
+    assert_eq!(fixture.again(text, false).await.outcome, Outcome::Succeeded);
+    assert_eq!(ran(), 1);
+    let ended = fixture.again(text, true).await;
+    assert_eq!(ended.outcome, Outcome::Interrupted, "what an earlier attempt left proves nothing");
+    assert!(ended.found.contains("ran again"), "{}", ended.found);
+    assert_eq!(ran(), 1);
+    assert_eq!(fixture.again(&repeatable, true).await.outcome, Outcome::Succeeded);
+    assert_eq!(ran(), 2);
 }
 
 #[tokio::test]

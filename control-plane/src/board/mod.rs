@@ -6,16 +6,15 @@ mod store;
 mod tests;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use shared::crypto::sha256;
 use shared::ids::BoardId;
 use shared::random::Random;
 use shared::secret::Secret;
 
 use crate::access::{self, AccessError, Role};
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, ShownCa};
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Db;
 use crate::enrollment::ca::{Authority, CaError};
@@ -114,7 +113,8 @@ pub async fn open(
     let board_id = store::id(&mut tx).await?.ok_or(BoardError::Missing)?;
     let clock = Arc::clone(&outside.clock);
     let root = RootKey::open(&mut tx, also, outside).await?;
-    let ca_spki = Authority::load(&mut tx, &root, board_id).await?.spki()?;
+    let authority = Authority::load(&mut tx, &root, board_id).await?;
+    let shown_ca = RwLock::new(ShownCa { number: authority.number, spki: authority.spki()? });
     drop(tx);
     Ok(App::new(Parts {
         db,
@@ -122,8 +122,7 @@ pub async fn open(
         random,
         root,
         board_id,
-        ca_pin: sha256(&ca_spki),
-        ca_spki,
+        shown_ca,
         agents_url,
         proxy,
         audit_watch: audit::Watch::default(),

@@ -1,8 +1,11 @@
 //! The command line: what each command takes, and which function does it.
 
 mod ask;
+mod ca;
+mod entered;
 mod paste;
 mod rekey;
+mod rotate;
 mod serve;
 mod state;
 mod table;
@@ -82,6 +85,12 @@ enum Command {
     /// Seal a client's secret on this computer and send it to a device that is on. The board passes it on and can't open it.
     #[command(after_help = paste::HELP)]
     Paste(paste::PasteArgs),
+    /// Give secrets of ours new values. The running board delivers them within seconds.
+    #[command(after_help = rotate::HELP)]
+    Rotate(rotate::RotateArgs),
+    /// The certificate authority that agents pin.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -219,6 +228,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         }
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
+        Command::Ca(command) => ca::run(command, clock, random).await,
+        Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,

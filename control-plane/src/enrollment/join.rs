@@ -161,6 +161,7 @@ pub async fn join(
             sealing_public_key: sealing.as_bytes(),
             facts: serde_json::to_string(&request.facts)?,
             address,
+            authority: app.ca().number,
             now,
             expires,
         },

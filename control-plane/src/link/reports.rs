@@ -7,6 +7,7 @@ use super::store;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
+use crate::enrollment::rotation::{self, AcknowledgeError};
 use crate::enrollment::{self, Device};
 use crate::error::Failure;
 use crate::inventory;
@@ -43,6 +44,15 @@ impl From<ReceiptError> for Refusal {
             | ReceiptError::Mismatch
             | ReceiptError::Signature
             | ReceiptError::Secret(_)) => Self::Never(other.to_string()),
+        }
+    }
+}
+
+impl From<AcknowledgeError> for Refusal {
+    fn from(error: AcknowledgeError) -> Self {
+        match error {
+            AcknowledgeError::Unknown => Self::Never(error.to_string()),
+            AcknowledgeError::Database(error) => Self::Later(error.into()),
         }
     }
 }
@@ -125,6 +135,8 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::AttemptStarted { .. } | ReportBody::Unknown => Ok(()),
         ReportBody::Output(chunk) if chunk.text.len() > MAX_CHUNK => Err("a chunk of output is too large"),
         ReportBody::Output(_) => Ok(()),
+        ReportBody::CaPinned { pin } if pin.len() != 32 => Err("a pin is not 32 bytes"),
+        ReportBody::CaPinned { .. } => Ok(()),
         ReportBody::AttemptEnded(ended) => text(&ended.found),
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
         ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
@@ -175,10 +187,17 @@ async fn body(
             runbook::apply_offer_refused(app, tx, device, *attempt_id, reason).await?;
         }
         ReportBody::Receipt(receipt) => {
-            let entry =
+            let received =
                 secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
+            let mut again = Vec::new();
+            if received.as_ref().is_some_and(|received| received.is_new) {
+                again = runbook::restart(tx, device.id, receipt).await?;
+            }
             runbook::wake_waiting(app, tx, device.id).await?;
-            if let Some(entry) = entry {
+            if let Some(mut entry) = received.map(|received| received.entry) {
+                if !again.is_empty() {
+                    entry = entry.detail("runs_again", again.join(" "));
+                }
                 audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
         }
@@ -189,6 +208,12 @@ async fn body(
             let refused = inventory::apply(tx, device.id, components, slots, app.now()).await?;
             runbook::reopen_refused(app, tx, device, &refused).await?;
             runbook::confirm_manual(app, tx, device).await?;
+        }
+        ReportBody::CaPinned { pin } => {
+            let entry = rotation::acknowledge(tx, device, pin, address, app.now()).await?;
+            if let Some(entry) = entry {
+                audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }

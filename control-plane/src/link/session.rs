@@ -17,7 +17,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{self, Device, DeviceState};
+use crate::enrollment::{self, Device, DeviceState, rotation};
 use crate::error::Failure;
 use crate::inventory;
 use crate::jobs::Wake;
@@ -71,6 +71,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         pastes: Waiters::default(),
         wanted: None,
         scope: None,
+        told_of_ca: None,
     };
     let end = session.serve().await;
     match end {
@@ -111,6 +112,8 @@ struct Session {
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
+    /// Number of the authority that this link told of.
+    told_of_ca: Option<i64>,
 }
 
 impl Session {
@@ -196,6 +199,7 @@ impl Session {
         runbook::ensure(&self.app, &mut tx, &self.device).await?;
         tx.commit().await?;
         let mut tx = self.app.db.write().await?;
+        secrets::note_held(&mut tx, self.device.id, &hello.secrets, self.app.now()).await?;
         secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
         secrets::plan(&self.app, &mut tx, self.device.id).await?;
         let scope = scope(&mut tx, &self.device).await?;
@@ -292,6 +296,7 @@ impl Session {
             | ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::CaPinned { .. }
             | ReportBody::Unknown => {}
         }
     }
@@ -318,6 +323,7 @@ impl Session {
             self.send(&FromBoard::Scope(scope.clone())).await?;
             self.scope = Some(scope.clone());
         }
+        self.tell_of_ca().await?;
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;
         let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
@@ -345,6 +351,18 @@ impl Session {
         if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.carried).await? {
             self.carried.sent.insert(offer.attempt_id);
             self.send(&FromBoard::Offer(offer)).await?;
+        }
+        Ok(())
+    }
+
+    /// Of an authority that is coming, once on each link until the device keeps its pin.
+    async fn tell_of_ca(&mut self) -> Result<(), End> {
+        let mut tx = self.app.db.read().await?;
+        let news = rotation::news(&mut tx, self.device.id).await?;
+        drop(tx);
+        if let Some((number, ca)) = news.filter(|(number, _)| self.told_of_ca != Some(*number)) {
+            self.told_of_ca = Some(number);
+            self.send(&FromBoard::Ca(ca)).await?;
         }
         Ok(())
     }

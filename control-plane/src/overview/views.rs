@@ -5,6 +5,7 @@ use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
 use crate::inventory::Drift;
+use crate::secrets::views::SpreadLine;
 use crate::web::{Moment, RowState, Shell};
 
 #[derive(Template)]
@@ -70,6 +71,12 @@ pub struct SlotRow {
     /// "empty", "present", "verified", "rejected", "unverifiable"
     pub state_word: String,
     pub sentence: String,
+    /// How each device stands to a version of ours that isn't everywhere yet.
+    pub spread: Vec<SpreadLine>,
+    /// How many more there are.
+    pub more: usize,
+    /// The page that stores a new value, for who may.
+    pub rotate: Option<String>,
 }
 
 pub struct InstalledRow {

@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use shared::catalog::Platform;
-use shared::ids::ClientId;
+use shared::ids::{ClientId, SlotId};
 use shared::protocol::inventory::SlotState;
 
 use super::state::{self, LINKS, Pressing};
@@ -24,7 +24,8 @@ use crate::jobs::Wake;
 use crate::live::{self, Shown};
 use crate::pages::{Page, page};
 use crate::runbook;
-use crate::secrets::{self, StoredSecret};
+use crate::secrets::views::SpreadLine;
+use crate::secrets::{self, Spread, StoredSecret};
 use crate::web::{Moment, RowState, Section, count};
 
 pub async fn home() -> Response {
@@ -33,6 +34,8 @@ pub async fn home() -> Response {
 
 /// Clients on one page, about 700 bytes each: a page stays under 80 KiB, also when each name has 200 letters.
 const CLIENTS: usize = 25;
+/// Devices that a slot's line names.
+const SPREAD: usize = 20;
 /// Longest search, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -180,11 +183,26 @@ async fn fragment_of(
     for device in devices.iter().chain(&gone) {
         rows.push(device_row(app, tx, device, visitor).await?);
     }
-    let slots: Vec<SlotRow> = clients::slots(tx, client.id)
-        .await?
-        .into_iter()
-        .map(|slot| slot_row(slot, client, &stored, &on_devices, &devices, catalog))
-        .collect();
+    let found_spread = secrets::spread(tx, client.id).await?;
+    let mut slots = Vec::new();
+    for slot in clients::slots(tx, client.id).await? {
+        let id = match &slot {
+            AnySlot::Ours(slot) if stored.iter().any(|secret| secret.slot_id == slot.id) => Some(slot.id),
+            AnySlot::Ours(_) | AnySlot::Theirs(_) => None,
+        };
+        let mut row = slot_row(slot, client, &stored, &on_devices, &devices, catalog);
+        if let Some(id) = id {
+            let path = format!("/clients/{}/secrets/{id}/rotate", client.id);
+            row.rotate = visitor.can(Role::Consultant).then_some(path);
+            row.spread = spread_of(app, id, &devices, &found_spread, visitor);
+            row.more = row.spread.len().saturating_sub(SPREAD);
+            row.spread.truncate(SPREAD);
+            if row.spread.iter().any(|line| matches!(line.state, RowState::Failed | RowState::NeedsYou)) {
+                row.state = RowState::NeedsYou;
+            }
+        }
+        slots.push(row);
+    }
     let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
     let pressing = Pressing { devices: devices.len(), busy: rows.iter().any(|row| row.busy), pending };
     let (state, sentence, counted) = state::sentence(pressing, &slots, tally, visitor);
@@ -206,6 +224,32 @@ async fn fragment_of(
         pending: u32::try_from(pending).unwrap_or(u32::MAX),
         can_consult: visitor.can(Role::Consultant),
     })
+}
+
+/// How each device stands to the stored version, what needs somebody first. Empty when all of them have it.
+fn spread_of(
+    app: &App,
+    slot: SlotId,
+    devices: &[Device],
+    found: &[Spread],
+    visitor: &Visitor,
+) -> Vec<SpreadLine> {
+    let enrolled = devices.iter().filter(|device| device.state == DeviceState::Enrolled);
+    let mut lines: Vec<SpreadLine> = enrolled
+        .map(|device| {
+            let own = found.iter().find(|spread| spread.slot_id == slot && spread.device_id == device.id);
+            SpreadLine::of(device, own, app.links.since(device.id).is_some(), visitor.now)
+        })
+        .collect();
+    if lines.iter().all(|line| line.state == RowState::Done) {
+        return Vec::new();
+    }
+    lines.sort_by_key(|line| match line.state {
+        RowState::NeedsYou | RowState::Failed => 0,
+        RowState::Running | RowState::Waiting | RowState::Off => 1,
+        RowState::Done => 2,
+    });
+    lines
 }
 
 async fn device_row(
@@ -292,6 +336,9 @@ fn slot_row(
                 state: if refused(&latest) { RowState::NeedsYou } else { state },
                 state_word: state_word.into(),
                 sentence: sentence + &evidence(&latest, devices),
+                spread: Vec::new(),
+                more: 0,
+                rotate: None,
             }
         }
         AnySlot::Theirs(slot) => {
@@ -304,6 +351,9 @@ fn slot_row(
                 state: if done { RowState::Done } else { RowState::NeedsYou },
                 state_word: word_of(&there).unwrap_or("empty").into(),
                 sentence: format!("In the client's vault: {hint}.") + &evidence(&there, devices),
+                spread: Vec::new(),
+                more: 0,
+                rotate: None,
             }
         }
     }

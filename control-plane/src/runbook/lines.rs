@@ -20,7 +20,7 @@ use crate::enrollment::Device;
 use crate::error::Failure;
 use crate::inventory::{self, InstalledSlot};
 use crate::secrets::views::CopyForm;
-use crate::secrets::{self, Delivery, DeliveryState};
+use crate::secrets::{self, Delivery, DeliveryState, Spread};
 use crate::web::{Moment, RowState};
 
 /// Lines of a failed step's output on the runbook page.
@@ -68,6 +68,7 @@ pub async fn fragment(
     let mut lines: BTreeMap<String, Vec<StepLine>> = BTreeMap::new();
     let mut order: Vec<String> = Vec::new();
     let deliveries = secrets::for_device(tx, device.id).await?;
+    let spread = secrets::spread(tx, device.client_id).await?;
     let all = steps(tx, runbook.id).await?;
     for key in all
         .iter()
@@ -85,12 +86,14 @@ pub async fn fragment(
         let keys = (delivery.component_key.as_str(), delivery.slot_key.as_str());
         let (name, id) = (&delivery.display_name, delivery.id.to_string());
         let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id);
-        lines.entry(delivery.component_key.clone()).or_default().push(delivery_line(
-            delivery,
-            slot.as_ref(),
-            head.on,
-            copying,
-        ));
+        let mut line = delivery_line(delivery, slot.as_ref(), head.on, copying);
+        let own = |one: &&Spread| one.device_id == device.id && one.slot_id == delivery.slot_id;
+        let older = spread.iter().find(own).filter(|one| !one.arrived()).and_then(Spread::in_place);
+        if let Some(older) = older {
+            line.detail =
+                Some(format!("version {}; the device goes on with version {older}", delivery.version));
+        }
+        lines.entry(delivery.component_key.clone()).or_default().push(line);
     }
     for step in &all {
         let line = step_line(tx, device, step, visitor, &context).await?;
@@ -266,7 +269,11 @@ async fn step_line(
             .attempt_id
             .filter(|_| step.running_at.is_some())
             .map(|attempt| format!("/devices/{}/output/{attempt}", device.id)),
-        detail: None,
+        detail: match (&step.rerun_for, &step.reran_for) {
+            (Some(why), _) => Some(format!("runs again for {why}")),
+            (None, Some(why)) => Some(format!("ran again for {why}")),
+            (None, None) => None,
+        },
         retry,
         skip,
         note: step.note.clone(),

@@ -1,3 +1,5 @@
+mod restarting;
+
 use std::time::Duration;
 
 use askama::Template as _;
@@ -13,7 +15,7 @@ use shared::time::Clock as _;
 use super::{
     ApplyError, AttemptState, Carried, Step, StepState, apply_ended, apply_offer_refused, apply_output,
     apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, reopen_refused,
-    retry, skip, steps, tail, wake_waiting,
+    restart, retry, skip, steps, tail, wake_waiting,
 };
 use crate::db::Tx;
 use crate::db::testing::on_both;
@@ -30,7 +32,11 @@ struct Running {
 
 impl Running {
     async fn new(db: crate::db::Db) -> Self {
-        let fixture = Fixture::new(db).await;
+        Self::on(Fixture::new(db).await).await
+    }
+
+    /// With the catalog that the fixture has.
+    async fn on(fixture: Fixture) -> Self {
         let client = fixture.client("Example Client", &["tool", "base"]).await;
         let value = Secret::new("ours-some-value".to_owned());
         let slot = fixture.our_slot().await;
@@ -93,10 +99,10 @@ impl Running {
         receipt.signature = self.keys.tls.sign(&receipt.signed_bytes(app.board_id, self.device.id)).unwrap();
         let mut tx = self.tx().await;
         let (board, device) = (app.board_id, self.device.id);
-        secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now())
-            .await
-            .unwrap()
-            .unwrap();
+        let received = secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now());
+        if received.await.unwrap().unwrap().is_new {
+            restart(&mut tx, device, &receipt).await.unwrap();
+        }
         wake_waiting(app, &mut tx, device).await.unwrap();
         tx.commit().await.unwrap();
     }

@@ -10,6 +10,8 @@ mod deliveries;
 mod envelope;
 mod pasting;
 mod rekey;
+mod rotate;
+mod spread;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -26,12 +28,14 @@ use shared::time::Timestamp;
 
 pub use copy::{CopyError, copy, copy_form};
 pub use deliveries::{
-    Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan,
+    Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
     reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
 pub use rekey::{Moved, move_to, unmoved};
+pub use rotate::{RotateError, Rotated, rotate};
+pub use spread::{Spread, note_held, spread};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
@@ -110,7 +114,7 @@ pub fn check_value(manifest: &Manifest, slot_key: &str, value: &Secret<String>) 
     }
 }
 
-/// Stores a new value; its version is one above the last. Devices get it by deliveries.
+/// Stores a value, whatever was stored before. Devices get it by deliveries.
 pub async fn put(
     app: &App,
     who: Who,
@@ -118,30 +122,52 @@ pub async fn put(
     slot: &OurSlot,
     value: &Secret<String>,
 ) -> Result<u64, SecretError> {
+    let mut tx = app.db.read().await?;
+    let last = store::version(&mut tx, client.id, slot.id).await?;
+    drop(tx);
+    Ok(put_after(app, who, client, slot, value, last, "").await?.version)
+}
+
+/// Stores a value in place of version `last`, unless somebody else did. Its version is above the last, and above all that
+/// devices say they hold: after a restore they may be ahead of the board.
+async fn put_after(
+    app: &App,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+    last: Option<i64>,
+    reason: &str,
+) -> Result<Rotated, SecretError> {
     let salt = client.salt.ok_or(SecretError::Purged)?;
     let mut tx = app.db.write().await?;
-    let last = store::version(&mut tx, client.id, slot.id).await?.unwrap_or(0);
-    let version = u64::try_from(last).unwrap_or(0) + 1;
+    let held = store::highest_held(&mut tx, client.id, slot.id).await?;
+    let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
     let root = app.root.for_writing(&mut tx).await?;
     let key = root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
-    if store::upsert(&mut tx, place, &sealed, app.now()).await? != 1 {
+    if store::upsert(&mut tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
         return Err(SecretError::Raced);
     }
-    for device in store::devices_of(&mut tx, client.id).await? {
-        plan(app, &mut tx, device).await?;
+    let devices = store::devices_of(&mut tx, client.id).await?;
+    for device in &devices {
+        plan(app, &mut tx, *device).await?;
     }
     let entry = Entry::new(app.now(), who, Action::SecretStored)
         .client(client.id)
         .slot(slot.id)
+        .reason(reason)
         .detail("slot", format!("{}/{}", slot.component_key, slot.slot_key))
         .detail("version", version)
         .detail("envelope_sha256", hex(&sha256(&sealed)));
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
     app.jobs.wake(Wake::Client(client.id));
-    Ok(version)
+    for device in &devices {
+        app.jobs.wake(Wake::Device(*device));
+    }
+    Ok(Rotated { version, devices: devices.len() })
 }
 
 /// What is stored for a client, without values.

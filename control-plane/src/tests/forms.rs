@@ -4,12 +4,14 @@
 
 use axum::http::{Method, StatusCode, header};
 use shared::ids::{EnrollmentId, StepId};
+use shared::secret::Secret;
 
 use super::{ask, post, read, signed_in};
 use crate::access::{self, Role};
 use crate::db::testing::on_both;
 use crate::router;
 use crate::runbook;
+use crate::secrets;
 use crate::testing::{Fixture, TestDevice};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,7 @@ const FORMS: &[Form] = &[
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
+    ("/clients/{id}/secrets/{slot}/rotate", &[("secret", Field::Secret), ("reason", Field::Text)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
     ("/devices/{id}/revoke", &[("reason", Field::Text)]),
@@ -128,7 +131,10 @@ impl Desk {
         tx.commit().await.unwrap();
         let asking = TestDevice::new("B-UUID", app.now());
         let pending = asking.join(app, &fixture.code(client).await).await.unwrap().enrollment_id;
-        let slot = fixture.our_slot().await.id.to_string();
+        let slot = fixture.our_slot().await;
+        let value = Secret::new("ours-first-value".to_owned());
+        secrets::put(app, Fixture::who(), &fixture.get_client(client).await, &slot, &value).await.unwrap();
+        let slot = slot.id.to_string();
         let operator = signed_in(&fixture, Role::Operator).await;
         Self {
             cookie,
@@ -150,7 +156,10 @@ impl Desk {
             Some("users") => self.fixture.user.to_string(),
             _ => self.client.clone(),
         };
-        path.replace("{id}", &id).replace("{step}", &self.step.to_string()).replace("{token}", &self.welcome)
+        path.replace("{id}", &id)
+            .replace("{slot}", &self.slot)
+            .replace("{step}", &self.step.to_string())
+            .replace("{token}", &self.welcome)
     }
 
     /// The session of somebody who may send this form.

@@ -43,6 +43,8 @@ pub enum FromBoard {
     },
     /// The catalog or the scope changed.
     Scope(Scope),
+    /// The board goes over to a new certificate authority.
+    Ca(NewCa),
     #[serde(other)]
     Unknown,
 }
@@ -105,6 +107,19 @@ pub struct Scope {
     /// Components that left the scope and may still be there: looked at like the others, and nothing else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub look_at: Vec<String>,
+}
+
+/// A new certificate authority, and the old one's word for it ([`crate::crypto::verify_succession`]); all in DER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCa {
+    #[serde(with = "base64")]
+    pub certificate: Vec<u8>,
+    /// The authority that the device pins.
+    #[serde(with = "base64")]
+    pub issuer: Vec<u8>,
+    /// The new authority's key, certified by the old one.
+    #[serde(with = "base64")]
+    pub proof: Vec<u8>,
 }
 
 /// One version of one of our secrets, sealed to the device's X25519 key.
@@ -176,6 +191,11 @@ pub enum ReportBody {
     Inventory {
         components: Vec<ComponentReport>,
         slots: Vec<SlotReport>,
+    },
+    /// The device keeps this authority's pin beside the one that it had: SHA-256 of its SubjectPublicKeyInfo.
+    CaPinned {
+        #[serde(with = "base64")]
+        pin: Vec<u8>,
     },
     #[serde(other)]
     Unknown,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod access;
+mod authority;
 mod browser;
 mod hostile;
 mod identity;
@@ -12,6 +13,7 @@ mod operator;
 mod paste;
 mod providers;
 mod readme;
+mod rotation;
 mod stage;
 mod state;
 mod thread;

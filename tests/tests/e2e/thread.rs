@@ -66,7 +66,7 @@ async fn a_device_that_was_off_gets_what_it_missed_and_support_is_answered_meanw
     stage.consultant.runbook_done(&device, SOON).await.unwrap();
     stage.consultant.all_present(&client, SOON).await.unwrap();
     agent.stop().await.unwrap();
-    stage.consultant.enter_secrets(&client, |_| "another-value-entirely".to_owned()).await.unwrap();
+    stage.consultant.rotate_secret(&client, "another-value-entirely", "a year is over").await.unwrap();
     let state = stage.consultant.json(&format!("/api/v1/clients/{client}/state")).await.unwrap();
     assert_eq!(
         state["devices"][0]["components"].as_array().unwrap().len(),

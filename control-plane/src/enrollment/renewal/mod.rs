@@ -164,7 +164,7 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
     {
         return Ok(Enrolled { device_id, certificate: certificate.clone(), not_after: *not_after });
     }
-    let authority = Authority::load(&mut tx, &app.root, app.board_id).await?;
+    let authority = Authority::load_for(&mut tx, &app.root, app.board_id, device_id).await?;
     let issued = authority.issue_device(app.board_id, device_id, &enrollment.tls_spki, now, &*app.random)?;
     if store::issue(&mut tx, enrollment.id, &issued, &serials).await? != 1 {
         return Err(RenewError::Raced);
