@@ -15,6 +15,9 @@ pub use findings::{ClientFindings, DeviceFindings, findings};
 
 use crate::db::Tx;
 
+/// Changes of a component that are kept: what changes more often than that says nothing about years.
+const HISTORY: i64 = 1000;
+
 /// One component on one device, as last seen.
 #[derive(Clone, Debug)]
 pub struct Installed {
@@ -95,6 +98,7 @@ pub async fn apply(
         let since = same.as_ref().map_or(report.observed_at, |before| before.since);
         if same.is_none() {
             store::insert_history(tx, device_id, report).await?;
+            store::shorten_history(tx, device_id, &report.component, HISTORY).await?;
         }
         store::upsert_component(tx, device_id, report, since).await?;
     }

@@ -121,6 +121,26 @@ pub async fn insert_history(
     .map(|_| ()))
 }
 
+/// Keeps the latest changes of a component.
+pub async fn shorten_history(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    component: &str,
+    most: i64,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "DELETE FROM installed_history WHERE device_id = $1 AND component_key = $2 AND observed_at < \
+         (SELECT min(observed_at) FROM (SELECT observed_at FROM installed_history \
+         WHERE device_id = $1 AND component_key = $2 ORDER BY observed_at DESC LIMIT $3) AS latest)",
+    )
+    .bind(device_id)
+    .bind(component)
+    .bind(most)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
 pub async fn upsert_slot(tx: &mut Tx, device_id: DeviceId, report: &SlotReport) -> Result<(), sqlx::Error> {
     let check = report.check.as_ref();
     let recorded = check.map(|check| serde_json::to_string(&check.recorded).unwrap_or_default());
@@ -284,13 +304,25 @@ pub async fn looks(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Look>, sql
     .await)
 }
 
+/// Without what providers said.
 pub async fn slots(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<InstalledSlot>, sqlx::Error> {
-    let rows: Vec<SlotRow> = on!(tx, conn => sqlx::query_as(
-        "SELECT device_id, component_key, slot_key, state, version, observed_at, check_said, check_recorded, \
-         checked_at FROM installed_slots WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
+    let rows: Vec<(DeviceId, String, String, SlotState, Option<i64>, Timestamp)> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
     )
     .bind(only)
     .fetch_all(conn)
     .await)?;
-    Ok(rows.into_iter().map(InstalledSlot::from).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(device_id, component_key, slot_key, state, version, observed_at)| InstalledSlot {
+            device_id,
+            component_key,
+            slot_key,
+            state,
+            version,
+            observed_at,
+            check: None,
+        })
+        .collect())
 }

@@ -216,3 +216,28 @@ async fn what_the_provider_said_is_kept_and_a_refusal_is_news_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_component_that_changes_all_the_time_keeps_its_latest_changes() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, device) = fixture.enrolled(client, "A-UUID").await;
+        let start = fixture.app.now();
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let looks: Vec<ComponentReport> = (0..1100)
+            .map(|number| ComponentReport {
+                component: "base".into(),
+                presence: Presence::Present,
+                version: Some(format!("1.{number}")),
+                evidence: Vec::new(),
+                observed_at: start.after(Duration::from_secs(number)),
+            })
+            .collect();
+        let now = start.after(Duration::from_secs(3600));
+        apply(&mut tx, device, &looks, &[], now).await.unwrap();
+        let kept = history(&mut tx, device, "base").await.unwrap();
+        assert_eq!((kept.len(), kept[0].1.as_deref()), (1000, Some("1.100")));
+    })
+    .await;
+}
