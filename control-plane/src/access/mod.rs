@@ -161,13 +161,27 @@ async fn issue_link(
     email: &str,
     who: Who,
 ) -> Result<Secret<String>, AccessError> {
+    let (token, entry) = make_link(tx, root, clock, random, user_id, email, who).await?;
+    audit::append(tx, &entry).await?;
+    Ok(token)
+}
+
+/// The same without its audit entry, which the caller appends last.
+async fn make_link(
+    tx: &mut Tx,
+    root: &RootKey,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    user_id: UserId,
+    email: &str,
+    who: Who,
+) -> Result<(Secret<String>, Entry), AccessError> {
     let now = clock.now();
     let token = new_token(random);
     let hash = root.hash_token(Purpose::Token, token.expose());
     store::insert_link(tx, LinkId::new(clock, random), user_id, &hash, now, now.after(LINK_TTL)).await?;
     let entry = Entry::new(now, who, Action::LinkMade).detail("user", email);
-    audit::append(tx, &entry).await?;
-    Ok(token)
+    Ok((token, entry))
 }
 
 /// Whose link this is, while it can be used.

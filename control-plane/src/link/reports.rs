@@ -1,11 +1,14 @@
 //! Reports: each is applied once, in one transaction with the note that it was; acknowledged means committed.
 
+use shared::catalog::Manifest;
+use shared::protocol::inventory::{ComponentReport, SlotReport};
 use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
 
 use super::store;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
+use crate::catalog::{self, Catalog};
 use crate::db::Tx;
 use crate::enrollment::{self, Device};
 use crate::error::Failure;
@@ -186,11 +189,48 @@ async fn body(
             secrets::apply_refusal(tx, device.id, *delivery_id, reason, address, app.now()).await?;
         }
         ReportBody::Inventory { components, slots } => {
-            let refused = inventory::apply(tx, device.id, components, slots, app.now()).await?;
-            runbook::reopen_refused(app, tx, device, &refused).await?;
-            runbook::confirm_manual(app, tx, device).await?;
+            let known = Known::of(tx, device).await?;
+            let (components, slots) = (known.components(components), known.slots(slots));
+            let refused = inventory::apply(tx, device.id, &components, &slots, app.now()).await?;
+            let reopened = runbook::reopen_refused(app, tx, device, &refused).await?;
+            let confirmed = runbook::confirm_manual(app, tx, device).await?;
+            for entry in reopened.iter().chain(&confirmed) {
+                audit::append(tx, entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }
     Ok(())
+}
+
+/// What a device may say something about: the components, and their slots, of the catalog and of the bundle that its
+/// runbook was composed from. Anything else is left aside, or made-up names would fill the database and support's page.
+struct Known(Vec<Catalog>);
+
+impl Known {
+    async fn of(tx: &mut Tx, device: &Device) -> Result<Self, Failure> {
+        let mut known: Vec<Catalog> = catalog::current(tx).await?.into_iter().collect();
+        if let Some(runbook) = runbook::of_device(tx, device.id).await?
+            && known.iter().all(|catalog| catalog.digest != runbook.bundle_digest)
+        {
+            known.extend(catalog::by_digest(tx, &runbook.bundle_digest).await?);
+        }
+        Ok(Self(known))
+    }
+
+    fn manifests<'a>(&'a self, component: &'a str) -> impl Iterator<Item = &'a Manifest> {
+        self.0.iter().filter_map(move |catalog| catalog.manifests.get(component))
+    }
+
+    fn components(&self, said: &[ComponentReport]) -> Vec<ComponentReport> {
+        let is_known = |one: &&ComponentReport| self.manifests(&one.component).next().is_some();
+        said.iter().filter(is_known).cloned().collect()
+    }
+
+    fn slots(&self, said: &[SlotReport]) -> Vec<SlotReport> {
+        let has_it = |one: &SlotReport| {
+            self.manifests(&one.component).any(|manifest| manifest.slot(&one.slot).is_some())
+        };
+        said.iter().filter(|one| has_it(one)).cloned().collect()
+    }
 }
