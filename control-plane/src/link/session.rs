@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId};
+use shared::problem::Problem;
 use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
@@ -16,7 +17,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{self, Device, DeviceState};
+use crate::enrollment::{self, Device, DeviceState, Stopped};
 use crate::error::Failure;
 use crate::jobs::Wake;
 use crate::runbook::{self, Carried};
@@ -71,6 +72,12 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
     let end = session.serve().await;
     match end {
         Err(End::Close(reason)) => session.close(reason).await,
+        // What the device may not, or not any more, is no fault of the board.
+        Err(End::Failure(failure)) if failure.public.status < 500 => {
+            let Problem { kind, detail, .. } = &failure.public;
+            tracing::warn!(%device_id, kind, detail, "a link was refused");
+            session.close(&failure.public.title).await;
+        }
         Err(End::Failure(failure)) => {
             tracing::error!(%device_id, kind = failure.public.kind, error = ?failure.internal, "a link failed");
             if let Some(cause) = failure.trouble() {
@@ -112,10 +119,19 @@ impl Session {
     async fn serve(&mut self) -> Result<(), End> {
         let hello = self.hello().await?;
         if hello.hardware_uuid != self.device.hardware_uuid {
-            enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
-            return Err(End::Close(
-                "this Mac is another one than the enrolled: the device is quarantined until a consultant decides",
-            ));
+            let stopped =
+                enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
+            return Err(End::Close(match stopped {
+                Stopped::Quarantined => {
+                    "this Mac is another one than the enrolled: the device is quarantined until a consultant decides"
+                }
+                Stopped::TurnedAway => {
+                    "this Mac was turned away: only the enrolled one goes on; leave here, and join with a new code"
+                }
+                Stopped::Unreadable => {
+                    "the hello names no hardware UUID that can be read: see `board-agent doctor`"
+                }
+            }));
         }
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();
@@ -360,7 +376,7 @@ impl Session {
         }
     }
 
-    async fn close(&mut self, reason: &'static str) {
+    async fn close(&mut self, reason: &str) {
         let frame = CloseFrame { code: close_code::POLICY, reason: reason.into() };
         let _ = self.send_raw(Message::Close(Some(frame))).await;
     }
