@@ -4,7 +4,7 @@ use regex::Regex;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
 use super::testing::{empty_postgres, on_both, owner_of};
-use super::{Cause, ConnectError, Db, Ownership, Tx};
+use super::{Cause, ConnectError, Db, Ownership, Tx, without_password};
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -157,6 +157,42 @@ async fn the_owner_migrates_and_the_boards_role_only_checks() {
     assert!(refused.to_string().contains("board migrate --owner-url"), "{refused}");
     owner.close().await;
     board.close().await;
+}
+
+#[tokio::test]
+async fn an_owner_of_another_database_is_refused_before_anything_changes() {
+    let (here, there) = (empty_postgres().await, empty_postgres().await);
+    let board = Db::connect(&here.board).await.unwrap();
+    let other_schema = format!("{}?options=-c%20search_path%3Dapart", here.owner);
+    let owner = Db::connect(&here.owner).await.unwrap();
+    run(&owner, "CREATE SCHEMA apart").await.unwrap();
+    for wrong in [there.owner.clone(), other_schema] {
+        let wrong = Db::connect(&wrong).await.unwrap();
+        let refused = wrong.migrate_for(&board).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::OtherDatabase { .. }), "{refused}");
+        assert!(refused.to_string().contains("nothing was changed"), "{refused}");
+        assert!(run(&wrong, "SELECT count(*) FROM clients").await.is_err(), "no table was made");
+        wrong.close().await;
+    }
+    owner.migrate_for(&board).await.unwrap();
+    owner.close().await;
+    board.close().await;
+}
+
+#[test]
+fn no_part_of_a_password_is_shown() {
+    for (url, shown) in [
+        ("postgres://board@db/board", "postgres://…@db/board"),
+        ("postgres://db/board", "postgres://db/board"),
+        ("postgres://board:very-secret@db/board?sslmode=require", "postgres://…@db/board"),
+        ("postgres://db/board?user=board&password=very-secret", "postgres://db/board"),
+        ("postgres://db/board?password=very@secret", "postgres://…"),
+        ("postgres://board:very?secret@db/board", "postgres://…"),
+        ("postgres://board:very@secret@db/board#secret", "postgres://…@db/board"),
+        ("sqlite:/data/board.db", "sqlite:/data/board.db"),
+    ] {
+        assert_eq!(without_password(url), shown);
+    }
 }
 
 #[tokio::test]
