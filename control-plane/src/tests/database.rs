@@ -210,12 +210,17 @@ async fn a_full_database() {
 async fn a_read_only_database() {
     on_both(|db| async move {
         let board = InUse::new(db.clone()).await;
+        let token = super::access_routes::token(&board.fixture, &[Role::Support], 1).await;
         on_every_connection(&db, "PRAGMA query_only = ON", "SET default_transaction_read_only = on").await;
         board.refuses(Cause::ReadOnly).await;
         // Reading goes on.
         let page =
             ask(&board.fixture, Method::GET, "/clients", Some(&board.cookie), "http://board.test").await;
         assert_eq!(page.status(), StatusCode::OK);
+        let path = "/api/v1/state";
+        let answer =
+            super::access_routes::with_token(&board.fixture, Method::GET, path, &token, &board.cookie).await;
+        assert_eq!(answer.status(), StatusCode::OK);
         on_every_connection(&db, "PRAGMA query_only = OFF", "SET default_transaction_read_only = off").await;
         board.goes_on().await;
     })

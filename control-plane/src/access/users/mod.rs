@@ -138,7 +138,7 @@ pub async fn new_sign_in_link(
 ) -> Result<(Listed, Secret<String>), UserError> {
     let mut tx = app.db.write().await?;
     let user = get(&mut tx, id).await?;
-    if user.disabled_at.is_some() {
+    if !super::store::hold(&mut tx, id).await? {
         return Err(UserError::Disabled);
     }
     let (clock, random) = (&*app.clock, &*app.random);
@@ -154,6 +154,7 @@ pub async fn change_roles(app: &App, who: Who, id: UserId, roles: &[Role]) -> Re
     let now = app.now();
     let mut tx = app.db.write().await?;
     store::hold_operators(&mut tx).await?;
+    super::store::hold(&mut tx, id).await?;
     let user = get(&mut tx, id).await?;
     if user.roles == roles {
         return Ok(());
