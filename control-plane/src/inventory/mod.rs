@@ -11,7 +11,7 @@ use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck
 use shared::time::Timestamp;
 
 pub use drift::{Drift, Finding, Tally};
-pub use findings::{ClientFindings, DeviceFindings, findings};
+pub use findings::{ClientFindings, DeviceFindings, findings, findings_after};
 
 use crate::db::Tx;
 
