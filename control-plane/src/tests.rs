@@ -411,8 +411,13 @@ fn a_transaction_writes_its_audit_entry_last() {
             .captures_iter(text)
             .map(|found| (found.get(0).unwrap().end(), found[1].to_owned()))
             .collect();
+        let ends = |path: &str, end: usize| {
+            let begin = text[..end].rfind(path).unwrap_or_default();
+            text[..begin].trim_end().ends_with("return")
+        };
         for (at, (end, path_of_call)) in calls.iter().enumerate() {
-            if path_of_call.starts_with("store::") || !appending.contains(&last(path_of_call)) {
+            let appends = !path_of_call.starts_with("store::") && appending.contains(&last(path_of_call));
+            if !appends || ends(path_of_call, *end) {
                 continue;
             }
             for (later, after) in &calls[at + 1..] {

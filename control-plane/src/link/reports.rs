@@ -1,11 +1,14 @@
 //! Reports: each is applied once, in one transaction with the note that it was; acknowledged means committed.
 
+use std::time::Duration;
+
 use shared::catalog::Manifest;
 use shared::protocol::inventory::{ComponentReport, SlotReport};
 use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
 
 use super::store;
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -69,6 +72,14 @@ const MAX_ENTRIES: usize = 1000;
 /// Most fields of a provider's answer for one slot.
 const MAX_RECORDED: usize = 50;
 
+/// Refused reports of one device that the audit log takes in an hour; the board's own log has them all.
+const REFUSED: Throttle = Throttle {
+    bucket: "report-refused",
+    per_source: 20,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
+
 /// Where a report came from.
 pub struct Origin<'a> {
     pub device: &'a Device,
@@ -102,6 +113,11 @@ pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<()
             if matches!(report.body, ReportBody::Output(_) | ReportBody::Inventory { .. }) {
                 return Ok(tx.commit().await?);
             }
+            let source = device.id.to_string();
+            if !REFUSED.allows(&mut tx, &source, app.now()).await? {
+                return Ok(tx.commit().await?);
+            }
+            REFUSED.record(&mut tx, &source, app.now()).await?;
             let entry = Entry::new(app.now(), Who::device(device.id, address), Action::ReportRefused)
                 .client(device.client_id)
                 .device(device.id)

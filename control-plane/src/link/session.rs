@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
 use super::reports::{self, Origin};
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
@@ -37,6 +38,14 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 const DELIVERY_RETRY: Duration = Duration::from_secs(600);
 /// One that the device refused for a passing reason.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// A device that comes with a head that doesn't fit is written into the audit log once an hour.
+const MISMATCH: Throttle = Throttle {
+    bucket: "head-mismatch",
+    per_source: 1,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
 
 /// Why a link ended, in words for the other side.
 enum End {
@@ -230,13 +239,17 @@ impl Session {
         if audit::knows(&mut tx, head).await? {
             return Ok(());
         }
+        let (now, source) = (self.app.now(), self.device.id.to_string());
         tracing::error!(device_id = %self.device.id, seq = head.seq, "the audit log doesn't hold what this device was told");
-        let entry =
-            Entry::new(self.app.now(), Who::device(self.device.id, &self.address), Action::HeadMismatch)
-                .client(self.device.client_id)
-                .device(self.device.id)
-                .detail("seq", head.seq)
-                .detail("hash", hex(&head.hash));
+        if !MISMATCH.allows(&mut tx, &source, now).await? {
+            return Ok(());
+        }
+        MISMATCH.record(&mut tx, &source, now).await?;
+        let entry = Entry::new(now, Who::device(self.device.id, &self.address), Action::HeadMismatch)
+            .client(self.device.client_id)
+            .device(self.device.id)
+            .detail("seq", head.seq)
+            .detail("hash", hex(&head.hash));
         audit::append(&mut tx, &entry).await?;
         tx.commit().await?;
         Ok(())

@@ -78,6 +78,10 @@ async fn what_can_never_fit_is_acknowledged_and_recorded_once_but_output_and_pro
             linked.report(body).await.unwrap();
         }
         assert_eq!(linked.refused().await, 3, "each once, though each came twice");
+        for _ in 0..30 {
+            linked.report(ReportBody::Unknown).await.unwrap();
+        }
+        assert_eq!(linked.refused().await, 20, "and twenty an hour");
     })
     .await;
 }
