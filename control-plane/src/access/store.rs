@@ -84,6 +84,19 @@ pub async fn insert_link(
     .map(|_| ()))
 }
 
+/// Makes whoever disables this user, or takes roles from them, wait until this transaction ends; false when they are
+/// disabled. Whatever opens the board to a user begins with it.
+pub async fn hold(tx: &mut Tx, id: UserId) -> Result<bool, sqlx::Error> {
+    let rows = on!(tx, conn => sqlx::query(
+        "UPDATE users SET disabled_at = disabled_at WHERE id = $1 AND disabled_at IS NULL",
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))?;
+    Ok(rows == 1)
+}
+
 /// The user of a link that is neither used nor over.
 pub async fn open_link(
     tx: &mut Tx,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::app::App;
 use crate::error::Failure;
-use crate::free_text;
+use crate::free_text::{self, shown_again};
 use crate::pages::{Page, PageFailure, page, wants_problem};
 use crate::web::{FieldError, Section};
 
@@ -150,7 +150,7 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
         email: visitor.user.as_ref().map(|user| user.email.clone()).unwrap_or_default(),
         action: parts.uri.path().to_owned(),
         lost_secret: fields.iter().any(|(name, _)| name == SECRET_FIELD),
-        fields: kept.map(|(name, value)| (name.clone(), value.expose().clone())).collect(),
+        fields: kept.map(|(name, value)| (name.clone(), shown_again(value.expose()).to_owned())).collect(),
         errors: if asked { Vec::new() } else { vec![beside] },
     });
     Err((crate::pages::status(failure.public.status), shown).into_response())

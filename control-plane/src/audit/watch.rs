@@ -31,9 +31,8 @@ impl Watch {
         *self.trouble() = Some((cause, now));
     }
 
-    /// What keeps the audit log from being written, if anything does. While nothing is known to, the look takes the lock
-    /// and gives it back without writing; when something did, only a committed write and an entry that fits (and is
-    /// taken back) end it.
+    /// What keeps the audit log from being written, if anything does. Each look appends an entry and takes it back; once
+    /// something is known to be wrong, only committed writes and a long entry that fits end it.
     pub async fn check(&self, db: &Db, now: Timestamp) -> Option<Cause> {
         let mut looked = self.0.looked.lock().await;
         // A clock that was set back doesn't blind it.
@@ -68,19 +67,16 @@ const PAGES: usize = 8;
 
 async fn look(now: Timestamp, db: &Db, known: Option<Cause>) -> Option<Cause> {
     let touch = async {
-        let mut tx = db.write().await?;
-        store::touch_head(&mut tx).await?;
-        if known.is_none() {
-            return Ok(());
-        }
-        tx.commit().await?;
-        for _ in 1..PAGES {
-            let mut tx = db.write().await?;
-            store::touch_head(&mut tx).await?;
-            tx.commit().await?;
+        let mut trial = Entry::new(now, Who::job("health"), Action::LogTried);
+        if known.is_some() {
+            for _ in 0..PAGES {
+                let mut tx = db.write().await?;
+                store::touch_head(&mut tx).await?;
+                tx.commit().await?;
+            }
+            trial = trial.reason(&"x".repeat(TRIAL));
         }
         let mut tx = db.write().await?;
-        let trial = Entry::new(now, Who::job("health"), Action::LogTried).reason(&"x".repeat(TRIAL));
         append(&mut tx, &trial).await.map(|_| ())
     };
     match tokio::time::timeout(PATIENCE, touch).await {

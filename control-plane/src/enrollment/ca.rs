@@ -147,6 +147,13 @@ impl Authority {
         &self.certificate
     }
 
+    /// Whether this authority signed a certificate.
+    pub fn issued(&self, certificate: &[u8]) -> bool {
+        let Ok((_, own)) = X509Certificate::from_der(&self.certificate) else { return false };
+        X509Certificate::from_der(certificate)
+            .is_ok_and(|(_, parsed)| parsed.verify_signature(Some(own.public_key())).is_ok())
+    }
+
     /// DER of the SubjectPublicKeyInfo: what agents pin.
     pub fn spki(&self) -> Result<Vec<u8>, CaError> {
         spki_of(&self.certificate)

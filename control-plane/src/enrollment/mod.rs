@@ -28,7 +28,7 @@ pub use device::{
     is_current, is_enrolled, revoke, seen,
 };
 pub use join::{EnrollError, join, prove, status};
-pub use quarantine::{Quarantined, Release, quarantine, quarantined, release};
+pub use quarantine::{Quarantined, Release, Stopped, quarantine, quarantined, release};
 pub use renewal::{Channel, LateRenewal, RenewError, confirm_renewal, late_renewals, renew};
 
 use crate::app::App;

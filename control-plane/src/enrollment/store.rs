@@ -347,7 +347,8 @@ pub async fn serials(
     .await)
 }
 
-pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Result<(), sqlx::Error> {
+/// Makes the issued serial the one in use; no row when it isn't the issued one (any more).
+pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE enrollments SET serial_current = serial_issued, serial_issued = NULL \
          WHERE device_id = $1 AND state = 'enrolled' AND serial_issued = $2",
@@ -356,7 +357,7 @@ pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Resul
     .bind(serial)
     .execute(conn)
     .await
-    .map(|_| ()))
+    .map(|done| done.rows_affected()))
 }
 
 pub async fn revoke_identities(tx: &mut Tx, device_id: DeviceId) -> Result<(), sqlx::Error> {

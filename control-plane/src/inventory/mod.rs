@@ -11,9 +11,12 @@ use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck
 use shared::time::Timestamp;
 
 pub use drift::{Drift, Finding, Tally};
-pub use findings::{ClientFindings, DeviceFindings, findings};
+pub use findings::{ClientFindings, DeviceFindings, findings, findings_after};
 
 use crate::db::Tx;
+
+/// Changes of a component that are kept: what changes more often than that says nothing about years.
+const HISTORY: i64 = 1000;
 
 /// One component on one device, as last seen.
 #[derive(Clone, Debug)]
@@ -95,6 +98,7 @@ pub async fn apply(
         let since = same.as_ref().map_or(report.observed_at, |before| before.since);
         if same.is_none() {
             store::insert_history(tx, device_id, report).await?;
+            store::shorten_history(tx, device_id, &report.component, HISTORY).await?;
         }
         store::upsert_component(tx, device_id, report, since).await?;
     }

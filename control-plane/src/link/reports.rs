@@ -1,11 +1,17 @@
 //! Reports: each is applied once, in one transaction with the note that it was; acknowledged means committed.
 
+use std::time::Duration;
+
+use shared::catalog::Manifest;
+use shared::protocol::inventory::{ComponentReport, SlotReport};
 use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
 
 use super::store;
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
+use crate::catalog::{self, Catalog};
 use crate::db::Tx;
 use crate::enrollment::rotation::{self, AcknowledgeError};
 use crate::enrollment::{self, Device};
@@ -76,6 +82,14 @@ const MAX_ENTRIES: usize = 1000;
 /// Most fields of a provider's answer for one slot.
 const MAX_RECORDED: usize = 50;
 
+/// Refused reports of one device that the audit log takes in an hour; the board's own log has them all.
+const REFUSED: Throttle = Throttle {
+    bucket: "report-refused",
+    per_source: 20,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
+
 /// Where a report came from.
 pub struct Origin<'a> {
     pub device: &'a Device,
@@ -109,6 +123,11 @@ pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<()
             if matches!(report.body, ReportBody::Output(_) | ReportBody::Inventory { .. }) {
                 return Ok(tx.commit().await?);
             }
+            let source = device.id.to_string();
+            if !REFUSED.allows(&mut tx, &source, app.now()).await? {
+                return Ok(tx.commit().await?);
+            }
+            REFUSED.record(&mut tx, &source, app.now()).await?;
             let entry = Entry::new(app.now(), Who::device(device.id, address), Action::ReportRefused)
                 .client(device.client_id)
                 .device(device.id)
@@ -205,9 +224,14 @@ async fn body(
             secrets::apply_refusal(tx, device.id, *delivery_id, reason, address, app.now()).await?;
         }
         ReportBody::Inventory { components, slots } => {
-            let refused = inventory::apply(tx, device.id, components, slots, app.now()).await?;
-            runbook::reopen_refused(app, tx, device, &refused).await?;
-            runbook::confirm_manual(app, tx, device).await?;
+            let known = Known::of(tx, device).await?;
+            let (components, slots) = (known.components(components), known.slots(slots));
+            let refused = inventory::apply(tx, device.id, &components, &slots, app.now()).await?;
+            let reopened = runbook::reopen_refused(app, tx, device, &refused).await?;
+            let confirmed = runbook::confirm_manual(app, tx, device).await?;
+            for entry in reopened.iter().chain(&confirmed) {
+                audit::append(tx, entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
         }
         ReportBody::CaPinned { pin } => {
             let entry = rotation::acknowledge(tx, device, pin, address, app.now()).await?;
@@ -218,4 +242,36 @@ async fn body(
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }
     Ok(())
+}
+
+/// What a device may say something about: the components, and their slots, of the catalog and of the bundle that its
+/// runbook was composed from. Anything else is left aside, or made-up names would fill the database and support's page.
+struct Known(Vec<Catalog>);
+
+impl Known {
+    async fn of(tx: &mut Tx, device: &Device) -> Result<Self, Failure> {
+        let mut known: Vec<Catalog> = catalog::current(tx).await?.into_iter().collect();
+        if let Some(runbook) = runbook::of_device(tx, device.id).await?
+            && known.iter().all(|catalog| catalog.digest != runbook.bundle_digest)
+        {
+            known.extend(catalog::by_digest(tx, &runbook.bundle_digest).await?);
+        }
+        Ok(Self(known))
+    }
+
+    fn manifests<'a>(&'a self, component: &'a str) -> impl Iterator<Item = &'a Manifest> {
+        self.0.iter().filter_map(move |catalog| catalog.manifests.get(component))
+    }
+
+    fn components(&self, said: &[ComponentReport]) -> Vec<ComponentReport> {
+        let is_known = |one: &&ComponentReport| self.manifests(&one.component).next().is_some();
+        said.iter().filter(is_known).cloned().collect()
+    }
+
+    fn slots(&self, said: &[SlotReport]) -> Vec<SlotReport> {
+        let has_it = |one: &SlotReport| {
+            self.manifests(&one.component).any(|manifest| manifest.slot(&one.slot).is_some())
+        };
+        said.iter().filter(|one| has_it(one)).cloned().collect()
+    }
 }

@@ -6,18 +6,20 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId};
+use shared::problem::Problem;
 use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
 use super::pastes::Waiters;
 use super::reports::{self, Origin};
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{self, Device, DeviceState, rotation};
+use crate::enrollment::{self, Device, DeviceState, Stopped, rotation};
 use crate::error::Failure;
 use crate::inventory;
 use crate::jobs::Wake;
@@ -39,6 +41,14 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 const DELIVERY_RETRY: Duration = Duration::from_secs(600);
 /// One that the device refused for a passing reason.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// A device that comes with a head that doesn't fit is written into the audit log once an hour.
+const MISMATCH: Throttle = Throttle {
+    bucket: "head-mismatch",
+    per_source: 1,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
 
 /// Why a link ended, in words for the other side.
 enum End {
@@ -76,6 +86,12 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
     let end = session.serve().await;
     match end {
         Err(End::Close(reason)) => session.close(reason).await,
+        // What the device may not, or not any more, is no fault of the board.
+        Err(End::Failure(failure)) if failure.public.status < 500 => {
+            let Problem { kind, detail, .. } = &failure.public;
+            tracing::warn!(%device_id, kind, detail, "a link was refused");
+            session.close(&failure.public.title).await;
+        }
         Err(End::Failure(failure)) => {
             tracing::error!(%device_id, kind = failure.public.kind, error = ?failure.internal, "a link failed");
             if let Some(cause) = failure.trouble() {
@@ -120,10 +136,19 @@ impl Session {
     async fn serve(&mut self) -> Result<(), End> {
         let hello = self.hello().await?;
         if hello.hardware_uuid != self.device.hardware_uuid {
-            enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
-            return Err(End::Close(
-                "this Mac is another one than the enrolled: the device is quarantined until a consultant decides",
-            ));
+            let stopped =
+                enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
+            return Err(End::Close(match stopped {
+                Stopped::Quarantined => {
+                    "this Mac is another one than the enrolled: the device is quarantined until a consultant decides"
+                }
+                Stopped::TurnedAway => {
+                    "this Mac was turned away: only the enrolled one goes on; leave here, and join with a new code"
+                }
+                Stopped::Unreadable => {
+                    "the hello names no hardware UUID that can be read: see `board-agent doctor`"
+                }
+            }));
         }
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();
@@ -223,13 +248,17 @@ impl Session {
         if audit::knows(&mut tx, head).await? {
             return Ok(());
         }
+        let (now, source) = (self.app.now(), self.device.id.to_string());
         tracing::error!(device_id = %self.device.id, seq = head.seq, "the audit log doesn't hold what this device was told");
-        let entry =
-            Entry::new(self.app.now(), Who::device(self.device.id, &self.address), Action::HeadMismatch)
-                .client(self.device.client_id)
-                .device(self.device.id)
-                .detail("seq", head.seq)
-                .detail("hash", hex(&head.hash));
+        if !MISMATCH.allows(&mut tx, &source, now).await? {
+            return Ok(());
+        }
+        MISMATCH.record(&mut tx, &source, now).await?;
+        let entry = Entry::new(now, Who::device(self.device.id, &self.address), Action::HeadMismatch)
+            .client(self.device.client_id)
+            .device(self.device.id)
+            .detail("seq", head.seq)
+            .detail("hash", hex(&head.hash));
         audit::append(&mut tx, &entry).await?;
         tx.commit().await?;
         Ok(())
@@ -397,7 +426,7 @@ impl Session {
         }
     }
 
-    async fn close(&mut self, reason: &'static str) {
+    async fn close(&mut self, reason: &str) {
         let frame = CloseFrame { code: close_code::POLICY, reason: reason.into() };
         let _ = self.send_raw(Message::Close(Some(frame))).await;
     }

@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-
 use askama::Template as _;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -67,8 +65,6 @@ pub async fn clients_page(
     query.q = query.q.trim().chars().take(MAX_WORDS).collect();
     let mut tx = app.db.read().await?;
     let catalog = catalog::current(&mut tx).await?;
-    let all = inventory::findings(&mut tx, catalog.as_ref(), None).await?;
-    let found: HashMap<ClientId, &ClientFindings> = all.iter().map(|found| (found.id, found)).collect();
     let named = clients::named(&mut tx, &query.q).await?;
     let total = named.len();
     let pages = total.div_ceil(CLIENTS).max(1);
@@ -76,7 +72,8 @@ pub async fn clients_page(
     let before = (number - 1) * CLIENTS;
     let mut rows = Vec::new();
     for client in named.into_iter().skip(before).take(CLIENTS) {
-        let known = Known { catalog: catalog.as_ref(), found: found.get(&client.id).copied() };
+        let found = inventory::findings(&mut tx, catalog.as_ref(), Some(client.id)).await?;
+        let known = Known { catalog: catalog.as_ref(), found: found.first() };
         let fragment = fragment_of(&app, &mut tx, &client, known, &visitor).await?;
         let components = clients::components(&mut tx, client.id).await?.len();
         rows.push(ClientRow {

@@ -17,6 +17,7 @@ use super::{
     apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, reopen_refused,
     restart, retry, skip, steps, tail, wake_waiting,
 };
+use crate::audit;
 use crate::db::Tx;
 use crate::db::testing::on_both;
 use crate::enrollment::{Device, get_device};
@@ -337,8 +338,12 @@ impl Running {
         let mut tx = self.tx().await;
         let now = self.fixture.app.now();
         let refused = crate::inventory::apply(&mut tx, self.device.id, &[], &[report], now).await.unwrap();
-        reopen_refused(&self.fixture.app, &mut tx, &self.device, &refused).await.unwrap();
-        confirm_manual(&self.fixture.app, &mut tx, &self.device).await.unwrap();
+        let app = &self.fixture.app;
+        let reopened = reopen_refused(app, &mut tx, &self.device, &refused).await.unwrap();
+        let confirmed = confirm_manual(app, &mut tx, &self.device).await.unwrap();
+        for entry in reopened.iter().chain(&confirmed) {
+            audit::append(&mut tx, entry).await.unwrap();
+        }
         tx.commit().await.unwrap();
         self.fixture.clock.advance(Duration::from_secs(1));
     }
@@ -392,6 +397,31 @@ async fn a_manual_step_is_done_when_the_device_says_so() {
         mark(&running.fixture.app, Fixture::who(), &running.device, look.id).await.unwrap();
         let mut tx = running.tx().await;
         assert_eq!(progress(&mut tx, running.device.id).await.unwrap(), Some((5, 5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_device_that_says_one_thing_and_then_the_other_does_not_fill_the_audit_log() {
+    on_both(|db| async move {
+        let running = with_manual_steps(db).await;
+        let written = async || {
+            let mut tx = running.fixture.app.db.read().await.unwrap();
+            let entries = audit::page(&mut tx, None, 1000).await.unwrap();
+            let by_probe =
+                |action| matches!(action, audit::Action::StepReopened | audit::Action::StepConfirmed);
+            entries.iter().filter(|stored| by_probe(stored.entry.action)).count()
+        };
+        for _ in 0..20 {
+            running.reports_slot("TOKEN", SlotState::Verified).await;
+            assert_eq!(running.step("app").await.state, StepState::Succeeded);
+            running.reports_slot("TOKEN", SlotState::Rejected).await;
+            assert_eq!(running.step("app").await.state, StepState::Waiting);
+        }
+        assert_eq!(written().await, 6, "six an hour");
+        running.fixture.clock.advance(Duration::from_secs(3601));
+        running.reports_slot("TOKEN", SlotState::Verified).await;
+        assert_eq!(written().await, 7);
     })
     .await;
 }

@@ -18,6 +18,9 @@ pub struct StateJson {
     /// How many of the answers differ from the scope.
     pub differ: usize,
     pub answers: Vec<AnswerJson>,
+    /// There are more clients: ask again with `after=` this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ClientId>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +84,7 @@ impl Known {
             made_at: self.now.rfc3339(),
             differ: answers.iter().filter(|answer| answer.drift.differs()).count(),
             answers,
+            next: None,
         }
     }
 }

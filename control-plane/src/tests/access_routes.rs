@@ -82,6 +82,11 @@ async fn a_stale_session_approves_with_the_password_in_the_same_form_and_loses_n
         );
         assert!(asked.contains("value=\"7Q4K\"") && asked.contains("value=\"M2XP\""), "{asked}");
 
+        let token = ["sk-", "ant-api03-abcdefghijklmnop"].concat();
+        let form = format!("fingerprint=7Q4K&note={token}");
+        let (_, asked) = post(&fixture, &cookie, &path, &form, HTML).await;
+        assert!(asked.contains("value=\"7Q4K\"") && !asked.contains(&token), "{asked}");
+
         let (status, wrong) = post(&fixture, &cookie, &path, WRONG, HTML).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         assert!(wrong.contains("not your password") && wrong.contains("aria-invalid"), "{wrong}");
@@ -131,7 +136,13 @@ async fn wrong_passwords_of_a_step_up_are_throttled_and_scripts_are_told_in_json
 
 /// A request with an API token and somebody's cookie along: to the API as from a page of another site, to a page as
 /// from our own.
-async fn with_token(fixture: &Fixture, method: Method, path: &str, token: &str, cookie: &str) -> Response {
+pub(super) async fn with_token(
+    fixture: &Fixture,
+    method: Method,
+    path: &str,
+    token: &str,
+    cookie: &str,
+) -> Response {
     let site = if path.starts_with("/api/v1/") { "cross-site" } else { "same-origin" };
     let mut request = Request::builder()
         .method(method)
@@ -147,7 +158,7 @@ async fn with_token(fixture: &Fixture, method: Method, path: &str, token: &str, 
     router::console(fixture.app.clone()).oneshot(request).await.unwrap()
 }
 
-async fn token(fixture: &Fixture, roles: &[Role], days: u32) -> String {
+pub(super) async fn token(fixture: &Fixture, roles: &[Role], days: u32) -> String {
     let app = &fixture.app;
     let name = format!("{roles:?} {days}");
     let new = NewToken { name, roles: roles.to_vec(), days, user: None };

@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 
 use super::{ask, post, read, signed_in};
 use crate::access::Role;
-use crate::audit::{self, Action, Entry, Verdict, Who};
+use crate::audit::{self, Action, AuditError, Entry, Verdict, Who};
 use crate::db::testing::{empty_postgres, on_both, owner_of};
 use crate::db::{Cause, Db};
+use crate::error::Failure;
 use crate::on;
 use crate::secrets::{self, Delivery, DeliveryState, SecretError};
 use crate::testing::Fixture;
@@ -90,7 +91,8 @@ impl InUse {
         let (parts, page) = self.create_client("Refused Client").await;
         assert_eq!(parts.status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
         assert!(page.contains(&escaped(cause.what())) && page.contains(&escaped(cause.remedy())), "{page}");
-        assert_eq!(page.contains("audit log"), cause.stops_writing(), "{page}");
+        let stops = cause.stops_writing() || cause == Cause::Other;
+        assert_eq!(page.contains("audit log"), stops, "{page}");
         let retry = parts.headers.get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(retry, cause.retry_after().map(|seconds| seconds.to_string()));
         for _ in 0..2 {
@@ -208,12 +210,17 @@ async fn a_full_database() {
 async fn a_read_only_database() {
     on_both(|db| async move {
         let board = InUse::new(db.clone()).await;
+        let token = super::access_routes::token(&board.fixture, &[Role::Support], 1).await;
         on_every_connection(&db, "PRAGMA query_only = ON", "SET default_transaction_read_only = on").await;
         board.refuses(Cause::ReadOnly).await;
         // Reading goes on.
         let page =
             ask(&board.fixture, Method::GET, "/clients", Some(&board.cookie), "http://board.test").await;
         assert_eq!(page.status(), StatusCode::OK);
+        let path = "/api/v1/state";
+        let answer =
+            super::access_routes::with_token(&board.fixture, Method::GET, path, &token, &board.cookie).await;
+        assert_eq!(answer.status(), StatusCode::OK);
         on_every_connection(&db, "PRAGMA query_only = OFF", "SET default_transaction_read_only = off").await;
         board.goes_on().await;
     })
@@ -232,6 +239,30 @@ async fn a_role_without_its_rights() {
         board.goes_on().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_head_that_disagrees_with_the_log() {
+    on_both(|db| async move {
+        let board = InUse::new(db.clone()).await;
+        let owner = owner_of(&db).await;
+        run(&owner, "UPDATE audit_head SET seq = seq + 5").await;
+        // Nobody asked for anything yet: the health page finds it by its own look.
+        board.fixture.clock.advance(Duration::from_secs(11));
+        let (status, page) = board.health().await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
+        board.refuses(Cause::Other).await;
+        run(&owner, "UPDATE audit_head SET seq = seq - 5").await;
+        board.goes_on().await;
+    })
+    .await;
+}
+
+#[test]
+fn a_fault_that_is_no_ones_but_the_boards_counts_when_it_keeps_the_log_from_being_written() {
+    assert_eq!(Failure::unwritten(Cause::Other, None).trouble(), Some(Cause::Other));
+    assert_eq!(Failure::from(AuditError::Write(sqlx::Error::RowNotFound)).trouble(), Some(Cause::Other));
+    assert_eq!(Failure::from(sqlx::Error::RowNotFound).trouble(), None);
 }
 
 /// A way to the server that can be cut.

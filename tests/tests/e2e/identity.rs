@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::agent::Agent;
+use tests::process::output;
+use tokio::process::Command;
 
 use crate::stage::{Database, SOON, Stage};
 
@@ -30,12 +32,22 @@ async fn last_link(agent: &Agent) -> i64 {
     agent.status().await.unwrap()["last_link"].as_i64().unwrap_or(0)
 }
 
-/// The agent believes that its certificate ends then; it starts, renews, and its link comes up with the new one.
-async fn renews(agent: &mut Agent, not_after: i64) {
+/// Agent and board believe that the certificate ends then; the agent starts, renews, and its link comes up with the new
+/// one.
+async fn renews(stage: &Stage, agent: &mut Agent, not_after: i64) {
     let mut early = identity(agent);
     let before = early["certificate"].clone();
     early["not_after"] = not_after.into();
     write(agent, &early);
+    let script = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=30)
+db.execute('UPDATE enrollments SET certificate_not_after = ?', (int(sys.argv[2]),))
+db.commit()
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(stage.board.layout.path("board/board.db")).arg(not_after.to_string());
+    output(&mut python).await.unwrap();
     agent.start().unwrap();
     until("it renews", async || identity(agent)["certificate"] != before).await;
     let renewed = identity(agent);
@@ -57,8 +69,8 @@ async fn a_certificate_is_renewed_in_time_and_late_and_an_old_copy_is_an_alarm()
     let copy = identity(&agent);
     let issued = copy["not_after"].as_i64().unwrap();
 
-    renews(&mut agent, issued - 5 * DAY_US).await;
-    renews(&mut agent, issued - 8 * DAY_US).await;
+    renews(&stage, &mut agent, issued - 5 * DAY_US).await;
+    renews(&stage, &mut agent, issued - 8 * DAY_US).await;
     agent.start().unwrap();
     stage.consultant.runbook_done(&device, SOON).await.unwrap();
     agent.stop().await.unwrap();
