@@ -307,7 +307,7 @@ impl Daemon {
             hardware_uuid,
             boot_session: platform::boot_session()?,
             clock: self.clock.now(),
-            audit_head: self.journal.audit_head()?,
+            audit_head: self.journal.heads()?.pop().map(|told| told.head),
             bundle_serial: self.engine.serial_seen(),
             secrets: self.engine.held(),
             attempts: attempts
@@ -396,6 +396,7 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Deliver(_)
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
+            | FromBoard::Head(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown

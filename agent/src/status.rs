@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 use shared::crypto::hex;
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::link::Head;
 use shared::time::Timestamp;
 
 use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+use crate::journal::Told;
 
 /// The part that the daemon finds out while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
-    pub audit_head: Option<Head>,
+    /// Heads of the board's audit log that this device was told, oldest first: `board audit verify --witness` compares
+    /// them with the log.
+    #[serde(default)]
+    pub heads: Vec<Told>,
     #[serde(default)]
     pub bundle_serial: u64,
     pub bundle_digest: Option<String>,
@@ -71,11 +74,11 @@ impl std::fmt::Display for Status {
         if let Some(trouble) = &self.live.renewal {
             line(f, "Renewal", trouble)?;
         }
-        match &self.live.audit_head {
-            Some(head) => line(
+        match self.live.heads.last() {
+            Some(Told { head, at }) => line(
                 f,
                 "Audit head",
-                &format!("epoch {}, entry {}, {}", head.epoch, head.seq, hex(&head.hash)),
+                &format!("epoch {}, entry {}, {}, told {at}", head.epoch, head.seq, hex(&head.hash)),
             )?,
             None => line(f, "Audit head", &"none yet")?,
         }

@@ -266,6 +266,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("pages", "access"), // the page that says what went wrong
     ("audit", "access"), // audit/web.rs: who looks
     ("audit", "app"),
+    ("audit", "error"),
+    ("audit", "free_text"), // the reason of an acknowledgement
     ("audit", "pages"),
     ("audit", "web"),
     ("error", "audit"),

@@ -61,6 +61,7 @@ text_enum! {
         StepReopened = "step.reopened",
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
+        AlarmAcknowledged = "alarm.acknowledged",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
         DeliveryReceipt = "delivery.receipt",

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId};
-use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
+use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
 use super::reports::{self, Origin};
 use crate::app::App;
-use crate::audit::{self, Action, Entry, Who};
+use crate::audit::{self, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
@@ -30,6 +29,7 @@ const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// A peer that doesn't take a frame in this time is cut off, not buffered without end.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The device's row says that it was seen, and the device is told the head of the audit log, this often.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 /// A sealed delivery without an answer, and one that can't be opened here, is tried again after this. Each try is a
 /// decrypt with an entry in the audit log.
@@ -67,6 +67,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         again: Vec::new(),
         wanted: None,
         scope: None,
+        told: None,
     };
     let end = session.serve().await;
     match end {
@@ -106,6 +107,8 @@ struct Session {
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
+    /// The head of the audit log that the device was told last.
+    told: Option<Head>,
 }
 
 impl Session {
@@ -164,7 +167,9 @@ impl Session {
                 _ = seen.tick() => {
                     let mut tx = self.app.db.write().await?;
                     enrollment::seen(&mut tx, device_id, self.app.now()).await?;
+                    let head = audit::head(&mut tx).await?;
                     tx.commit().await?;
+                    self.tell_head(head).await?;
                 }
             }
         }
@@ -197,6 +202,7 @@ impl Session {
         let audit_head = audit::head(&mut tx).await?;
         tx.commit().await?;
         self.scope = Some(scope.clone());
+        self.told = Some(audit_head.clone());
         let welcome = Welcome {
             time: self.app.now(),
             client_id: self.device.client_id,
@@ -211,18 +217,25 @@ impl Session {
     async fn compare_heads(&mut self, hello: &Hello) -> Result<(), End> {
         let Some(head) = &hello.audit_head else { return Ok(()) };
         let mut tx = self.app.db.write().await?;
-        if audit::knows(&mut tx, head).await? {
+        let witness = audit::Witness {
+            device: Some((self.device.client_id, self.device.id)),
+            who: Who::device(self.device.id, &self.address),
+            head,
+        };
+        if audit::compare(&mut tx, &witness, self.app.now()).await? {
+            tx.commit().await?;
+            self.app.audit_watch.alarm();
+        }
+        Ok(())
+    }
+
+    /// Tells the device where the log stands, when it went on.
+    async fn tell_head(&mut self, head: Head) -> Result<(), End> {
+        if self.told.as_ref() == Some(&head) {
             return Ok(());
         }
-        tracing::error!(device_id = %self.device.id, seq = head.seq, "the audit log doesn't hold what this device was told");
-        let entry =
-            Entry::new(self.app.now(), Who::device(self.device.id, &self.address), Action::HeadMismatch)
-                .client(self.device.client_id)
-                .device(self.device.id)
-                .detail("seq", head.seq)
-                .detail("hash", hex(&head.hash));
-        audit::append(&mut tx, &entry).await?;
-        tx.commit().await?;
+        self.send(&FromBoard::Head(head.clone())).await?;
+        self.told = Some(head);
         Ok(())
     }
 

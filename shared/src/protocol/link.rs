@@ -38,6 +38,8 @@ pub enum FromBoard {
     },
     /// The catalog or the scope changed.
     Scope(Scope),
+    /// The audit log went on; the agent keeps this beside the heads that it was told before.
+    Head(Head),
     #[serde(other)]
     Unknown,
 }
