@@ -120,3 +120,35 @@ impl Compared {
         Some((self.good_up_to + 1, told.head.seq))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_read_as_devices_print_them_and_in_other_shapes() {
+        let hex = "01".repeat(32);
+        let b64 = base64::encode(&[1; 32]);
+        let status = |device: &str| {
+            format!(
+                "{{\"device_id\":\"{device}\",\"board\":\"x\",\"heads\":[{{\"epoch\":1,\"seq\":7,\"hash\":\"{b64}\",\"at\":1}}]}}"
+            )
+        };
+        let line = format!("{{\"epoch\":1,\"seq\":7,\"hash\":\"{hex}\"}}");
+        for (text, count) in [
+            (status("a"), 1),
+            (format!("{}\n{}\n{line}\n", status("a"), status("b")), 3),
+            (format!("[{},{line}]", status("a")), 2),
+        ] {
+            let told = read_witness(&text).unwrap();
+            assert_eq!(told.len(), count, "{text}");
+            assert!(told.iter().all(|told| told.head == Head { epoch: 1, seq: 7, hash: vec![1; 32] }));
+            assert_ne!(told[0].by.as_deref(), Some("b"));
+        }
+        assert!(matches!(read_witness("not json"), Err(WitnessError::Json(_))));
+        assert!(matches!(read_witness(""), Err(WitnessError::Empty)));
+        assert!(matches!(read_witness("{\"device_id\":\"a\",\"heads\":[]}"), Err(WitnessError::Empty)));
+        let short = "{\"epoch\":1,\"seq\":9,\"hash\":\"AQ==\"}";
+        assert!(matches!(read_witness(short), Err(WitnessError::Hash(9))));
+    }
+}
