@@ -1,6 +1,7 @@
 //! Tests of the crate as a whole: who may use which route, and which way dependencies point.
 
 mod access_routes;
+mod actions;
 mod audit_log;
 mod clients_routes;
 mod database;

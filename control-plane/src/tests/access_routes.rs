@@ -37,7 +37,13 @@ fn form_request(cookie: &str, path: &str, form: &str, accept: &str) -> Request<B
 }
 
 /// Status and body of a form that a page of ours posts.
-pub(super) async fn post(fixture: &Fixture, cookie: &str, path: &str, form: &str, accept: &str) -> (StatusCode, String) {
+pub(super) async fn post(
+    fixture: &Fixture,
+    cookie: &str,
+    path: &str,
+    form: &str,
+    accept: &str,
+) -> (StatusCode, String) {
     let request = form_request(cookie, path, form, accept);
     let answer = router::console(fixture.app.clone()).oneshot(request).await.unwrap();
     let status = answer.status();

@@ -57,6 +57,11 @@ const NO_TEXT: &[&str] = &[
     "/tokens/{id}/revoke",
 ];
 
+/// Every form of the console but signing out, which ends the session that asks.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    FORMS.iter().map(|(path, _)| *path).chain(NO_TEXT.iter().copied())
+}
+
 /// A component with an input that takes any text.
 const ASKS: &str = r#"
 key = "asks"
@@ -81,7 +86,7 @@ run = "true"
 const MARKUP: &str = "<script>alert('canary')</script><b>\"canary\"</b>";
 
 /// An alarm about a head that the log doesn't hold; gives the number of its entry.
-async fn raised(fixture: &Fixture) -> u64 {
+pub(super) async fn raised(fixture: &Fixture) -> u64 {
     let head = Head { epoch: 1, seq: 1, hash: vec![7; 32] };
     let mut tx = fixture.app.db.write().await.unwrap();
     let witness = audit::Witness { device: None, who: audit::Who::job("test"), head: &head };
