@@ -10,6 +10,7 @@ mod joining;
 mod kills;
 mod operator;
 mod readme;
+mod secrets;
 mod stage;
 mod state;
 mod thread;
