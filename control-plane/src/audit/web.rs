@@ -20,7 +20,7 @@ use crate::pages::{Page, page};
 use crate::web::{Moment, Section};
 
 /// A page of these stays well under the 80 KiB that a page may weigh.
-const ROWS: u32 = 40;
+const ROWS: u32 = 30;
 /// A view checks the chain on by this many entries at most; the job does the rest.
 const CHECKED_BY_A_VIEW: u64 = 500;
 /// Parts of an export that wait for a slow reader.
