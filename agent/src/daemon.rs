@@ -317,7 +317,7 @@ impl Daemon {
             hardware_uuid,
             boot_session: platform::boot_session()?,
             clock: self.clock.now(),
-            audit_head: self.journal.audit_head()?,
+            audit_head: self.journal.heads()?.pop().map(|told| told.head),
             bundle_serial: self.engine.serial_seen(),
             secrets: self.engine.held(),
             attempts: attempts
@@ -408,6 +408,7 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
             | FromBoard::Ca(_)
+            | FromBoard::Head(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown

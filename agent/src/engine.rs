@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use shared::catalog::{Platform, Slot, Tag};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
 use shared::protocol::link::{
-    Deliver, FromBoard, HeldSecret, NewCa, Paste, Pasted, Receipt, Refused, ReportBody, Scope, UNKNOWN_FRAME,
-    Welcome,
+    Deliver, FromBoard, Head, HeldSecret, NewCa, Paste, Pasted, Receipt, Refused, ReportBody, Scope,
+    UNKNOWN_FRAME, Welcome,
 };
 use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::time::Timestamp;
@@ -66,6 +66,8 @@ pub enum Event {
 pub enum Effect {
     /// The board's answer to our hello.
     Welcomed(Box<Welcome>),
+    /// Where the board's audit log stands; kept as a witness.
+    Witness(Head),
     /// From disk, or from the board.
     Fetch(String),
     /// Journal the offer and the first report about it, before anything of it happens.
@@ -255,6 +257,7 @@ impl Engine {
                 self.set_scope(scope, effects);
             }
             FromBoard::Scope(scope) => self.set_scope(scope, effects),
+            FromBoard::Head(head) => effects.push(Effect::Witness(head)),
             FromBoard::Offer(offer) => {
                 let deadline = now.checked_add(Duration::from_millis(offer.expires_in_ms)).unwrap_or(now);
                 self.offer(Waiting { offer, deadline }, now, effects);

@@ -4,6 +4,7 @@
 //! deliveries their receipt, so that the same offer or delivery again gets the same answer; a passing refusal and a
 //! refused delivery are no such answer. Everything in it is bounded.
 
+mod heads;
 mod pastes;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,11 @@ use redb::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
-use shared::protocol::link::{Head, Report, ReportBody};
+use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::Offer;
 use shared::time::Timestamp;
 
+pub use heads::Told;
 pub use pastes::PasteNote;
 
 type Id = [u8; 16];
@@ -255,12 +257,21 @@ impl Journal {
         self.set_meta("seen", seen)
     }
 
-    pub fn audit_head(&self) -> Result<Option<Head>, JournalError> {
-        self.meta("audit_head")
+    /// The heads of the board's audit log that this device was told, oldest first.
+    pub fn heads(&self) -> Result<Vec<Told>, JournalError> {
+        Ok(self.meta("heads")?.unwrap_or_default())
     }
 
-    pub fn set_audit_head(&self, head: &Head) -> Result<(), JournalError> {
-        self.set_meta("audit_head", head)
+    /// Keeps one more head and gives all that are kept. One that differs from an older one stands beside it.
+    pub fn told(&self, told: Told) -> Result<Vec<Told>, JournalError> {
+        let mut heads = self.heads()?;
+        if heads.last().is_some_and(|last| last.head == told.head) {
+            return Ok(heads);
+        }
+        heads.push(told);
+        heads::thin(&mut heads);
+        self.set_meta("heads", &heads)?;
+        Ok(heads)
     }
 
     pub fn params(&self) -> Result<Params, JournalError> {

@@ -4,10 +4,10 @@ use rcgen::PublicKeyData as _;
 use serde::{Deserialize, Serialize};
 use shared::crypto::{Fingerprint, FingerprintParts, hex};
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::link::Head;
 use shared::time::Timestamp;
 
 use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+use crate::journal::Told;
 use crate::tls::{Pin, TlsError};
 use crate::vault::DeviceKeys;
 
@@ -17,7 +17,10 @@ pub struct Live {
     /// Of the agent that ran last.
     #[serde(default)]
     pub agent_version: Option<String>,
-    pub audit_head: Option<Head>,
+    /// Heads of the board's audit log that this device was told, oldest first: `board audit verify --witness` compares
+    /// them with the log.
+    #[serde(default)]
+    pub heads: Vec<Told>,
     #[serde(default)]
     pub bundle_serial: u64,
     pub bundle_digest: Option<String>,
@@ -98,11 +101,11 @@ impl std::fmt::Display for Status {
         if let Some(trouble) = &self.live.renewal {
             line(f, "Renewal", trouble)?;
         }
-        match &self.live.audit_head {
-            Some(head) => line(
+        match self.live.heads.last() {
+            Some(Told { head, at }) => line(
                 f,
                 "Audit head",
-                &format!("epoch {}, entry {}, {}", head.epoch, head.seq, hex(&head.hash)),
+                &format!("epoch {}, entry {}, {}, told {at}", head.epoch, head.seq, hex(&head.hash)),
             )?,
             None => line(f, "Audit head", &"none yet")?,
         }

@@ -64,7 +64,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "a command's output")]
 fn print(text: &str) {
-    println!("{text}");
+    if !text.is_empty() {
+        println!("{text}");
+    }
 }
 
 /// Keys and opened secrets must not end in a core file, and no other process of the user may read this one's memory.

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use shared::catalog::Wrapper;
 use shared::ids::ReportId;
-use shared::protocol::link::{FromAgent, Pasted, Report, ReportBody, Welcome};
+use shared::protocol::link::{FromAgent, Head, Pasted, Report, ReportBody, Welcome};
 use shared::protocol::steps::Offer;
 
 use super::{Daemon, DaemonError};
 use crate::bundles::Catalog;
 use crate::config;
 use crate::engine::{Effect, Event, bad_params};
-use crate::journal::Attempt;
+use crate::journal::{Attempt, Told};
 use crate::wrappers;
 
 /// Clocks further apart than this are worth a warning.
@@ -78,6 +78,7 @@ impl Daemon {
                 self.live.bundle_serial = seen.serial;
                 self.live.save(&self.paths)?;
             }
+            Effect::Witness(head) => self.witness(head)?,
             Effect::ScopeReady(catalog) => self.scope_ready(catalog)?,
             Effect::Probe => self.look(),
             Effect::ReportSlots => {
@@ -107,16 +108,19 @@ impl Daemon {
         if skew > SKEW {
             tracing::warn!(seconds = skew.as_secs(), "this machine's clock and the board's are apart");
         }
-        self.journal.set_audit_head(&welcome.audit_head)?;
-        self.live.audit_head = Some(welcome.audit_head.clone());
         self.live.last_link = Some(now);
         self.live.agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        self.live.save(&self.paths)?;
+        self.witness(welcome.audit_head.clone())?;
         if let Some(link) = &mut self.link {
             link.welcomed = true;
         }
         tracing::info!("the link is up");
         self.pump()
+    }
+
+    fn witness(&mut self, head: Head) -> Result<(), DaemonError> {
+        self.live.heads = self.journal.told(Told { head, at: self.clock.now() })?;
+        Ok(self.live.save(&self.paths)?)
     }
 
     fn remember(&mut self, offer: Offer, report: ReportBody) -> Result<(), DaemonError> {

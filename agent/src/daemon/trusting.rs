@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Daemon, DaemonError};
 use crate::config::{Identity, NextCa};
 use crate::renew;
+use crate::status;
 use crate::tls::Pin;
 use crate::trust::Trust;
 
@@ -34,6 +35,9 @@ impl Daemon {
 
     fn trust(&mut self, identity: Identity) -> Result<(), DaemonError> {
         identity.save(&self.paths)?;
+        // It names the pinned authority.
+        self.live.fingerprint = Some(status::fingerprint(&identity, &self.keys)?.to_string());
+        self.live.save(&self.paths)?;
         let board = renew::board(&identity, &self.keys)?;
         // For the next connection: the one that is up goes on.
         self.board.send_if_modified(|current| {

@@ -550,6 +550,14 @@ fn a_scope_whose_catalog_is_here_is_ready_and_another_one_is_fetched_once() {
 }
 
 #[test]
+fn a_head_of_the_audit_log_is_kept_as_a_witness() {
+    let mut engine = engine();
+    let told = Head { epoch: 1, seq: 9, hash: vec![9; 32] };
+    let effects = frame(&mut engine, FromBoard::Head(told.clone()));
+    assert!(matches!(effects.as_slice(), [Effect::Witness(head)] if *head == told));
+}
+
+#[test]
 fn a_frame_from_the_future_is_refused_by_name_and_an_ack_is_passed_on() {
     let mut engine = engine();
     let effects = frame(&mut engine, FromBoard::Unknown);

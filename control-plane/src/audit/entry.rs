@@ -68,6 +68,7 @@ text_enum! {
         StepReopened = "step.reopened",
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
+        AlarmAcknowledged = "alarm.acknowledged",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
         BrowserPasteChanged = "client.browser-paste-changed",

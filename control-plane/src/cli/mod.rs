@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and which function does it.
 
 mod ask;
+mod audit;
 mod ca;
 mod entered;
 mod paste;
@@ -22,13 +23,13 @@ use shared::random::{Random, SystemRandom};
 use shared::time::{Clock, SystemClock};
 
 use crate::access::Role;
-use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
 use crate::keys::{Outside, RootKey, Source};
 
 pub use ask::Unasked;
+pub use audit::Broken;
 pub use paste::Unproven;
 pub use rekey::exit_code;
 
@@ -103,19 +104,7 @@ enum Command {
     },
     /// The audit log.
     #[command(subcommand)]
-    Audit(AuditCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Check the chain of the audit log. Exit code 3 when it is broken.
-    #[command(after_help = "Example: board audit verify --json")]
-    Verify {
-        #[command(flatten)]
-        place: Place,
-        #[arg(long)]
-        json: bool,
-    },
+    Audit(audit::Command),
 }
 
 #[derive(Debug, Args)]
@@ -223,6 +212,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
     let text = match cli.command {
         Command::State(args) => return state::run(args).await,
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
+        Command::Audit(command) => return audit::run(command).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }
@@ -244,7 +234,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
                 catalog::import_file(&db, &file, &publisher_key, &*clock, &*random).await
             }
         },
-        Command::Audit(AuditCommand::Verify { place, json }) => verify(&place, json).await,
     };
     text.map(Output::from)
 }
@@ -306,24 +295,4 @@ async fn init(
         text.push_str("\nWarning: the root key lies in the data folder, so a backup of the folder holds both. Move it and name it with --root-key.");
     }
     Ok(text)
-}
-
-async fn verify(place: &Place, json: bool) -> anyhow::Result<String> {
-    let db = place.connect().await?;
-    let mut tx = db.read().await?;
-    match audit::verify(&mut tx).await? {
-        Verdict::Holds { entries } if json => Ok(format!("{{\"holds\":true,\"entries\":{entries}}}")),
-        Verdict::Holds { entries } => Ok(format!("The chain holds: {entries} entries.")),
-        Verdict::Broken { seq, why } => Err(Broken { seq, why }.into()),
-    }
-}
-
-/// The audit chain is broken: exit code 3.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the audit chain is broken at entry {seq}: {why}. Compare with a backup and with the heads that agents keep"
-)]
-pub struct Broken {
-    pub seq: u64,
-    pub why: &'static str,
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
 use crate::keys::Outside;
-use crate::{board, link, router};
+use crate::{audit, board, link, router};
 
 /// Open pages and links get this long to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,6 +46,7 @@ pub async fn serve(
     say(&format!("Listening for agents: {agents_address}"));
 
     let looking = tokio::spawn(board::watch_root_key(app.clone()));
+    let checking = tokio::spawn(audit::keep_checked(app.clone()));
     let (stop, stopped) = watch::channel(false);
     let routes = router::agents(app.clone());
     let agents = tokio::spawn(link::serve(
@@ -73,6 +74,7 @@ pub async fn serve(
     tracing::info!("stopping");
     looking.abort();
     let _ = stop.send(true);
+    checking.abort();
     agents.await.context("the agents' listener ended badly")??;
     // Live pages never end by themselves.
     let _ = tokio::time::timeout(GRACE, console).await;

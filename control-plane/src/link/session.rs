@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId};
 use shared::problem::Problem;
-use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
+use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
 use super::pastes::Waiters;
 use super::reports::{self, Origin};
-use crate::access::Throttle;
 use crate::app::App;
-use crate::audit::{self, Action, Entry, Who};
+use crate::audit::{self, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
@@ -35,20 +33,13 @@ const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// A peer that doesn't take a frame in this time is cut off, not buffered without end.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The device's row says that it was seen, and the device is told the head of the audit log, this often.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 /// A sealed delivery without an answer, and one that can't be opened here, is tried again after this. Each try is a
 /// decrypt with an entry in the audit log.
 const DELIVERY_RETRY: Duration = Duration::from_secs(600);
 /// One that the device refused for a passing reason.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
-
-/// A device that comes with a head that doesn't fit is written into the audit log once an hour.
-const MISMATCH: Throttle = Throttle {
-    bucket: "head-mismatch",
-    per_source: 1,
-    in_total: i64::MAX,
-    window: Duration::from_secs(3600),
-};
 
 /// Why a link ended, in words for the other side.
 enum End {
@@ -82,6 +73,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         wanted: None,
         scope: None,
         told_of_ca: None,
+        told: None,
     };
     let end = session.serve().await;
     match end {
@@ -130,6 +122,8 @@ struct Session {
     scope: Option<Scope>,
     /// Number of the authority that this link told of.
     told_of_ca: Option<i64>,
+    /// The head of the audit log that the device was told last.
+    told: Option<Head>,
 }
 
 impl Session {
@@ -198,7 +192,9 @@ impl Session {
                 _ = seen.tick() => {
                     let mut tx = self.app.db.write().await?;
                     enrollment::seen(&mut tx, device_id, self.app.now()).await?;
+                    let head = audit::head(&mut tx).await?;
                     tx.commit().await?;
+                    self.tell_head(head).await?;
                 }
             }
         }
@@ -231,6 +227,7 @@ impl Session {
         let audit_head = audit::head(&mut tx).await?;
         tx.commit().await?;
         self.scope = Some(scope.clone());
+        self.told = Some(audit_head.clone());
         let welcome = Welcome {
             time: self.app.now(),
             client_id: self.device.client_id,
@@ -245,22 +242,25 @@ impl Session {
     async fn compare_heads(&mut self, hello: &Hello) -> Result<(), End> {
         let Some(head) = &hello.audit_head else { return Ok(()) };
         let mut tx = self.app.db.write().await?;
-        if audit::knows(&mut tx, head).await? {
+        let witness = audit::Witness {
+            device: Some((self.device.client_id, self.device.id)),
+            who: Who::device(self.device.id, &self.address),
+            head,
+        };
+        if audit::compare(&mut tx, &witness, self.app.now()).await? {
+            tx.commit().await?;
+            self.app.audit_watch.alarm();
+        }
+        Ok(())
+    }
+
+    /// Tells the device where the log stands, when it went on.
+    async fn tell_head(&mut self, head: Head) -> Result<(), End> {
+        if self.told.as_ref() == Some(&head) {
             return Ok(());
         }
-        let (now, source) = (self.app.now(), self.device.id.to_string());
-        tracing::error!(device_id = %self.device.id, seq = head.seq, "the audit log doesn't hold what this device was told");
-        if !MISMATCH.allows(&mut tx, &source, now).await? {
-            return Ok(());
-        }
-        MISMATCH.record(&mut tx, &source, now).await?;
-        let entry = Entry::new(now, Who::device(self.device.id, &self.address), Action::HeadMismatch)
-            .client(self.device.client_id)
-            .device(self.device.id)
-            .detail("seq", head.seq)
-            .detail("hash", hex(&head.hash));
-        audit::append(&mut tx, &entry).await?;
-        tx.commit().await?;
+        self.send(&FromBoard::Head(head.clone())).await?;
+        self.told = Some(head);
         Ok(())
     }
 

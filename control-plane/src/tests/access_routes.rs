@@ -37,7 +37,13 @@ fn form_request(cookie: &str, path: &str, form: &str, accept: &str) -> Request<B
 }
 
 /// Status and body of a form that a page of ours posts.
-async fn post(fixture: &Fixture, cookie: &str, path: &str, form: &str, accept: &str) -> (StatusCode, String) {
+pub(super) async fn post(
+    fixture: &Fixture,
+    cookie: &str,
+    path: &str,
+    form: &str,
+    accept: &str,
+) -> (StatusCode, String) {
     let request = form_request(cookie, path, form, accept);
     let answer = router::console(fixture.app.clone()).oneshot(request).await.unwrap();
     let status = answer.status();
@@ -287,7 +293,7 @@ async fn an_operator_invites_somebody_and_the_link_works() {
 }
 
 const VALUE: &str = "ours-canary-7d3f";
-const SCRIPT: &str = "text/plain, application/problem+json";
+pub(super) const SCRIPT: &str = "text/plain, application/problem+json";
 
 /// A client with a stored secret, and where it is copied.
 async fn stored(fixture: &Fixture) -> (ClientId, String) {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode, header};
+use regex::Regex;
 use shared::secret::Secret;
 use shared::time::{Clock as _, SystemClock};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::access_routes::{self, SCRIPT};
 use super::{ask, post, read, signed_in};
 use crate::access::Role;
 use crate::audit::{self, Action, AuditError, Entry, Verdict, Who};
@@ -49,11 +51,37 @@ async fn on_every_connection(db: &Db, sqlite: &str, postgres: &str) {
     }
 }
 
+const VALUE: &str = "ours-canary-77aa";
+const WHY: &str = "reason=The+vendor+wants+it+typed";
+
+/// Every function that opens an envelope, by file: [`InUse::refuses`] and [`InUse::goes_on`] ask each of them.
+const DECRYPTS: &[&str] = &["secrets/copy.rs", "secrets/deliveries.rs"];
+
+#[test]
+fn every_decrypt_is_tried_without_its_entry() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    super::rust_files(&source, &mut files);
+    let opens = Regex::new(r"(?:^|[^:_a-z])open\(\s*app,|secrets::open\(|envelope::open\(").unwrap();
+    let mut found: Vec<String> = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(&source).unwrap().display().to_string();
+        let inner = name.starts_with("tests/") || name == "secrets/mod.rs" || name == "secrets/envelope.rs";
+        if !inner && opens.is_match(&std::fs::read_to_string(&file).unwrap()) {
+            found.push(name);
+        }
+    }
+    found.sort();
+    assert_eq!(found, DECRYPTS, "a decrypt needs its place in InUse::refuses and its file in DECRYPTS");
+}
+
 /// A board in use: a client with a secret that is on its way to a device.
 struct InUse {
     fixture: Fixture,
     cookie: String,
     delivery: Delivery,
+    /// Where the secret is copied.
+    copy: String,
 }
 
 impl InUse {
@@ -63,13 +91,14 @@ impl InUse {
         let client = fixture.client("Example Client", &["base", "tool"]).await;
         let (_, device_id) = fixture.enrolled(client, "A-UUID").await;
         let slot = fixture.our_slot().await;
-        let value = Secret::new("ours-canary-77aa".to_owned());
+        let value = Secret::new(VALUE.to_owned());
         let stored = fixture.get_client(client).await;
         secrets::put(&fixture.app, Fixture::who(), &stored, &slot, &value).await.unwrap();
         let mut tx = fixture.app.db.read().await.unwrap();
         let delivery = secrets::for_device(&mut tx, device_id).await.unwrap().remove(0);
         drop(tx);
-        let in_use = Self { fixture, cookie, delivery };
+        let copy = format!("/clients/{client}/secrets/{}/copy", slot.id);
+        let in_use = Self { fixture, cookie, delivery, copy };
         let (status, page) = in_use.health().await;
         assert_eq!((status, page.as_str()), (StatusCode::OK, "ok"));
         in_use
@@ -109,6 +138,10 @@ impl InUse {
             panic!("refused for another reason: {refused}")
         };
         assert_eq!(behind, cause);
+        let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+        assert!(!said.contains(VALUE) && said.contains(cause.what()), "{said}");
+        assert_eq!(said.contains("audit log"), cause.stops_writing(), "{said}");
     }
 
     /// When it is over: nothing was done meanwhile, the log holds, and the same is done.
@@ -121,13 +154,16 @@ impl InUse {
         let state = secrets::for_device(&mut tx, self.delivery.device_id).await.unwrap()[0].state;
         assert_eq!(state, DeliveryState::Pending);
         let log = audit::page(&mut tx, None, 1000).await.unwrap();
-        assert!(log.iter().all(|stored| stored.entry.action != Action::SecretDecrypted));
+        let decrypts = [Action::SecretDecrypted, Action::SecretCopied];
+        assert!(log.iter().all(|stored| !decrypts.contains(&stored.entry.action)));
         assert!(log.iter().all(|stored| stored.entry.action != Action::LogTried));
         drop(tx);
         self.fixture.clock.advance(Duration::from_secs(11));
         let (status, page) = self.health().await;
         assert_eq!(status, StatusCode::OK, "{page}");
         secrets::seal(app, &self.delivery, "digest").await.unwrap().unwrap();
+        let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
+        assert_eq!((status, said.as_str()), (StatusCode::OK, VALUE));
         assert_eq!(self.create_client("Later Client").await.0.status, StatusCode::SEE_OTHER);
         let mut tx = app.db.read().await.unwrap();
         assert!(matches!(audit::verify(&mut tx).await.unwrap(), Verdict::Holds { .. }));
@@ -305,4 +341,31 @@ async fn a_lost_connection() {
     way.open();
     board.goes_on().await;
     db.close().await;
+}
+
+/// A failover or a restart of the server ends the connections that the pool holds; the next request needs a new one.
+#[tokio::test]
+async fn ended_connections_are_made_anew_and_nothing_leaves_meanwhile() {
+    on_both(|db| async move {
+        let Db::Postgres(_) = &db else { return };
+        let board = InUse::new(db.clone()).await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        for _ in 0..3 {
+            run(&db, end).await;
+            let (status, said) =
+                access_routes::post(&board.fixture, &board.cookie, &board.copy, WHY, SCRIPT).await;
+            let copied = status == StatusCode::OK;
+            assert!(copied || status == StatusCode::SERVICE_UNAVAILABLE, "{status} {said}");
+            assert!(copied || !said.contains(VALUE), "{said}");
+            let mut tx = db.read().await.unwrap();
+            let log = audit::page(&mut tx, None, 1000).await.unwrap();
+            let entries = log.iter().filter(|stored| stored.entry.action == Action::SecretCopied).count();
+            assert!(!copied || entries > 0, "no value without its entry");
+        }
+        board.fixture.clock.advance(Duration::from_secs(11));
+        assert_eq!(board.health().await.0, StatusCode::OK);
+        secrets::seal(&board.fixture.app, &board.delivery, "digest").await.unwrap().unwrap();
+    })
+    .await;
 }

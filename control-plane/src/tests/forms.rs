@@ -4,10 +4,12 @@
 
 use axum::http::{Method, StatusCode, header};
 use shared::ids::{EnrollmentId, StepId};
+use shared::protocol::link::Head;
 use shared::secret::Secret;
 
 use super::{ask, post, read, signed_in};
 use crate::access::{self, Role};
+use crate::audit;
 use crate::db::testing::on_both;
 use crate::router;
 use crate::runbook;
@@ -48,6 +50,7 @@ const FORMS: &[Form] = &[
     ("/devices/{id}/runbook/steps/{step}/skip", &[("reason", Field::Text)]),
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
+    ("/audit/alarms/{id}", &[("reason", Field::Text)]),
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
@@ -65,6 +68,11 @@ const NO_TEXT: &[&str] = &[
     "/tokens/{id}/revoke",
     "/api/v1/devices/{id}/paste",
 ];
+
+/// Every form of the console but signing out, which ends the session that asks.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    FORMS.iter().map(|(path, _)| *path).chain(NO_TEXT.iter().copied())
+}
 
 /// A component with an input that takes any text.
 const ASKS: &str = r#"
@@ -97,6 +105,17 @@ components = ["base"]
 
 const MARKUP: &str = "<script>alert('canary')</script><b>\"canary\"</b>";
 
+/// An alarm about a head that the log doesn't hold; gives the number of its entry.
+pub(super) async fn raised(fixture: &Fixture) -> u64 {
+    let head = Head { epoch: 1, seq: 1, hash: vec![7; 32] };
+    let mut tx = fixture.app.db.write().await.unwrap();
+    let witness = audit::Witness { device: None, who: audit::Who::job("test"), head: &head };
+    assert!(audit::compare(&mut tx, &witness, fixture.app.now()).await.unwrap());
+    tx.commit().await.unwrap();
+    let mut tx = fixture.app.db.read().await.unwrap();
+    u64::try_from(audit::alarms(&mut tx).await.unwrap()[0].entry).unwrap()
+}
+
 struct Desk {
     fixture: Fixture,
     cookie: String,
@@ -107,6 +126,7 @@ struct Desk {
     step: StepId,
     pending: EnrollmentId,
     welcome: String,
+    alarm: u64,
 }
 
 impl Desk {
@@ -129,6 +149,7 @@ impl Desk {
                 .await
                 .unwrap();
         tx.commit().await.unwrap();
+        let alarm = raised(&fixture).await;
         let asking = TestDevice::new("B-UUID", app.now());
         let pending = asking.join(app, &fixture.code(client).await).await.unwrap().enrollment_id;
         let slot = fixture.our_slot().await;
@@ -145,6 +166,7 @@ impl Desk {
             step,
             pending,
             welcome: welcome.expose().clone(),
+            alarm,
             fixture,
         }
     }
@@ -153,6 +175,7 @@ impl Desk {
         let id = match path.split('/').nth(1) {
             Some("devices") => self.device.clone(),
             Some("enrollments") => self.pending.to_string(),
+            Some("audit") => self.alarm.to_string(),
             Some("users") => self.fixture.user.to_string(),
             _ => self.client.clone(),
         };
@@ -164,7 +187,7 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = path.starts_with("/users") || path.starts_with("/tokens");
+        let operators = ["/users", "/tokens", "/audit/alarms"].iter().any(|start| path.starts_with(start));
         if operators { &self.operator } else { &self.cookie }
     }
 

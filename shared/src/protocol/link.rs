@@ -45,6 +45,8 @@ pub enum FromBoard {
     Scope(Scope),
     /// The board goes over to a new certificate authority.
     Ca(NewCa),
+    /// The audit log went on; the agent keeps this beside the heads that it was told before.
+    Head(Head),
     #[serde(other)]
     Unknown,
 }

@@ -14,6 +14,7 @@ mod paste;
 mod providers;
 mod readme;
 mod rotation;
+mod secrets;
 mod stage;
 mod state;
 mod thread;

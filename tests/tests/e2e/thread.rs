@@ -32,7 +32,7 @@ async fn the_whole_thread(database: Database) {
     let inventory = agent.inventory().await.unwrap();
     assert_eq!(inventory["components"].as_array().unwrap().len(), 2, "{inventory:#}");
     let status = agent.status().await.unwrap();
-    assert!(status["audit_head"]["seq"].as_u64().unwrap() > 0, "{status:#}");
+    assert!(status["heads"][0]["seq"].as_u64().unwrap() > 0, "{status:#}");
 
     let doctor = agent.doctor().await.unwrap();
     let checks = doctor["findings"].as_array().unwrap();
