@@ -114,6 +114,7 @@ impl Fixture {
         let random = Arc::new(SystemRandom);
         let app =
             board::open(db, None, outside, "https://agents.test".into(), Some(PROXY), random).await.unwrap();
+        app.console_url.set("http://board.test".parse().unwrap()).unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;

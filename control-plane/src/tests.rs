@@ -86,7 +86,7 @@ async fn answer(
 
 fn allows(rule: Rule, role: Role) -> bool {
     match rule {
-        Rule::Public | Rule::SignedIn => true,
+        Rule::Public | Rule::SignedIn | Rule::Own => true,
         Rule::Consultant => role == Role::Consultant,
         Rule::Operator => role == Role::Operator,
         Rule::Fresh(wanted) => role == wanted,
@@ -127,7 +127,7 @@ async fn every_route_lets_in_whom_its_rule_names_and_nobody_else() {
                     let answer = ask(&fixture, method.clone(), &path, Some(cookie), ours).await.status();
                     let name = format!("{method} {path} as {role}, fresh: {fresh}");
                     assert_ne!(answer, StatusCode::INTERNAL_SERVER_ERROR, "{name}");
-                    let asks = matches!(rule, Rule::Fresh(_)) && method == Method::POST && !fresh;
+                    let asks = matches!(rule, Rule::Fresh(_) | Rule::Own) && method == Method::POST && !fresh;
                     match (allows(rule, *role), asks) {
                         (false, _) => assert_eq!(answer, StatusCode::FORBIDDEN, "{name}"),
                         (true, true) => assert_eq!(answer, StatusCode::UNAUTHORIZED, "{name}"),

@@ -39,6 +39,7 @@ const COMMANDS: &[(&str, Option<Action>)] = &[
     ("migrate", None),
     ("user add", Some(Action::UserAdded)),
     ("user link", Some(Action::LinkMade)),
+    ("user require-passkeys", Some(Action::PasskeysRequired)),
     ("user list", None),
     ("state", None),
     ("token create", Some(Action::TokenMade)),

@@ -28,7 +28,9 @@ macro_rules! assets {
 assets! {
     "console.css" "text/css; charset=utf-8",
     "console.js" "text/javascript; charset=utf-8",
+    "passkey.js" "text/javascript; charset=utf-8",
     "paste.js" "text/javascript; charset=utf-8",
+    "field.js" "text/javascript; charset=utf-8",
     "icons.svg" "image/svg+xml",
     "favicon.svg" "image/svg+xml",
     "favicon-needs.svg" "image/svg+xml",
@@ -52,11 +54,34 @@ fn sent(path: &str, bytes: &'static [u8]) -> &'static [u8] {
     }
 }
 
-/// A script without its lines of comment and its indentation. No literal of ours goes over several lines; a test sees to
-/// that.
+/// A script without its lines of comment, its indentation, the line ends that no statement needs, and the spaces beside
+/// punctuation in lines without a literal. No literal of ours goes over several lines, and no comment follows code; a test
+/// sees to that.
 fn lean(script: &str) -> String {
     let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
-    lines.flat_map(|line| [line, "\n"]).collect()
+    let mut sent = String::new();
+    for line in lines {
+        match line.contains(['"', '\'', '`', '/']) {
+            true => sent.push_str(line),
+            false => tighten(line, &mut sent),
+        }
+        if !line.ends_with([';', ',', '{', '(']) {
+            sent.push('\n');
+        }
+    }
+    sent
+}
+
+/// Never beside `+` and `-`, which double into other operators.
+fn tighten(line: &str, sent: &mut String) {
+    const PUNCTUATION: &str = "=(){}[],;?:<>&|!";
+    let characters: Vec<char> = line.chars().collect();
+    for (at, character) in characters.iter().enumerate() {
+        let beside = |other: usize| characters.get(other).is_some_and(|other| PUNCTUATION.contains(*other));
+        if *character != ' ' || !(beside(at + 1) || at > 0 && beside(at - 1)) {
+            sent.push(*character);
+        }
+    }
 }
 
 pub fn find(name: &str) -> Option<&'static Asset> {

@@ -61,7 +61,8 @@ pub async fn hold_operators(tx: &mut Tx) -> Result<(), sqlx::Error> {
 pub async fn count_operators(tx: &mut Tx) -> Result<i64, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
         "SELECT count(*) FROM users JOIN user_roles ON user_roles.user_id = users.id \
-         WHERE user_roles.role = 'operator' AND users.disabled_at IS NULL AND users.password_hash IS NOT NULL",
+         WHERE user_roles.role = 'operator' AND users.disabled_at IS NULL AND (users.password_hash IS NOT NULL \
+         OR EXISTS (SELECT 1 FROM passkeys WHERE passkeys.user_id = users.id))",
     )
     .fetch_one(conn)
     .await)
