@@ -97,6 +97,7 @@ struct UserJson<'a> {
     email: &'a str,
     roles: &'a [Role],
     has_password: bool,
+    has_passkey: bool,
     created_at: String,
     disabled_at: Option<String>,
 }
@@ -112,6 +113,7 @@ async fn listed(place: &Place, json: bool) -> anyhow::Result<String> {
                 email: &user.email,
                 roles: &user.roles,
                 has_password: user.has_password,
+                has_passkey: user.has_passkey,
                 created_at: user.created_at.rfc3339(),
                 disabled_at: user.disabled_at.map(Timestamp::rfc3339),
             })
@@ -122,7 +124,7 @@ async fn listed(place: &Place, json: bool) -> anyhow::Result<String> {
 }
 
 fn line(user: &Listed) -> String {
-    let state = match (user.disabled_at.is_some(), user.has_password) {
+    let state = match (user.disabled_at.is_some(), user.has_been_here()) {
         (true, _) => "disabled",
         (false, true) => "can sign in",
         (false, false) => "invited",

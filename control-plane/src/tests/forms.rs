@@ -31,6 +31,10 @@ type Form = (&'static str, &'static [(&'static str, Field)]);
 const FORMS: &[Form] = &[
     ("/sign-in", &[("email", Field::Choice), ("password", Field::Secret)]),
     ("/welcome/{token}", &[("password", Field::Secret), ("repeat", Field::Secret)]),
+    ("/sign-in/passkey", &[("passkey", Field::Choice)]),
+    ("/welcome/{token}/passkey", &[("name", Field::Text), ("passkey", Field::Choice)]),
+    ("/account/passkeys", &[("name", Field::Text), ("passkey", Field::Choice)]),
+    ("/passkeys/required", &[("on", Field::Choice)]),
     ("/clients/new", &[("name", Field::Text), ("vault_name", Field::Text), ("notes", Field::Text)]),
     (
         "/clients/{id}/package",
@@ -66,6 +70,7 @@ const NO_TEXT: &[&str] = &[
     "/users/{id}/disable",
     "/users/{id}/enable",
     "/tokens/{id}/revoke",
+    "/account/passkeys/{id}/remove",
     "/api/v1/devices/{id}/paste",
 ];
 
@@ -187,7 +192,8 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = ["/users", "/tokens", "/audit/alarms"].iter().any(|start| path.starts_with(start));
+        let operators =
+            ["/users", "/tokens", "/audit/alarms", "/passkeys"].iter().any(|start| path.starts_with(start));
         if operators { &self.operator } else { &self.cookie }
     }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
-use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
+use rcgen::{KeyPair, SigningKey as _};
 use serde_json::{Value, json};
 use shared::crypto::sha256;
 use shared::secret::Secret;
@@ -53,7 +53,7 @@ impl Authenticator {
 
     pub fn create(&mut self, question: &Question) -> String {
         self.handle = question.options["user"]["id"].as_str().unwrap().to_owned();
-        let public = self.key.der_bytes().to_vec();
+        let public = self.key.public_key_raw().to_vec();
         let (x, y) = public[1..].split_at(32);
         let cose = [&[0xa5, 1, 2, 3, 0x26, 0x20, 1, 0x21, 0x58, 32], x, &[0x22, 0x58, 32], y].concat();
         let data = self.data(&[&[0; 16][..], &[0, 16], &[self.id[0]; 16], &cose].concat());

@@ -7,6 +7,7 @@ mod by_hand;
 mod every_page;
 mod keyboard;
 mod pages;
+mod passkeys;
 mod paste;
 mod scene;
 mod scope;
