@@ -286,14 +286,13 @@ async fn passkeys(sent: &mut Sent, cookie: &str) {
     let ask =
         async |visitor, purpose, at: &str| access::passkeys::ask(&app, visitor, purpose, at).await.unwrap();
     let at = "/account/passkeys";
-    let mut key = software::Authenticator::new(1);
-    for id in [1, 2] {
-        key = software::Authenticator::new(id);
+    let mut keys = [1, 2].map(software::Authenticator::new);
+    for key in &mut keys {
         let answer = key.create(&ask(&own, Purpose::Register, at).await);
         let fields = [("name", "a laptop"), ("passkey", answer.as_str())];
         sent.form(at, &[], cookie, &fields, Action::PasskeyRegistered).await;
     }
-    let answer = key.get(&ask(&nobody, Purpose::SignIn, "/sign-in/passkey").await);
+    let answer = keys[1].get(&ask(&nobody, Purpose::SignIn, "/sign-in/passkey").await);
     sent.form("/sign-in/passkey", &[], "", &[("passkey", answer.as_str())], Action::SignedIn).await;
     sent.form("/passkeys/required", &[], cookie, &[("on", "true")], Action::PasskeysRequired).await;
     sent.form("/passkeys/required", &[], cookie, &[("on", "false")], Action::PasskeysRequired).await;
