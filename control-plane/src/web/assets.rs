@@ -1,6 +1,6 @@
 //! The static files, inside the binary. A link carries the hash of the file (`?v=…`), so a browser may keep it for ever;
-//! add a file by adding a line to the list. Scripts are sent without their comments and indentation, so that both may be as
-//! long as they have to.
+//! add a file by adding a line to the list. Scripts and the style are sent without their comments and indentation, so that
+//! both may be as long as they have to.
 
 use std::sync::LazyLock;
 
@@ -50,6 +50,11 @@ static VERSIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
 fn sent(path: &str, bytes: &'static [u8]) -> &'static [u8] {
     match std::str::from_utf8(bytes) {
         Ok(script) if path.ends_with(".js") => lean(script).into_bytes().leak(),
+        Ok(style) if path.ends_with(".css") => {
+            let comment = |line: &str| line.starts_with("/*") && line.ends_with("*/");
+            let lines = style.lines().map(str::trim).filter(|line| !line.is_empty() && !comment(line));
+            lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes().leak()
+        }
         _ => bytes,
     }
 }
