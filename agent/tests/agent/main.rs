@@ -12,6 +12,8 @@ mod kills;
 #[cfg(test)]
 mod paste;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod steps;
 #[cfg(test)]
 mod support;
