@@ -173,7 +173,9 @@ impl Planning {
     fn marks(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.home()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
-        names.retain(|name| ["ran", "verified", "undone", "checked"].iter().any(|mark| name.starts_with(mark)));
+        names.retain(|name| {
+            ["ran", "verified", "undone", "checked"].iter().any(|mark| name.starts_with(mark))
+        });
         names.sort();
         names
     }

@@ -19,6 +19,7 @@ use crate::enrollment::api::Peer;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
 use crate::jobs::Wake;
+use crate::runbook::plan::{self, Due};
 use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState, SecretError};
 
@@ -63,6 +64,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         serial,
         socket,
         carried: Carried::default(),
+        knows_plans: false,
         deliveries: BTreeMap::new(),
         again: Vec::new(),
         wanted: None,
@@ -99,6 +101,7 @@ struct Session {
     serial: Vec<u8>,
     /// What this link carried already.
     carried: Carried,
+    knows_plans: bool,
     /// When each delivery may be tried again.
     deliveries: BTreeMap<DeliveryId, Instant>,
     /// Offers that the device refused for a passing reason: made again at the next look.
@@ -186,8 +189,10 @@ impl Session {
     /// Compares what both sides hold, and answers.
     async fn welcome(&mut self, hello: &Hello) -> Result<(), End> {
         self.carried.in_journal = hello.attempts.iter().copied().collect();
+        self.knows_plans = hello.plans.is_some();
         self.compare_heads(hello).await?;
         let mut tx = self.app.db.write().await?;
+        plan::reconcile(&self.app, &mut tx, &self.device, hello.plans.as_deref()).await?;
         runbook::ensure(&self.app, &mut tx, &self.device).await?;
         tx.commit().await?;
         let mut tx = self.app.db.write().await?;
@@ -270,6 +275,8 @@ impl Session {
             ReportBody::AttemptStarted { .. }
             | ReportBody::Output(_)
             | ReportBody::OfferRefused { .. }
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
@@ -277,7 +284,7 @@ impl Session {
         }
     }
 
-    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer.
+    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer, else a plan.
     async fn push(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
         let wanted = clients::scope(&mut tx, self.device.client_id).await?;
@@ -325,7 +332,13 @@ impl Session {
         }
         if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.carried).await? {
             self.carried.sent.insert(offer.attempt_id);
-            self.send(&FromBoard::Offer(offer)).await?;
+            return self.send(&FromBoard::Offer(offer)).await;
+        }
+        if let Some(due) = plan::next_plan(&self.app, &self.device, self.knows_plans).await? {
+            if let Due::Send(request) = due {
+                self.send(&FromBoard::Plan(request)).await?;
+            }
+            self.app.jobs.wake(Wake::Device(self.device.id));
         }
         Ok(())
     }

@@ -8,6 +8,8 @@ mod compose;
 mod decide;
 mod lines;
 mod markdown;
+mod pause;
+pub mod plan;
 mod run;
 mod store;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use shared::time::Timestamp;
 
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
+pub use pause::{Pause, is_paused, pause, pause_of, resume};
 pub use run::{
     ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,
     wake_waiting,

@@ -5,8 +5,9 @@ use serde::Deserialize;
 use shared::ids::{AttemptId, DeviceId, StepId};
 
 use super::lines::fragment;
+use super::plan::ask_plan;
 use super::views::{OutputPage, RunbookPage};
-use super::{mark, of_device, output, retry, skip, steps};
+use super::{mark, of_device, output, pause, resume, retry, skip, steps};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::clients::{self, views::ClientRef};
@@ -68,16 +69,39 @@ pub async fn retry_form(
 }
 
 #[derive(Deserialize)]
-pub struct SkipForm {
+pub struct ReasonForm {
     #[serde(default)]
     reason: String,
+}
+
+pub async fn pause_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(device_id): Path<DeviceId>,
+    Form(form): Form<ReasonForm>,
+) -> Page {
+    let device = device_of(&app, device_id).await?;
+    pause(&app, visitor.who(), &device, &form.reason).await?;
+    back(device_id)
+}
+
+pub async fn resume_form(State(app): State<App>, visitor: Visitor, Path(device_id): Path<DeviceId>) -> Page {
+    let device = device_of(&app, device_id).await?;
+    resume(&app, visitor.who(), &device).await?;
+    back(device_id)
+}
+
+pub async fn plan_form(State(app): State<App>, visitor: Visitor, Path(device_id): Path<DeviceId>) -> Page {
+    let device = device_of(&app, device_id).await?;
+    ask_plan(&app, visitor.who(), &device).await?;
+    back(device_id)
 }
 
 pub async fn skip_form(
     State(app): State<App>,
     visitor: Visitor,
     Path((device_id, step_id)): Path<(DeviceId, StepId)>,
-    Form(form): Form<SkipForm>,
+    Form(form): Form<ReasonForm>,
 ) -> Page {
     let device = device_of(&app, device_id).await?;
     skip(&app, visitor.who(), &device, step_id, &form.reason).await?;

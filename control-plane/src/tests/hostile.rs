@@ -169,6 +169,7 @@ impl Stage {
             bundle_serial: 0,
             secrets: Vec::new(),
             attempts: Vec::new(),
+            plans: None,
         });
         send(&mut link, &hello).await;
         assert!(matches!(next(&mut link).await, FromBoard::Welcome(_)));

@@ -24,7 +24,11 @@ fn begun(effects: &[Effect]) -> Option<&[Looking]> {
 
 fn stopped(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| {
-        if let Effect::Report(ReportBody::PlanEnded(ended)) = effect { ended.stopped.as_deref() } else { None }
+        if let Effect::Report(ReportBody::PlanEnded(ended)) = effect {
+            ended.stopped.as_deref()
+        } else {
+            None
+        }
     })
 }
 
