@@ -9,6 +9,7 @@ mod identity;
 mod joining;
 mod kills;
 mod operator;
+mod plan;
 mod readme;
 mod stage;
 mod state;
