@@ -68,6 +68,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/devices/{id}/runbook/steps/{step}/retry", Consultant, post(runbook::web::retry_form)),
         ("/devices/{id}/runbook/steps/{step}/skip", Consultant, post(runbook::web::skip_form)),
         ("/devices/{id}/runbook/steps/{step}/mark", Consultant, post(runbook::web::mark_form)),
+        ("/devices/{id}/plan",                    SignedIn,   get(runbook::web::plan_page)),
         ("/devices/{id}/output/{attempt}",        SignedIn,   get(runbook::web::output_page)),
         ("/users",                                Fresh(Role::Operator), get(access::users::web::users_page).post(access::users::web::invite_form)),
         ("/users/{id}",                           Operator,   get(access::users::web::user_page)),

@@ -165,7 +165,10 @@ async fn a_paused_runbook_is_not_said_to_run() {
         };
         runbook::pause(app, who(), &devices[0], "To look first").await.unwrap();
         let one = shown().await;
-        assert_eq!((one.state, one.devices[0].progress.as_str()), (RowState::Running, "paused, 0 of 1 done"));
+        assert_eq!(one.state, RowState::Running, "the other goes on");
+        let mut progress: Vec<_> = one.devices.iter().map(|row| row.progress.as_str()).collect();
+        progress.sort_unstable();
+        assert_eq!(progress, ["0 of 1 done", "paused, 0 of 1 done"]);
         runbook::pause(app, who(), &devices[1], "To look first").await.unwrap();
         let all = shown().await;
         assert_eq!(all.state, RowState::Waiting);

@@ -9,7 +9,7 @@ use crate::catalog::Catalog;
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::runbook::{AttemptState, Runbook, Step, StepState, pause_of};
-use crate::web::{Icon, Moment, RowState, count};
+use crate::web::{Moment, RowState, count};
 
 /// The head's part, and the word of each step that the latest plan still says something about.
 pub async fn shown(
@@ -35,7 +35,7 @@ pub async fn shown(
         let looks = looks(&plan, state, &looked, steps);
         words = looks.iter().filter(|look| !look.is_outdated).map(Look::at_its_step).collect();
         let running = steps.iter().any(|step| step.attempt_state == Some(AttemptState::Running));
-        plan_shown(&plan, state, &looks, running, catalog, visitor)
+        plan_shown(device, &plan, state, &looks, running, catalog, visitor)
     });
     let control = Control {
         pause,
@@ -84,8 +84,8 @@ fn looks<'a>(plan: &Plan, state: PlanState, looked: &'a [PlanStep], steps: &'a [
 }
 
 fn word(answer: Option<Answer>, was_done: bool, open: bool) -> PlannedWord {
-    let state = |state: RowState, word| PlannedWord { class: state.class(), icon: state.glyph(), word };
-    let would_run = |word| PlannedWord { class: RowState::Running.class(), icon: Icon("fold"), word };
+    let state = |state: RowState, word| PlannedWord { class: state.class(), word };
+    let would_run = |word| state(RowState::Running, word);
     match (answer, was_done) {
         (Some(Answer::AlreadySo), true) => state(RowState::Done, "still so"),
         (Some(Answer::AlreadySo), false) => state(RowState::Done, "already so"),
@@ -94,15 +94,14 @@ fn word(answer: Option<Answer>, was_done: bool, open: bool) -> PlannedWord {
         (Some(Answer::NoCheck), true) => state(RowState::Waiting, "has no check"),
         (Some(Answer::NoCheck), false) => would_run("no check: would run"),
         (Some(Answer::NotYet), _) => state(RowState::Waiting, "can't be checked yet"),
-        (Some(Answer::Unknown), _) => {
-            PlannedWord { icon: Icon("warning"), ..state(RowState::NeedsYou, "unknown") }
-        }
+        (Some(Answer::Unknown), _) => state(RowState::NeedsYou, "unknown"),
         (None, _) if open => state(RowState::Waiting, "not looked at yet"),
         (None, _) => state(RowState::Waiting, "not looked at"),
     }
 }
 
 fn plan_shown(
+    device: &Device,
     plan: &Plan,
     state: PlanState,
     looks: &[Look<'_>],
@@ -137,6 +136,7 @@ fn plan_shown(
         found: look.planned.found.clone(),
     };
     PlanShown {
+        href: format!("/devices/{}/plan", device.id),
         class: row.class(),
         icon: row.glyph(),
         words,

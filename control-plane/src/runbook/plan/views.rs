@@ -3,7 +3,8 @@
 use askama::Template;
 use askama::filters::HtmlSafe;
 
-use crate::web::{Icon, Moment};
+use crate::clients::views::ClientRef;
+use crate::web::{Icon, Moment, Shell};
 
 /// The part of the head that pauses and plans. Its lines keep their places whatever they say.
 #[derive(Template, Default)]
@@ -31,7 +32,28 @@ pub struct PauseShown {
     pub reason: String,
 }
 
+impl PauseShown {
+    /// As much of the reason as a line holds.
+    fn start(&self) -> String {
+        self.reason.chars().take(120).collect()
+    }
+}
+
+/// GET /devices/ID/plan: all that the latest plan says.
+#[derive(Template)]
+#[template(path = "runbook/plan.html")]
+pub struct PlanPage {
+    pub shell: Shell,
+    pub client: ClientRef,
+    pub device_name: String,
+    /// Its runbook.
+    pub device_href: String,
+    pub plan: Option<PlanShown>,
+}
+
 pub struct PlanShown {
+    /// Its own page.
+    pub href: String,
     /// The colour's class and the glyph; the words come after it.
     pub class: &'static str,
     pub icon: Icon,
@@ -55,10 +77,9 @@ pub struct PlanLine {
     pub found: String,
 }
 
-/// What a plan says of a step, in a few words.
+/// What a plan says of a step, in a few words. The class brings colour and glyph.
 #[derive(Clone, Copy)]
 pub struct PlannedWord {
     pub class: &'static str,
-    pub icon: Icon,
     pub word: &'static str,
 }
