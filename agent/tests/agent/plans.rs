@@ -195,10 +195,12 @@ async fn planned(link: &mut Link) -> (Vec<PlannedStep>, PlanEnded) {
     loop {
         let report = link.report().await;
         link.acknowledge(&report);
-        match report.body {
-            ReportBody::PlanStep(step) => steps.push(step),
-            ReportBody::PlanEnded(ended) => return (steps, ended),
-            other => panic!("{other:?}"),
+        if let ReportBody::PlanStep(step) = report.body {
+            steps.push(step);
+        } else if let ReportBody::PlanEnded(ended) = report.body {
+            return (steps, ended);
+        } else {
+            panic!("{report:?}");
         }
     }
 }
