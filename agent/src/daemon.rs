@@ -5,6 +5,7 @@ mod checks;
 mod deliveries;
 mod effects;
 mod joined;
+mod planning;
 mod renewing;
 mod trusting;
 
@@ -17,6 +18,7 @@ use shared::catalog::{Need, Platform};
 use shared::protocol::enroll::Enrolled;
 use shared::protocol::inventory::ComponentReport;
 use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope};
+use shared::protocol::plan::{PlanEnded, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
 use shared::time::Clock;
@@ -85,6 +87,8 @@ pub enum DaemonError {
 enum Happened {
     Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
     Ended(AttemptEnded),
+    Planned(PlannedStep),
+    PlanEnded(PlanEnded),
     Looked(Option<Vec<ComponentReport>>),
     Asked { due: Due, finding: Option<Finding> },
     Renewed(Result<Enrolled, RenewError>, OwnedRwLockWriteGuard<()>),
@@ -113,6 +117,8 @@ struct Daemon {
     chunks: mpsc::Sender<OutputChunk>,
     stop_steps: watch::Receiver<bool>,
     steps_running: usize,
+    /// Ends the plan that is under way.
+    planning: Option<watch::Sender<bool>>,
     looking: bool,
     look_again: bool,
     last_inventory: Option<Inventory>,
@@ -234,6 +240,7 @@ impl Daemon {
             current: Arc::new(RwLock::new(current)),
             link: None,
             steps_running: 0,
+            planning: None,
             looking: false,
             look_again: false,
             last_inventory: None,
@@ -325,6 +332,7 @@ impl Daemon {
                 .filter(|attempt| attempt.last.is_none())
                 .map(|attempt| attempt.offer.attempt_id)
                 .collect(),
+            plans: Some(self.engine.plans()),
         })
     }
 
@@ -370,6 +378,8 @@ impl Daemon {
                 tracing::info!(attempt = %ended.attempt_id, outcome = ?ended.outcome, "ended");
                 self.engine_event(Event::AttemptEnded(ended))
             }
+            Happened::Planned(planned) => self.engine_event(Event::Planned(planned)),
+            Happened::PlanEnded(ended) => self.plan_ended(ended),
             Happened::Looked(components) => self.looked(components),
             Happened::Asked { due, finding } => self.asked(due, finding),
             Happened::Renewed(result, _guard) => self.renewed(result),
@@ -382,11 +392,22 @@ impl Daemon {
         happenings: &mut mpsc::Receiver<Happened>,
         output: &mut mpsc::Receiver<OutputChunk>,
     ) -> Result<(), DaemonError> {
-        while self.steps_running > 0 {
+        self.stop_plan();
+        while self.steps_running > 0 || self.planning.is_some() {
             tokio::select! {
                 Some(chunk) = output.recv() => self.output(chunk, output)?,
-                Some(what) = happenings.recv() => if matches!(what, Happened::Ended(_)) {
-                    self.happened(what, output)?;
+                Some(what) = happenings.recv() => match what {
+                    Happened::Ended(_) => self.happened(what, output)?,
+                    // Nothing that waited for it starts any more.
+                    Happened::PlanEnded(ended) => {
+                        self.planning = None;
+                        self.report(vec![ReportBody::PlanEnded(ended)])?;
+                    }
+                    Happened::Bundle { .. }
+                    | Happened::Planned(_)
+                    | Happened::Looked(_)
+                    | Happened::Asked { .. }
+                    | Happened::Renewed(..) => {}
                 },
             }
         }
@@ -397,7 +418,8 @@ impl Daemon {
 /// Whether an offer may be judged because of it.
 fn may_start_something(event: &Event) -> bool {
     match event {
-        Event::Frame(FromBoard::Offer(_))
+        Event::Frame(FromBoard::Offer(_) | FromBoard::Plan(_))
+        | Event::PlanEnded(_)
         | Event::Recover(_)
         | Event::Bundle { .. }
         | Event::AttemptEnded(_) => true,
@@ -413,6 +435,7 @@ fn may_start_something(event: &Event) -> bool {
         )
         | Event::LinkDown
         | Event::Needs(_)
+        | Event::Planned(_)
         | Event::Stored { .. }
         | Event::Pasted { .. } => false,
     }

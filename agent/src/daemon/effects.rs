@@ -31,6 +31,8 @@ impl Daemon {
             Effect::Fetch(digest) => self.fetch(digest),
             Effect::Remember { offer, report } => self.remember(offer, report)?,
             Effect::Start(plan) => self.start(*plan),
+            Effect::StartPlan { plan_id, steps } => self.start_plan(plan_id, steps),
+            Effect::StopPlan => self.stop_plan(),
             Effect::Report(body) => {
                 warn_of_refusal(&body);
                 self.report(vec![body])?;
@@ -214,6 +216,8 @@ fn warn_of_refusal(body: &ReportBody) {
         ReportBody::AttemptStarted { .. }
         | ReportBody::Output(_)
         | ReportBody::AttemptEnded(_)
+        | ReportBody::PlanStep(_)
+        | ReportBody::PlanEnded(_)
         | ReportBody::Receipt(_)
         | ReportBody::Inventory { .. }
         | ReportBody::CaPinned { .. }

@@ -4,6 +4,7 @@
 
 pub mod environment;
 mod leftovers;
+mod look;
 pub mod mask;
 pub mod output;
 pub mod run;
@@ -30,6 +31,7 @@ use output::{ChunkSink, Sink, Tail};
 use run::{Ended, Launcher, RunError};
 use run_as::RunSpec;
 
+pub use look::{Look, look};
 pub use secret_files::sweep;
 
 /// How long a `check` or `verify` may take: they only look.
@@ -120,8 +122,10 @@ struct Attempt<'a> {
 }
 
 /// What a `check` or `verify` said.
-struct Look {
+struct Looked {
     so: bool,
+    /// It ended by itself: what it said is an answer.
+    answered: bool,
     found: String,
 }
 
@@ -240,7 +244,7 @@ impl Attempt<'_> {
         script: &str,
         environment: &Environment,
         masks: &Masks,
-    ) -> Result<Look, StepError> {
+    ) -> Result<Looked, StepError> {
         let mut tail = Tail::new();
         let ended = self.run(script, environment, Some(LOOK_TIMEOUT), masks, Some(&mut tail)).await?;
         let how = match ended {
@@ -255,7 +259,8 @@ impl Attempt<'_> {
             Output::None => String::new(),
         };
         let found = if saw.is_empty() { how } else { format!("{how}: {saw}") };
-        Ok(Look { so: matches!(ended, Ended::Exited(0)), found })
+        let (so, answered) = (matches!(ended, Ended::Exited(0)), matches!(ended, Ended::Exited(_)));
+        Ok(Looked { so, answered, found })
     }
 
     async fn run(

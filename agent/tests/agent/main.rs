@@ -14,6 +14,8 @@ mod kills;
 #[cfg(test)]
 mod paste;
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod sealed_paste;
 #[cfg(test)]
 mod steps;

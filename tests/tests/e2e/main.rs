@@ -11,6 +11,7 @@ mod joining;
 mod kills;
 mod operator;
 mod paste;
+mod plan;
 mod providers;
 mod readme;
 mod rotation;
