@@ -36,6 +36,7 @@ use crate::status::Live;
 use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
+use crate::trust::{self, TrustError};
 use crate::vault::{self, DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
@@ -67,6 +68,8 @@ pub enum DaemonError {
     Machine(#[from] PlatformError),
     #[error(transparent)]
     Broker(#[from] broker::BindError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("the device's keys are missing from the store: remove the data folder and join again")]
     NoKeys,
     #[error("this operating system is not supported")]
@@ -188,6 +191,10 @@ impl Daemon {
         stop_steps: watch::Receiver<bool>,
     ) -> Result<Self, DaemonError> {
         let Options { paths, clock, random, launcher, stand_in } = options;
+        let is_root = Uid::effective().is_root();
+        if is_root {
+            trust::check_folder(&paths, trust::ROOT, "/".as_ref())?;
+        }
         let identity = Arc::new(Identity::load(&paths)?);
         let outbound = match stand_in {
             None => Outbound::public(),
@@ -195,7 +202,6 @@ impl Daemon {
             Some(_) => return Err(DaemonError::StandIn),
         };
         let platform = Platform::current().ok_or(DaemonError::Platform)?;
-        let is_root = Uid::effective().is_root();
         if !is_root && Uid::effective().as_raw() != identity.managed_user.uid {
             return Err(DaemonError::OtherUser(identity.managed_user.name.clone()));
         }

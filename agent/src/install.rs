@@ -11,17 +11,17 @@ mod launchd;
 mod perform;
 mod plan;
 mod systemd;
-mod trust;
 
 use std::path::{Path, PathBuf};
 
 use shared::catalog::Platform;
 
 use crate::config::{self, ConfigError, Paths};
+use crate::trust;
 
+pub use crate::trust::TrustError;
 pub use perform::{Done, InstallError, Outcome, RealSystem, System, perform};
 pub use plan::{Action, How, Plan};
-pub use trust::TrustError;
 
 /// What the service is called by launchd and systemd, and its package by the installer.
 pub const LABEL: &str = "board-agent";
@@ -66,8 +66,8 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
         plan.add(Action::Copy { from: options.program.clone(), to: program.clone() });
     }
     plan.add(Action::Trust { path: program });
-    plan.add(Action::Folder { path: paths.data().to_owned(), mode: 0o711 });
-    plan.add(Action::Folder { path: paths.publisher_keys(), mode: 0o700 });
+    own_folder(&mut plan, paths.data().to_owned(), 0o711);
+    own_folder(&mut plan, paths.publisher_keys(), 0o700);
     for file in &options.publisher_keys {
         let (text, key) = config::read_publisher_key(file)?;
         let path = paths.publisher_keys().join(format!("{}.pem", key.name()));
@@ -80,10 +80,16 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
     Ok(plan)
 }
 
+/// One that is there may have been put there by somebody else: it is looked at before its permissions are changed.
+fn own_folder(plan: &mut Plan, path: PathBuf, mode: u32) {
+    plan.add(Action::TrustData { path: path.clone() });
+    plan.add(Action::Folder { path, mode });
+}
+
 fn launchd_service(plan: &mut Plan, paths: &Paths) {
     let logs = log_folder(Platform::Macos).unwrap_or_else(|| paths.data().join("logs"));
     let file = launchd::path();
-    plan.add(Action::Folder { path: logs.clone(), mode: 0o750 });
+    own_folder(plan, logs.clone(), 0o750);
     plan.add(Action::Write {
         path: PATHS_D.into(),
         content: format!("{}\n", folder_of(PROGRAM)),

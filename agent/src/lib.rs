@@ -16,6 +16,7 @@
 //! | `inventory` | looking at what is really installed |
 //! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
 //! | `install`, `logs` | the agent as a service of the system; its log as files |
+//! | `trust` | what root runs and reads must be root's |
 //! | `platform` | what differs between macOS and Linux |
 
 pub mod broker;
@@ -41,6 +42,7 @@ pub mod slots;
 pub mod status;
 pub mod steps;
 pub mod tls;
+pub mod trust;
 pub mod vault;
 pub mod verify;
 pub mod wrappers;

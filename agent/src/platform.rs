@@ -42,6 +42,11 @@ pub fn machine() -> Result<Machine, PlatformError> {
     system::machine()
 }
 
+/// The user who listens at the other end.
+pub fn peer_uid(stream: &std::os::unix::net::UnixStream) -> std::io::Result<u32> {
+    system::peer_uid(stream)
+}
+
 /// A text that changes with every boot.
 pub fn boot_session() -> Result<String, PlatformError> {
     system::boot_session()

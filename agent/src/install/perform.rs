@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::plan::{Action, How, Plan};
-use super::trust::TrustError;
 use crate::config::{ConfigError, Identity, Paths};
 use crate::files;
+use crate::trust::{self, TrustError};
 use crate::vault::{self, StoreError};
 
 /// How long a service may take to stop or start before that counts as a failure.
@@ -126,11 +126,20 @@ fn one(action: &Action, prefix: Option<&Path>, system: &mut dyn System) -> Resul
         result.map_err(|error| InstallError::File { action: action.to_string(), error })
     };
     match action {
-        Action::Trust { .. } | Action::Run { .. } | Action::ForgetSecrets { .. } if prefix.is_some() => {
+        Action::Trust { .. }
+        | Action::TrustData { .. }
+        | Action::Run { .. }
+        | Action::ForgetSecrets { .. }
+            if prefix.is_some() =>
+        {
             Ok(Outcome::Skipped)
         }
         Action::Trust { path } => {
             super::check_trust(path)?;
+            Ok(Outcome::Same)
+        }
+        Action::TrustData { path } => {
+            trust::check_data(path, trust::ROOT, Path::new("/"))?;
             Ok(Outcome::Same)
         }
         Action::Folder { path, mode } => file(make_folder(&place(path), *mode)),

@@ -9,6 +9,10 @@ pub enum Action {
     Trust {
         path: PathBuf,
     },
+    /// The agent's own folder, when it is there already: root's, and no link.
+    TrustData {
+        path: PathBuf,
+    },
     Folder {
         path: PathBuf,
         mode: u32,
@@ -77,6 +81,9 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trust { path } => write!(f, "check that only root can change {}", path.display()),
+            Self::TrustData { path } => {
+                write!(f, "check that {} is no link and that only root can change it", path.display())
+            }
             Self::Folder { path, mode } => write!(f, "folder {} ({mode:04o})", path.display()),
             Self::Copy { from, to } => write!(f, "copy {} to {} (0755)", from.display(), to.display()),
             Self::Write { path, mode, .. } => write!(f, "write {} ({mode:04o})", path.display()),

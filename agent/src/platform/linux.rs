@@ -1,7 +1,10 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Uid};
 
 use super::{Awake, Machine, Mark, Met, PlatformError};
@@ -21,6 +24,10 @@ pub fn machine() -> Result<Machine, PlatformError> {
         os_version: os_version().unwrap_or_default(),
         host_name,
     })
+}
+
+pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    Ok(getsockopt(stream, PeerCredentials).map_err(io::Error::from)?.uid())
 }
 
 pub fn boot_session() -> Result<String, PlatformError> {

@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -30,6 +31,10 @@ pub fn machine() -> Result<Machine, PlatformError> {
         what: "the hardware UUID",
         error: io::Error::new(io::ErrorKind::InvalidData, "ioreg shows no IOPlatformUUID"),
     })
+}
+
+pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    Ok(nix::unistd::getpeereid(stream).map_err(io::Error::from)?.0.as_raw())
 }
 
 pub fn boot_session() -> Result<String, PlatformError> {

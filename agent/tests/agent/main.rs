@@ -5,6 +5,7 @@
 mod board;
 #[cfg(test)]
 mod downloads;
+mod folder;
 #[cfg(test)]
 mod install;
 #[cfg(test)]
