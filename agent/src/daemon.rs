@@ -207,7 +207,7 @@ impl Daemon {
         }
         paths.create()?;
         let journal = Arc::new(Journal::open(&paths.journal())?);
-        steps::sweep(&paths)?;
+        steps::sweep(&paths);
         environment::make_dev_home(&identity, &paths)?;
         let vault = Arc::new(vault::open(&paths, identity.dev)?);
         let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;

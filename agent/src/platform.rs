@@ -12,6 +12,8 @@ mod system;
 #[cfg(target_os = "macos")]
 #[path = "platform/macos.rs"]
 mod system;
+#[cfg(any(target_os = "macos", test))]
+mod tool;
 
 use shared::catalog::{Need, Platform};
 
