@@ -224,6 +224,9 @@ fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
         None => log_to_stderr(),
     }
     platform::forbid_inspection()?;
+    if let Err(error) = platform::allow_files() {
+        tracing::warn!(%error, "the agent goes on with fewer open files");
+    }
     let stand_in =
         run.stand_in.map(|address| StandIn::new(address, run.stand_in_ca.as_deref())).transpose()?;
     let options = daemon::Options {

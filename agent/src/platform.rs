@@ -67,6 +67,17 @@ pub fn forbid_inspection() -> Result<(), PlatformError> {
     system::forbid_tracing()
 }
 
+/// Descriptors for links, steps and the programs that ask the broker: launchd gives a daemon 256.
+const FILES: u64 = 4096;
+
+/// As many as are wanted, or as many as the system allows.
+pub fn allow_files() -> Result<(), PlatformError> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft.max(FILES.min(hard)), hard));
+    allowed.map_err(|errno| PlatformError::Unknown { what: "the limit for open files", error: errno.into() })
+}
+
 /// Keeps the machine from sleeping until the answer is dropped.
 pub fn stay_awake() -> Result<Awake, PlatformError> {
     system::stay_awake()

@@ -12,6 +12,9 @@ use super::{Answer, LONGEST_REQUEST, Request};
 use crate::config::Paths;
 use crate::{platform, trust};
 
+/// Longer than the broker's own, which says why.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("the agent does not answer at {path}: {error}. Is `board-agent run` running?")]
@@ -42,12 +45,16 @@ fn ask_if(is_ours: impl Fn(u32) -> bool, paths: &Paths, request: &Request) -> Re
     if !is_ours(uid) {
         return Err(AskError::Stranger { path: path.clone(), uid });
     }
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(not_running)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(not_running)?;
     // Room from the start for a value: a growing buffer would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_REQUEST));
     serde_json::to_writer(&mut *bytes, request).map_err(|_| AskError::Answer)?;
     bytes.push(b'\n');
-    stream.write_all(&bytes).map_err(not_running)?;
+    match stream.write_all(&bytes) {
+        // It said no before it had heard everything.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other.map_err(not_running)?,
+    }
     let mut line = Zeroizing::new(String::with_capacity(128 * 1024));
     BufReader::new(stream).read_line(&mut line).map_err(not_running)?;
     serde_json::from_str(&line).map_err(|_| AskError::Answer)

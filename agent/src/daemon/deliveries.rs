@@ -54,7 +54,10 @@ impl Daemon {
 
     /// The board hears of it at once.
     pub(super) fn pasted(&mut self, paste: Paste) -> Result<(), DaemonError> {
-        let Paste { component, slot, value, written } = paste;
+        if !paste.claim() {
+            return Ok(());
+        }
+        let Paste { component, slot, value, written, .. } = paste;
         let result = match self.memory.forget(&component) {
             Ok(()) => {
                 let written = self.context.vault.write_pasted(&component, &slot, &value);

@@ -84,7 +84,9 @@ fn launchd_reads_what_was_meant() {
     assert_eq!(daemon.environment_variables["HOME"], "/var/root");
     assert!(daemon.run_at_load && daemon.keep_alive);
     assert_eq!(daemon.throttle_interval, 10);
-    assert_eq!((daemon.soft_resource_limits.core, daemon.hard_resource_limits.core), (0, 0));
+    for limits in [daemon.soft_resource_limits, daemon.hard_resource_limits] {
+        assert_eq!((limits.core, limits.number_of_files), (0, 4096));
+    }
     assert!(daemon.standard_out_path.starts_with("/Library/Logs/Board Agent"));
     assert!(daemon.standard_error_path.starts_with("/Library/Logs/Board Agent"));
 
