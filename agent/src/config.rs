@@ -215,8 +215,12 @@ impl Identity {
 
 /// The scope that the board told last, for starting without the board.
 pub fn load_scope(paths: &Paths) -> Result<Scope, ConfigError> {
-    let empty = Scope { bundle_digest: None, components: Vec::new(), params: [].into() };
-    Ok(load_json(&paths.scope())?.unwrap_or(empty))
+    Ok(load_json(&paths.scope())?.unwrap_or_else(no_scope))
+}
+
+/// Before the board has told any.
+pub fn no_scope() -> Scope {
+    Scope { bundle_digest: None, components: Vec::new(), params: [].into() }
 }
 
 pub fn save_scope(paths: &Paths, scope: &Scope) -> Result<(), ConfigError> {

@@ -27,6 +27,14 @@ impl Live {
         Ok(load_json(&paths.status())?.unwrap_or_default())
     }
 
+    /// For the daemon, which writes it anew: a damaged file is as good as none.
+    pub fn load_or_begin(paths: &Paths) -> Self {
+        Self::load(paths).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the status of before can't be read");
+            Self::default()
+        })
+    }
+
     pub fn save(&self, paths: &Paths) -> Result<(), ConfigError> {
         save_json(&paths.status(), self)
     }

@@ -41,7 +41,7 @@ pub fn inventory(show: &Show) -> anyhow::Result<ExitCode> {
     let look = inventory::look(&context, &catalog, &scope.components, platform, &SystemClock);
     let components = super::runtime(1)?.block_on(look)?;
     let manifests = catalog.of_scope(&scope.components, platform);
-    let slots = inventory::slots(&context.vault, &memory, &scope.params, manifests, SystemClock.now())?;
+    let slots = inventory::slots(&context.vault, &memory, &scope.params, manifests, SystemClock.now());
     let inventory = Inventory { components, slots };
     if show.json {
         say(&serde_json::to_string_pretty(&inventory)?);

@@ -151,7 +151,7 @@ fn an_answer_is_good_for_a_day_and_a_failed_try_for_an_hour() {
     let minutes = |minutes: u64| site.clock.advance(Duration::from_secs(minutes * 60));
     let due = site.due(&memory, &params).unwrap();
     assert_eq!(site.state(&memory, &params), SlotState::Present);
-    assert!(memory.keep(due, finding(Verdict::Verified, false), site.clock.now()).unwrap());
+    assert!(memory.keep(due, finding(Verdict::Verified, false), site.clock.now()));
     assert_eq!(site.state(&memory, &params), SlotState::Verified);
     for _ in 0..23 {
         assert!(site.due(&memory, &params).is_none());
@@ -160,7 +160,7 @@ fn an_answer_is_good_for_a_day_and_a_failed_try_for_an_hour() {
     assert!(site.due(&Memory::load(&site.paths), &params).is_none(), "a restart asks nobody");
     minutes(60);
     let due = site.due(&memory, &params).unwrap();
-    assert!(memory.keep(due, finding(Verdict::Unverifiable, true), site.clock.now()).unwrap());
+    assert!(memory.keep(due, finding(Verdict::Unverifiable, true), site.clock.now()));
     minutes(30);
     assert!(site.due(&memory, &params).is_none());
     minutes(30);
@@ -186,7 +186,7 @@ fn an_answer_is_only_about_what_was_asked() {
     let mut memory = Memory::load(&site.paths);
     let answered = |memory: &mut Memory| {
         let due = site.due(memory, &params).unwrap();
-        assert!(memory.keep(due, finding(Verdict::Rejected, false), site.clock.now()).unwrap());
+        assert!(memory.keep(due, finding(Verdict::Rejected, false), site.clock.now()));
         assert_eq!(site.state(memory, &params), SlotState::Rejected);
     };
     answered(&mut memory);
@@ -205,7 +205,7 @@ fn an_answer_is_only_about_what_was_asked() {
     assert_eq!(site.state(&Memory::load(&site.paths), &params), SlotState::Present, "and after a kill");
     let late = site.due(&memory, &params).unwrap();
     memory.forget("crm").unwrap();
-    assert!(!memory.keep(late, finding(Verdict::Verified, false), site.clock.now()).unwrap(), "too late");
+    assert!(!memory.keep(late, finding(Verdict::Verified, false), site.clock.now()), "too late");
     assert_eq!(site.state(&memory, &params), SlotState::Present);
 }
 

@@ -65,7 +65,7 @@ pub struct SlotRow {
     /// "our-managed" or "client-supplied"
     pub tag: String,
     pub state: RowState,
-    /// "empty", "present", "verified", "rejected", "unverifiable"
+    /// "empty", "present", "verified", "rejected", "unverifiable", "unreadable"
     pub state_word: String,
     pub sentence: String,
 }
