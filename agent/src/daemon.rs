@@ -6,9 +6,10 @@ mod deliveries;
 mod effects;
 mod joined;
 mod renewing;
+mod tidying;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
@@ -30,7 +31,7 @@ use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, InUse, LinkEvent};
 use crate::outbound::{Outbound, StandIn};
-use crate::platform::{self, PlatformError};
+use crate::platform::{self, Met, PlatformError};
 use crate::renew::{self, RenewError};
 use crate::status::Live;
 use crate::steps::run::Launcher;
@@ -65,8 +66,6 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Machine(#[from] PlatformError),
-    #[error(transparent)]
     Broker(#[from] broker::BindError),
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -98,6 +97,7 @@ struct Daemon {
     identity: Arc<Identity>,
     keys: DeviceKeys,
     platform: Platform,
+    machine: OnceLock<(String, String)>,
     /// Where the board is and what we show to it; the link follows its changes.
     board: watch::Sender<Board>,
     in_use: InUse,
@@ -134,11 +134,14 @@ struct LinkState {
 
 /// Runs until `stop` says so.
 pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
-    let (happened, mut happenings) = mpsc::channel(64);
-    let (chunks, mut output) = mpsc::channel(256);
-    let (pastes, mut pasted) = mpsc::channel(1);
-    let (link_events, mut from_link) = mpsc::channel(64);
-    let mut daemon = Daemon::open(options, happened, chunks, stop.clone())?;
+    let (happened, happenings) = mpsc::channel(64);
+    let (chunks, output) = mpsc::channel(256);
+    let (pastes, pasted) = mpsc::channel(1);
+    let (link_events, from_link) = mpsc::channel(64);
+    // Said when the loop ends, whether it was told to or failed.
+    let (ending, ends) = watch::channel(false);
+    let mut daemon = Daemon::open(options, happened, chunks, ends.clone())?;
+    let mut inbox = Inbox { from_link, output, happenings, pasted };
 
     let broker = tokio::spawn(daemon.broker(pastes)?);
     let link = tokio::spawn(link::hold(
@@ -146,8 +149,35 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
         Arc::clone(&daemon.in_use),
         link_events,
         Arc::clone(&daemon.random),
-        stop.clone(),
+        ends,
     ));
+    let worked = work(&mut daemon, &mut inbox, &mut stop).await;
+    match &worked {
+        Ok(()) => tracing::info!("stopping"),
+        Err(error) => tracing::error!(%error, "the agent can't go on; stopping"),
+    }
+    ending.send_replace(true);
+    daemon.wind_down(inbox).await;
+    broker.abort();
+    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
+    let _ = std::fs::remove_file(daemon.paths.socket());
+    worked
+}
+
+/// What comes to the loop.
+struct Inbox {
+    from_link: mpsc::Receiver<LinkEvent>,
+    output: mpsc::Receiver<OutputChunk>,
+    happenings: mpsc::Receiver<Happened>,
+    pasted: mpsc::Receiver<Paste>,
+}
+
+async fn work(
+    daemon: &mut Daemon,
+    inbox: &mut Inbox,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    let Inbox { from_link, output, happenings, pasted } = inbox;
     daemon.begin()?;
 
     let mut hourly = tokio::time::interval_at(tokio::time::Instant::now() + HOURLY, HOURLY);
@@ -163,8 +193,8 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
                 Some(event) => daemon.link_event(event)?,
                 None => link_alive = false,
             },
-            Some(chunk) = output.recv() => daemon.output(chunk, &mut output)?,
-            Some(what) = happenings.recv() => daemon.happened(what, &mut output)?,
+            Some(chunk) = output.recv() => daemon.output(chunk, output)?,
+            Some(what) = happenings.recv() => daemon.happened(what, output)?,
             Some(paste) = pasted.recv() => daemon.pasted(paste)?,
             _ = hourly.tick() => {
                 daemon.report_anyway = true;
@@ -175,11 +205,6 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
             changed = stop.changed() => if changed.is_err() { break },
         }
     }
-    tracing::info!("stopping");
-    daemon.wind_down(&mut happenings, &mut output).await?;
-    broker.abort();
-    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
-    let _ = std::fs::remove_file(daemon.paths.socket());
     Ok(())
 }
 
@@ -208,25 +233,31 @@ impl Daemon {
         paths.create()?;
         let journal = Arc::new(Journal::open(&paths.journal())?);
         steps::sweep(&paths);
-        environment::make_dev_home(&identity, &paths)?;
+        tidying::remove_unfinished(&paths);
+        if let Err(error) = environment::make_dev_home(&identity, &paths) {
+            tracing::error!(%error, "the home of development can't be made");
+        }
         let vault = Arc::new(vault::open(&paths, identity.dev)?);
         let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;
         let board = watch::Sender::new(renew::board(&identity, &keys)?);
         let renewal = Renewal::new(&identity, &*random);
-        let scope = config::load_scope(&paths)?;
+        let scope = config::load_scope(&paths).unwrap_or_else(|error| {
+            tracing::error!(%error, "the scope of before can't be read; it must come from the board");
+            config::no_scope()
+        });
         let known = Known {
             seen: journal.seen()?,
             scope: scope.clone(),
             ended: ended_attempts(&journal)?,
             received: journal.receipts()?,
-            held: vault.held()?,
+            held: vault.readable()?,
         };
         let current = Current { params: journal.params()?, ..Current::default() };
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
         let context =
             Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
         Ok(Self {
-            live: Live::load(&paths)?,
+            live: Live::load_or_begin(&paths),
             engine: Engine::new(Machine { platform, is_root }, known),
             current: Arc::new(RwLock::new(current)),
             link: None,
@@ -243,6 +274,7 @@ impl Daemon {
             identity,
             keys,
             platform,
+            machine: OnceLock::new(),
             board,
             in_use: InUse::default(),
             renewal,
@@ -288,13 +320,25 @@ impl Daemon {
     fn link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
         match event {
             LinkEvent::Up(sender) => {
-                let hello = FromAgent::Hello(self.hello()?);
+                let (hardware_uuid, boot_session) = match self.machine() {
+                    Ok(machine) => machine,
+                    Err(error) => {
+                        // Without a word the link ends, and is tried again later.
+                        tracing::error!(%error, "this machine doesn't say which one it is");
+                        return Ok(());
+                    }
+                };
+                let hello = FromAgent::Hello(self.hello(hardware_uuid, boot_session)?);
                 if sender.try_send(hello).is_ok() {
                     self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
                 }
                 Ok(())
             }
             LinkEvent::Frame(frame) => self.engine_event(Event::Frame(frame)),
+            LinkEvent::CertificateRefused => {
+                self.certificate_refused();
+                Ok(())
+            }
             LinkEvent::Down => {
                 self.link = None;
                 self.engine_event(Event::LinkDown)
@@ -302,16 +346,25 @@ impl Daemon {
         }
     }
 
-    fn hello(&self) -> Result<Hello, DaemonError> {
+    /// Hardware UUID and boot session: neither changes while this runs, and asking starts programs.
+    fn machine(&self) -> Result<(String, String), PlatformError> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(machine.clone());
+        }
         let hardware_uuid = match &self.identity.hardware_uuid {
             Some(uuid) => uuid.clone(),
             None => platform::machine()?.hardware_uuid,
         };
+        let machine = (hardware_uuid, platform::boot_session()?);
+        Ok(self.machine.get_or_init(|| machine).clone())
+    }
+
+    fn hello(&self, hardware_uuid: String, boot_session: String) -> Result<Hello, DaemonError> {
         let attempts = self.journal.attempts()?;
         Ok(Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             hardware_uuid,
-            boot_session: platform::boot_session()?,
+            boot_session,
             clock: self.clock.now(),
             audit_head: self.journal.audit_head()?,
             bundle_serial: self.engine.serial_seen(),
@@ -326,7 +379,11 @@ impl Daemon {
 
     fn engine_event(&mut self, event: Event) -> Result<(), DaemonError> {
         if may_start_something(&event) {
-            let met = |need| platform::met(need, &self.identity.managed_user);
+            let needed = self.engine.needed_by(&event);
+            let met = |need| match needed.contains(&need) {
+                true => platform::met(need, &self.identity.managed_user),
+                false => Met::Unknown("nobody has looked".to_owned()),
+            };
             let needs = Needs { fda: met(Need::Fda), gui: met(Need::Gui) };
             self.engine.on(Event::Needs(needs), Instant::now());
         }
@@ -364,7 +421,8 @@ impl Daemon {
                     return Ok(());
                 }
                 tracing::info!(attempt = %ended.attempt_id, outcome = ?ended.outcome, "ended");
-                self.engine_event(Event::AttemptEnded(ended))
+                self.engine_event(Event::AttemptEnded(ended))?;
+                self.tidy()
             }
             Happened::Looked(components) => self.looked(components),
             Happened::Asked { due, finding } => self.asked(due, finding),
@@ -372,21 +430,25 @@ impl Daemon {
         }
     }
 
-    /// Lets what must not be killed finish, and waits until the rest is ended.
-    async fn wind_down(
-        &mut self,
-        happenings: &mut mpsc::Receiver<Happened>,
-        output: &mut mpsc::Receiver<OutputChunk>,
-    ) -> Result<(), DaemonError> {
+    /// Lets what must not be killed finish, and waits until the rest is ended. A journal that fails doesn't end it sooner:
+    /// what it doesn't know is found out after the next start.
+    async fn wind_down(&mut self, inbox: Inbox) {
+        // Whoever pastes is told that nothing was changed.
+        let Inbox { mut output, mut happenings, pasted: _, from_link: _ } = inbox;
         while self.steps_running > 0 {
-            tokio::select! {
-                Some(chunk) = output.recv() => self.output(chunk, output)?,
-                Some(what) = happenings.recv() => if matches!(what, Happened::Ended(_)) {
-                    self.happened(what, output)?;
+            let done = tokio::select! {
+                Some(chunk) = output.recv() => self.output(chunk, &mut output),
+                Some(what) = happenings.recv() => match what {
+                    Happened::Ended(_) => self.happened(what, &mut output),
+                    Happened::Bundle { .. } | Happened::Looked(_) | Happened::Asked { .. } | Happened::Renewed(..) => {
+                        Ok(())
+                    }
                 },
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "a report is lost");
             }
         }
-        Ok(())
     }
 }
 

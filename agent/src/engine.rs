@@ -413,7 +413,7 @@ impl Engine {
     }
 
     /// The board's time now: a Mac whose clock is wrong still knows what has expired.
-    fn board_now(&self, now: Instant) -> Option<Timestamp> {
+    pub fn board_now(&self, now: Instant) -> Option<Timestamp> {
         self.board_time.map(|(time, at)| time.after(now.saturating_duration_since(at)))
     }
 }

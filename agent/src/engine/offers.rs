@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use regex::Regex;
 use shared::catalog::{As, Download, Manifest, Need, Step, StepKind, Wrapper};
+use shared::protocol::link::FromBoard;
 use shared::protocol::steps::{Offer, OfferKind};
 
-use super::Engine;
+use super::{Engine, Event};
 use crate::platform::Met;
 use crate::slots;
 use crate::steps::Plan;
@@ -110,6 +111,29 @@ impl Engine {
 }
 
 impl Engine {
+    /// What the steps need that may be judged because of this event: finding it out takes a moment, so nothing else is
+    /// looked at.
+    pub fn needed_by(&self, event: &Event) -> Vec<Need> {
+        let (mut offers, mut came) = (Vec::new(), None);
+        if let Event::Frame(FromBoard::Offer(offer)) = event {
+            offers.push(offer);
+        } else if let Event::Recover(attempt) = event {
+            offers.push(&attempt.offer);
+        } else if let Event::Bundle { digest, result: Ok(catalog) } = event {
+            came = Some((digest, catalog));
+        }
+        offers.extend(self.waiting.iter().map(|waiting| &waiting.offer));
+        offers.extend(self.recovering.iter().map(|attempt| &attempt.offer));
+        let catalog = |digest: &String| match came {
+            Some((new, catalog)) if new == digest => Some(catalog),
+            _ => self.catalogs.get(digest),
+        };
+        let steps = offers.into_iter().filter_map(|offer| {
+            catalog(&offer.bundle_digest)?.manifests.get(&offer.component)?.step(&offer.step)
+        });
+        steps.flat_map(|step| step.needs.iter().copied()).collect()
+    }
+
     /// The first of the step's needs that isn't there.
     fn unmet(&self, step: &Step) -> Option<Verdict> {
         step.needs.iter().find_map(|need| {

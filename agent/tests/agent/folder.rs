@@ -1,5 +1,7 @@
 //! Which data folder the program believes: never one that just happens to be there.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -56,4 +58,39 @@ async fn root_believes_no_folder_of_somebody_else() {
         mine(&path);
     }
     assert_eq!(device.call("status", &[]).await.0, Some(0));
+}
+
+/// Only root can take another user's part.
+#[tokio::test]
+async fn another_user_is_sent_away_before_a_word_is_said() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    open(folder.path());
+    let mut board = Board::start(folder.path()).await;
+    let device = Device::new(folder.path());
+    device.enroll(&board).await;
+    let _agent = device.run();
+    let digest = board.publish(
+        1,
+        &[("x", "key = \"x\"\nname = \"x\"\ncategory = \"ai\"\nsummary = \"x\"\nplatforms = [\"linux\"]\n")],
+    );
+    let (mut link, _) = board.welcome(&digest, &["x"]).await;
+    link.inventory(|_| true).await;
+    assert_eq!(device.call("paste", &["--list"]).await.0, Some(0));
+    let program = folder.path().join("board-agent");
+    std::fs::copy(AGENT, &program).unwrap();
+    open(&program);
+    let stranger = Command::new(&program)
+        .args(["paste", "--list", "--data"])
+        .arg(&device.data)
+        .current_dir("/")
+        .uid(4711)
+        .gid(4711)
+        .output()
+        .unwrap();
+    let said = complaint(&stranger);
+    assert!(said.contains("only the managed user of this device may ask"), "{said}");
 }

@@ -5,6 +5,9 @@
 mod board;
 #[cfg(test)]
 mod downloads;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod folder;
 #[cfg(test)]
 mod install;
