@@ -68,10 +68,18 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
     plan.add(Action::Trust { path: program });
     own_folder(&mut plan, paths.data().to_owned(), 0o711);
     own_folder(&mut plan, paths.publisher_keys(), 0o700);
+    let theirs = paths.packaged_publisher_keys();
+    own_folder(&mut plan, theirs.clone(), 0o700);
+    let mut names = Vec::new();
     for file in &options.publisher_keys {
         let (text, key) = config::read_publisher_key(file)?;
-        let path = paths.publisher_keys().join(format!("{}.pem", key.name()));
-        plan.add(Action::Write { path, content: text, mode: 0o600 });
+        let name = format!("{}.pem", key.name());
+        plan.add(Action::Write { path: theirs.join(&name), content: text, mode: 0o600 });
+        names.push(name);
+    }
+    // Without any this is an update by hand, which withdraws none.
+    if !names.is_empty() {
+        plan.add(Action::KeepOnly { folder: theirs, names });
     }
     match options.platform {
         Platform::Macos => launchd_service(&mut plan, &paths),
@@ -101,8 +109,9 @@ fn launchd_service(plan: &mut Plan, paths: &Paths) {
         mode: 0o644,
     });
     plan.run(launchd::LAUNCHCTL, &["bootout", &launchd::target()], How::MayFail);
+    // A step that must not be killed may be finishing; a service that is still stopping can't be started.
+    plan.run(launchd::LAUNCHCTL, &["print", &launchd::target()], How::UntilItFails);
     plan.run(launchd::LAUNCHCTL, &["enable", &launchd::target()], How::Must);
-    // launchd refuses a label that it is still stopping.
     plan.run(launchd::LAUNCHCTL, &["bootstrap", "system", &file.display().to_string()], How::Retry);
     plan.run(launchd::LAUNCHCTL, &["print", &launchd::target()], How::Must);
 }

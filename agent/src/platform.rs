@@ -99,6 +99,11 @@ pub fn met(need: Need, user: &ManagedUser) -> Met {
     }
 }
 
+/// How `program` is started in the session of a user who is logged in at the screen: the first word is what runs.
+pub fn in_session(uid: u32, program: &std::path::Path) -> Result<Vec<std::ffi::OsString>, PlatformError> {
+    system::in_session(uid, program)
+}
+
 /// The fixed search path of scripts, and the folders of `extra` behind it.
 pub fn search_path(platform: Platform, home: &std::path::Path, extra: &[std::path::PathBuf]) -> String {
     let mut path = match platform {

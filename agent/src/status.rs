@@ -6,7 +6,7 @@ use shared::ids::{ClientId, DeviceId};
 use shared::protocol::link::Head;
 use shared::time::Timestamp;
 
-use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+use crate::config::{self, ConfigError, Identity, KnownKey, Paths, load_json, save_json};
 
 /// The part that the daemon finds out while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub struct Status {
     pub client: String,
     pub certificate_not_after: Timestamp,
     pub dev: bool,
+    /// Whose catalogs are believed.
+    pub publisher_keys: Vec<KnownKey>,
     #[serde(flatten)]
     pub live: Live,
 }
@@ -62,6 +64,7 @@ impl Status {
             client: identity.client_name,
             certificate_not_after: identity.not_after,
             dev: identity.dev,
+            publisher_keys: config::known_publisher_keys(paths)?,
             live: Live::load(paths)?,
         })
     }
@@ -95,6 +98,10 @@ impl std::fmt::Display for Status {
             Some(at) => line(f, "Link", &format!("last up {at}")),
             None => line(f, "Link", &"not up yet"),
         }?;
+        for key in &self.publisher_keys {
+            let from = if key.packaged { "came with the package" } else { "given when joining" };
+            line(f, "Publisher", &format!("{}, {from}", key.name))?;
+        }
         if self.dev {
             line(f, "Store", &"files, for development only")?;
         }

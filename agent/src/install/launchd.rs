@@ -13,7 +13,7 @@ pub const LAUNCHCTL: &str = "/bin/launchctl";
 /// Seconds between two starts of an agent that ends by itself.
 const THROTTLE: u32 = 10;
 /// Seconds that a stopping agent has to let an installer finish that must not be killed.
-const EXIT: u32 = 600;
+pub const EXIT: u32 = 600;
 
 /// Open files; launchd's own limit is 256.
 const FILES: u64 = 4096;

@@ -36,6 +36,11 @@ pub enum Action {
     Remove {
         path: PathBuf,
     },
+    /// Removes every other file of the folder.
+    KeepOnly {
+        folder: PathBuf,
+        names: Vec<String>,
+    },
     /// A folder, when nothing is in it.
     RemoveEmpty {
         path: PathBuf,
@@ -98,6 +103,9 @@ impl fmt::Display for Action {
                 }
             }
             Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::KeepOnly { folder, names } => {
+                write!(f, "remove what is in {} but {}", folder.display(), names.join(", "))
+            }
             Self::RemoveEmpty { path } => write!(f, "remove {} if it is empty", path.display()),
             Self::RemoveTree { path } => write!(f, "remove {} and everything in it", path.display()),
             Self::ForgetSecrets { data } => {

@@ -13,11 +13,13 @@ struct Remembering {
     forgot: usize,
     /// Answers by the first argument, the next one first; an absent one is good.
     refusals: BTreeMap<&'static str, usize>,
+    /// So many looks still find the service.
+    loaded: usize,
 }
 
 impl Remembering {
     fn new(root: bool) -> Self {
-        Self { root, ran: Vec::new(), forgot: 0, refusals: BTreeMap::new() }
+        Self { root, ran: Vec::new(), forgot: 0, refusals: BTreeMap::new(), loaded: 0 }
     }
 }
 
@@ -28,6 +30,10 @@ impl System for Remembering {
 
     fn run(&mut self, program: &str, arguments: &[String]) -> io::Result<Result<(), String>> {
         self.ran.push(format!("{program} {}", arguments.join(" ")));
+        if arguments[0] == "print" && self.loaded > 0 {
+            self.loaded -= 1;
+            return Ok(Ok(()));
+        }
         match self.refusals.get_mut(arguments[0].as_str()) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -42,7 +48,7 @@ impl System for Remembering {
         Ok(())
     }
 
-    fn patience(&self) -> (Duration, Duration) {
+    fn patience(&self, _: How) -> (Duration, Duration) {
         (Duration::from_millis(200), Duration::from_millis(1))
     }
 }
@@ -249,22 +255,27 @@ fn a_program_that_others_can_exchange_ends_it_before_anything_is_written() {
 fn launchd_gets_time_to_stop_the_old_service() {
     let plan = only_commands(install(&options(Platform::Macos)).unwrap());
     let mut system = Remembering::new(true);
-    // Nothing was loaded, and the label is refused twice.
-    system.refusals = BTreeMap::from([("bootout", 1), ("bootstrap", 2)]);
+    // The old one is gone at the second look, and the label is refused twice.
+    system.loaded = 1;
+    system.refusals = BTreeMap::from([("bootstrap", 2), ("print", 1)]);
     perform(&plan, None, &mut system, &mut |_| {}).unwrap();
+    let print = "/bin/launchctl print system/board-agent";
     let bootstrap = "/bin/launchctl bootstrap system /Library/LaunchDaemons/board-agent.plist";
     assert_eq!(
         system.ran,
         [
             "/bin/launchctl bootout system/board-agent",
+            print,
+            print,
             "/bin/launchctl enable system/board-agent",
             bootstrap,
             bootstrap,
             bootstrap,
-            "/bin/launchctl print system/board-agent"
+            print
         ]
     );
-    system.refusals = BTreeMap::from([("bootstrap", usize::MAX)]);
+    assert!(RealSystem.patience(How::UntilItFails).0 > Duration::from_secs(launchd::EXIT.into()));
+    system.refusals = BTreeMap::from([("bootstrap", usize::MAX), ("print", 1)]);
     let failed = perform(&plan, None, &mut system, &mut |_| {});
     assert!(matches!(failed, Err(InstallError::Command { said, .. }) if said == "refused"));
 }
@@ -294,4 +305,92 @@ fn below_a_prefix_the_running_system_is_left_alone() {
         assert!(!prefix.join("opt/board-agent").exists());
         assert!(system.ran.is_empty() && system.forgot == 0);
     }
+}
+
+#[test]
+fn a_package_replaces_the_keys_of_the_one_before_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys: Vec<PathBuf> = ["a", "b"]
+        .iter()
+        .map(|name| {
+            let (_, public) = shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+            let path = folder.path().join(name);
+            fs::write(&path, public).unwrap();
+            path
+        })
+        .collect();
+    let prefix = folder.path().join("root");
+    let paths = Paths::new(prefix.join("var/lib/board-agent"));
+    let program = folder.path().join("program");
+    fs::write(&program, "program").unwrap();
+    let install_with = |publisher_keys: &[PathBuf]| {
+        let options = Install {
+            program: program.clone(),
+            publisher_keys: publisher_keys.to_vec(),
+            ..options(Platform::Linux)
+        };
+        perform(&install(&options).unwrap(), Some(&prefix), &mut Remembering::new(true), &mut |_| {})
+            .unwrap();
+        config::known_publisher_keys(&paths).unwrap().len()
+    };
+    assert_eq!(install_with(&keys), 2);
+    let (_, given) = shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+    let file = folder.path().join("given");
+    fs::write(&file, given).unwrap();
+    config::add_publisher_key(&paths, &file).unwrap();
+    assert_eq!(install_with(&[]), 3, "an update by hand");
+    assert_eq!(install_with(&keys[1..]), 2, "the first one is withdrawn, the one of the join stays");
+    let known = config::known_publisher_keys(&paths).unwrap();
+    let name = config::read_publisher_key(&keys[1]).unwrap().1.name().to_owned();
+    assert!(known.contains(&config::KnownKey { name, packaged: true }));
+    assert_eq!(config::load_publisher_keys(&paths).unwrap().len(), 2);
+}
+
+#[test]
+fn commands_are_named_by_their_whole_path_and_get_nothing_of_the_callers_environment() {
+    for plan in [Platform::Macos, Platform::Linux]
+        .into_iter()
+        .flat_map(|platform| [install(&options(platform)).unwrap(), uninstall(platform, true)])
+    {
+        for action in plan.actions {
+            if let Action::Run { program, .. } = action {
+                assert!(program.starts_with('/'), "{program}");
+            }
+        }
+    }
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "there is something to inherit");
+    let said =
+        RealSystem.run("/bin/sh", &["-c".to_owned(), "env >&2; exit 1".to_owned()]).unwrap().unwrap_err();
+    assert!(said.lines().any(|line| line == "PATH=/usr/bin:/bin:/usr/sbin:/sbin"), "{said}");
+    assert!(!said.contains("CARGO"), "{said}");
+}
+
+#[test]
+fn what_must_not_be_killed_outlives_the_service() {
+    let unit = systemd::unit(Path::new("/data"));
+    assert!(unit.lines().any(|line| line == "KillMode=process"), "the agent ends what may be ended");
+}
+
+#[test]
+fn no_package_is_built_with_a_private_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (private, public) = shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+    let key = folder.path().join("publisher.pem");
+    let build = || {
+        let output = std::process::Command::new("bash")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/macos/build-package"))
+            .args(["--program", "/bin/sh", "--out", "/nonexistent/x.pkg", "--publisher-key"])
+            .arg(&key)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for text in [private.expose().clone(), format!("{public}{}", private.expose()), "nothing".to_owned()] {
+        fs::write(&key, text).unwrap();
+        let said = build();
+        assert!(said.contains("a private key must never be packaged"), "{said}");
+    }
+    fs::write(&key, public).unwrap();
+    assert!(!build().contains("private key"), "then only Apple's tools or the folder are missing");
 }

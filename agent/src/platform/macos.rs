@@ -1,10 +1,11 @@
 //! macOS. Thin on purpose, for it is compiled here and never run: one call each; what the tools print is understood in
 //! `apple` and `family`, which are tested everywhere.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -116,6 +117,10 @@ pub fn session_of(user: &str, uid: u32) -> Met {
         )),
         Err(error) => Met::Unknown(error.to_string()),
     }
+}
+
+pub fn in_session(uid: u32, program: &Path) -> Result<Vec<OsString>, PlatformError> {
+    Ok(apple::in_session(uid, program))
 }
 
 /// What a tool printed, when it went well.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::catalog::{As, Download, Output, Platform, SecretForm, Step, Wrapper, cached_names};
+use shared::catalog::{As, Download, Need, Output, Platform, SecretForm, Step, Wrapper, cached_names};
 use shared::ids::AttemptId;
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::SystemRandom;
@@ -269,7 +269,10 @@ impl Attempt<'_> {
         masks: &Masks,
         sink: Option<&mut dyn Sink>,
     ) -> Result<Ended, StepError> {
-        let spec = RunSpec::for_user(&self.user(), environment.clone(), script).marked(&self.mark);
+        let mut spec = RunSpec::for_user(&self.user(), environment.clone(), script).marked(&self.mark);
+        if self.plan.step.needs.contains(&Need::Gui) {
+            spec = spec.in_session();
+        }
         // A step that must not be killed is let finish, also when the agent stops.
         let stop = timeout.is_some().then(|| self.stop.clone());
         let ended = run::run(&self.context.launcher, spec, timeout, masks, sink, stop).await?;

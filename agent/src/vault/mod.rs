@@ -205,7 +205,10 @@ impl Vault {
 
     /// Takes everything away, keys and secrets: they belong to an enrollment that is over.
     pub fn clear(&self) -> Result<(), StoreError> {
-        self.store.names()?.iter().try_for_each(|name| self.store.remove(name))
+        // One that can't be removed keeps none of the others.
+        let failed: Vec<_> =
+            self.store.names()?.iter().filter_map(|name| self.store.remove(name).err()).collect();
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
     fn put(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<(), StoreError> {

@@ -301,8 +301,8 @@ async fn the_inputs_that_a_check_needs_come_with_the_scope() {
     link.send(scope("evil.example/"));
     link.send(scope("acme"));
     link.inventory(|body| said(body, SlotState::Verified, "acme.shops.example.com answered 200")).await;
-    let hosts: Vec<_> = outside.asked().iter().map(|asked| asked.header("host").to_owned()).collect();
-    assert!(hosts.iter().all(|host| host.ends_with(".example.com")), "{hosts:?}");
+    let hosts = outside.greeted();
+    assert!(!hosts.is_empty() && hosts.iter().all(|host| host == "acme.shops.example.com"), "{hosts:?}");
 }
 
 #[tokio::test]
