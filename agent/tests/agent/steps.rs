@@ -206,6 +206,7 @@ fn plan(text: &str, resume: bool) -> Plan {
 }
 
 impl Fixture {
+    #[cfg(target_os = "linux")]
     async fn resume(&self, attempt_id: AttemptId, text: &str) -> AttemptEnded {
         let (_keep, stop) = watch::channel(false);
         let plan = Plan { attempt_id, ..plan(text, true) };
