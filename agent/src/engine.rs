@@ -23,13 +23,13 @@ use shared::protocol::plan::{PlanEnded, PlanRequest, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::time::Timestamp;
 
+use crate::authority::{Judged, Trust};
 use crate::bundles::Catalog;
 use crate::config::NextCa;
 use crate::journal::{Attempt, Seen};
 use crate::platform::Met;
 use crate::steps::Plan;
 use crate::tls::Pin;
-use crate::trust::{Judged, Trust};
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
@@ -479,7 +479,7 @@ impl Engine {
     }
 
     /// The board's time now: a Mac whose clock is wrong still knows what has expired.
-    fn board_now(&self, now: Instant) -> Option<Timestamp> {
+    pub fn board_now(&self, now: Instant) -> Option<Timestamp> {
         self.board_time.map(|(time, at)| time.after(now.saturating_duration_since(at)))
     }
 }

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use regex::Regex;
 use shared::catalog::{As, Download, Manifest, Need, Step, StepKind, Wrapper};
+use shared::protocol::link::FromBoard;
 use shared::protocol::steps::{Offer, OfferKind};
 
-use super::Engine;
+use super::{Engine, Event};
 use crate::bundles::Catalog;
 use crate::platform::Met;
 use crate::slots;
@@ -132,6 +133,40 @@ impl Engine {
 }
 
 impl Engine {
+    /// What the steps need that may be judged because of this event: finding it out takes a moment, so nothing else is
+    /// looked at.
+    pub fn needed_by(&self, event: &Event) -> Vec<Need> {
+        let (mut offers, mut came) = (Vec::new(), None);
+        if let Event::Frame(FromBoard::Offer(offer)) = event {
+            offers.push(offer);
+        } else if let Event::Recover(attempt) = event {
+            offers.push(&attempt.offer);
+        } else if let Event::Bundle { digest, result: Ok(catalog) } = event {
+            came = Some((digest, catalog));
+        }
+        offers.extend(self.waiting.iter().map(|waiting| &waiting.offer));
+        offers.extend(self.recovering.iter().map(|attempt| &attempt.offer));
+        let catalog = |digest: &String| match came {
+            Some((new, catalog)) if new == digest => Some(catalog),
+            _ => self.catalogs.get(digest),
+        };
+        let mut named: Vec<_> =
+            offers.iter().map(|offer| (&offer.bundle_digest, &offer.component, &offer.step)).collect();
+        let planned = match event {
+            Event::Frame(FromBoard::Plan(request)) => Some(request),
+            _ => self.waiting_plan.as_ref(),
+        };
+        if let Some(request) = planned {
+            named.extend(
+                request.steps.iter().map(|step| (&request.bundle_digest, &step.component, &step.step)),
+            );
+        }
+        let steps = named
+            .into_iter()
+            .filter_map(|(digest, component, step)| catalog(digest)?.manifests.get(component)?.step(step));
+        steps.flat_map(|step| step.needs.iter().copied()).collect()
+    }
+
     /// The first of the step's needs that isn't there.
     pub(super) fn unmet(&self, step: &Step) -> Option<Verdict> {
         step.needs.iter().find_map(|need| {

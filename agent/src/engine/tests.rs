@@ -3,7 +3,7 @@
 mod authorities;
 mod plans;
 
-use shared::catalog::Bundle;
+use shared::catalog::{Bundle, Need};
 use shared::crypto::SEALED_EXTRA;
 use shared::protocol::link::Head;
 use shared::protocol::steps::{OfferKind, Outcome};
@@ -257,6 +257,21 @@ fn a_step_whose_needs_are_not_met_waits_and_runs_when_they_are() {
     assert!(is_passing(&effects), "the same attempt may be offered again");
     engine.on(needs(Met::Yes), Instant::now());
     assert!(plan(&frame(&mut engine, FromBoard::Offer(offer))).is_some());
+}
+
+#[test]
+fn only_what_a_step_lists_is_looked_at_and_when_it_is_judged() {
+    let mut engine = engine();
+    let needed = |engine: &Engine, offer: Offer| engine.needed_by(&Event::Frame(FromBoard::Offer(offer)));
+    assert_eq!(needed(&engine, offer("install")), []);
+    assert_eq!(needed(&engine, offer("needy")), [Need::Gui]);
+    let later = Offer { bundle_digest: digest(2), ..offer("needy") };
+    assert_eq!(needed(&engine, later.clone()), [], "nobody knows it yet");
+    frame(&mut engine, FromBoard::Offer(later));
+    let came = |n| Event::Bundle { digest: digest(n), result: Ok(catalog(n, 11, &[])) };
+    assert_eq!(engine.needed_by(&came(2)), [Need::Gui]);
+    assert_eq!(engine.needed_by(&came(3)), []);
+    assert_eq!(engine.needed_by(&Event::LinkDown), []);
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub async fn look(
         next_chunk: 0,
     };
     let mark = Mark::of(&context.paths, id);
-    let attempt = Attempt { plan: &plan, context, mark, stop, exit_code: None };
+    let mut attempt = Attempt { plan: &plan, context, mark, stop, exit_code: None, left: None };
     let looked = attempt.check_only(look).await;
     attempt.mark.remove();
     match looked {
@@ -72,7 +72,7 @@ pub async fn look(
 }
 
 impl Attempt<'_> {
-    async fn check_only(&self, look: &Look) -> Result<(Planned, String), StepError> {
+    async fn check_only(&mut self, look: &Look) -> Result<(Planned, String), StepError> {
         if *self.stop.borrow() {
             return Err(StepError::Stopping);
         }

@@ -8,6 +8,10 @@ mod doctor;
 #[cfg(test)]
 mod downloads;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod folder;
+#[cfg(test)]
 mod install;
 #[cfg(test)]
 mod kills;

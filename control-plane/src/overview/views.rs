@@ -70,7 +70,7 @@ pub struct SlotRow {
     /// "our-managed" or "client-supplied"
     pub tag: String,
     pub state: RowState,
-    /// "empty", "present", "verified", "rejected", "unverifiable"
+    /// "empty", "present", "verified", "rejected", "unverifiable", "unreadable"
     pub state_word: String,
     pub sentence: String,
     /// How each device stands to a version of ours that isn't everywhere yet.

@@ -371,7 +371,13 @@ fn refused(there: &[&InstalledSlot]) -> bool {
 
 /// The word for a slot on several devices: what needs somebody comes first. None when no device has it.
 fn word_of(there: &[&InstalledSlot]) -> Option<&'static str> {
-    let pressing = [SlotState::Rejected, SlotState::Unverifiable, SlotState::Present, SlotState::Verified];
+    let pressing = [
+        SlotState::Rejected,
+        SlotState::Unreadable,
+        SlotState::Unverifiable,
+        SlotState::Present,
+        SlotState::Verified,
+    ];
     let state = pressing.into_iter().find(|state| there.iter().any(|on| on.state == *state))?;
     Some(state.as_str())
 }

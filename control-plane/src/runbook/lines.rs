@@ -151,6 +151,7 @@ fn delivery_line(
             SlotState::Unverifiable => {
                 (RowState::Done, "receipt from the device; nobody knows whether it works".to_owned())
             }
+            SlotState::Unreadable => (RowState::Failed, "the device can't read its own store".to_owned()),
             SlotState::Empty | SlotState::Present => (RowState::Done, "receipt from the device".to_owned()),
         },
         DeliveryState::Pending | DeliveryState::Superseded if on => {
@@ -383,6 +384,10 @@ fn says(there: Option<&InstalledSlot>, on: bool) -> (RowState, String) {
             let next = "Make a new one, or look whether the right one was copied, and paste it again.";
             (RowState::Failed, format!("The provider refused this credential: {evidence}. {next}"))
         }
+        Some(SlotState::Unreadable) => (
+            RowState::Failed,
+            format!("The Mac can't read its own store, so nobody knows whether it has it: {evidence}."),
+        ),
         Some(SlotState::Empty) | None if on => {
             (RowState::NeedsYou, "The Mac doesn't have it yet.".to_owned())
         }
