@@ -152,10 +152,8 @@ impl Engine {
         };
         let mut named: Vec<_> =
             offers.iter().map(|offer| (&offer.bundle_digest, &offer.component, &offer.step)).collect();
-        let planned = match event {
-            Event::Frame(FromBoard::Plan(request)) => Some(request),
-            _ => self.waiting_plan.as_ref(),
-        };
+        let asked = if let Event::Frame(FromBoard::Plan(request)) = event { Some(request) } else { None };
+        let planned = asked.or(self.waiting_plan.as_ref());
         if let Some(request) = planned {
             named.extend(
                 request.steps.iter().map(|step| (&request.bundle_digest, &step.component, &step.step)),
