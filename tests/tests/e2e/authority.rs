@@ -128,7 +128,7 @@ async fn a_new_authority_reaches_all_devices_before_it_is_shown() {
     stage.enroll(&client, &fresh).await;
     assert_eq!(identity(&fresh)["pin"], new.as_str());
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
-    let audit = stage.consultant.get("/audit").await.unwrap();
+    let audit = stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("ca.rotation-finished"), "{audit}");
     assert!(!audit.contains("device.refused"), "{audit}");
 }

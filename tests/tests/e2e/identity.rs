@@ -74,14 +74,14 @@ async fn a_certificate_is_renewed_in_time_and_late_and_an_old_copy_is_an_alarm()
     agent.start().unwrap();
     stage.consultant.runbook_done(&device, SOON).await.unwrap();
     agent.stop().await.unwrap();
-    let audit = stage.consultant.get("/audit").await.unwrap();
+    let audit = stage.consultant.get("/audit.csv").await.unwrap();
     assert_eq!(audit.matches("certificate.renewed").count(), 2, "{audit}");
     assert!(!audit.contains("device.refused"));
 
     write(&agent, &copy);
     agent.start().unwrap();
     until("the copy is refused", async || {
-        stage.consultant.get("/audit").await.unwrap().contains("device.refused")
+        stage.consultant.get("/audit.csv").await.unwrap().contains("device.refused")
     })
     .await;
     agent.stop().await.unwrap();

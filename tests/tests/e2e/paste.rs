@@ -197,7 +197,7 @@ async fn carried_and_kept_nowhere(database: Database) {
         .unwrap();
     let (status, said) = (again.status().as_u16(), again.text().await.unwrap());
     assert!(status == 422 && said.contains("this paste came before"), "{status} {said}");
-    let audit = desk.stage.consultant.get("/audit").await.unwrap();
+    let audit = desk.stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("paste.relayed") && audit.contains("paste.answered"), "{audit}");
     desk.agent.stop().await.unwrap();
     desk.stage.board.stop().await.unwrap();

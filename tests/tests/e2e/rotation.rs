@@ -112,7 +112,7 @@ async fn a_rotation(database: Database) {
     on.stop().await.unwrap();
     off.stop().await.unwrap();
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
-    let audit = stage.consultant.get("/audit").await.unwrap();
+    let audit = stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("it was in a screenshot"), "{audit}");
     stage.board.stop().await.unwrap();
     let vaults = ["off/vault/slot.tool.OUR_KEY", "on/vault/slot.tool.OUR_KEY"].map(Path::new);
