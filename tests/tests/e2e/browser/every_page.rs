@@ -247,11 +247,12 @@ pub(super) async fn check(window: &Window, name: &str) -> Vec<String> {
     problems.into_iter().map(|problem| format!("{name}: {problem}")).collect()
 }
 
-/// Of the page with what it needs, and of its scripts alone; in bytes.
+/// Of the page with what it needs, as it is sent, and of its scripts alone, as they are read; in bytes.
 async fn weights(window: &Window) -> [u64; 2] {
     let script =
         "const all = ['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type));
-        const size = (list) => list.reduce((sum, entry) => sum + entry.encodedBodySize, 0);
-        return [size(all), size(all.filter((entry) => entry.name.includes('.js')))]";
+        const size = (list, which) => list.reduce((sum, entry) => sum + entry[which], 0);
+        const scripts = all.filter((entry) => entry.name.includes('.js'));
+        return [size(all, 'encodedBodySize'), size(scripts, 'decodedBodySize')]";
     serde_json::from_value(window.eval(script).await).unwrap()
 }
