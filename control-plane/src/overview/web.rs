@@ -339,7 +339,7 @@ fn slot_row(
                 component,
                 name: slot.name,
                 tag: "our-managed".into(),
-                state: if refused(&latest) { RowState::NeedsYou } else { state },
+                state: judged(if refused(&latest) { RowState::NeedsYou } else { state }, state_word),
                 state_word: state_word.into(),
                 sentence: sentence + &evidence(&latest, devices),
                 spread: Vec::new(),
@@ -350,18 +350,27 @@ fn slot_row(
         AnySlot::Theirs(slot) => {
             let hint = clients::fill_hint(&slot.hint, client);
             let done = number > 0 && there.len() == number && !refused(&there);
+            let state_word = word_of(&there).unwrap_or("empty");
             SlotRow {
                 component,
                 name: slot.name,
                 tag: "client-supplied".into(),
-                state: if done { RowState::Done } else { RowState::NeedsYou },
-                state_word: word_of(&there).unwrap_or("empty").into(),
+                state: judged(if done { RowState::Done } else { RowState::NeedsYou }, state_word),
+                state_word: state_word.into(),
                 sentence: format!("In the client's vault: {hint}.") + &evidence(&there, devices),
                 spread: Vec::new(),
                 more: 0,
                 rotate: None,
             }
         }
+    }
+}
+
+/// A tick would say of a credential that it works: nobody knows of one that couldn't be tried.
+fn judged(state: RowState, word: &str) -> RowState {
+    match state == RowState::Done && word == SlotState::Unverifiable.as_str() {
+        true => RowState::Off,
+        false => state,
     }
 }
 
