@@ -5,6 +5,7 @@
 mod access;
 mod authority;
 mod browser;
+mod device;
 mod hostile;
 mod identity;
 mod joining;
