@@ -1,13 +1,12 @@
-//! Whatever changes something leaves its entry: every form of the console is sent once, and the log is looked at.
+//! Whatever changes something leaves its entry: every form of the console is sent once, and the log is looked at. What the
+//! agents' port and the commands leave is in `tests/tests/e2e/entries.rs`.
 //!
-//! A form that is added needs its step in [`every_form_leaves_its_entry`], a route of the agents its line in [`AGENTS`], a
-//! command its line in [`COMMANDS`].
+//! A form that is added needs its step in [`every_form_leaves_its_entry`].
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use axum::http::StatusCode;
-use clap::{Command, CommandFactory as _};
 use regex::Regex;
 use shared::ids::{DeviceId, UserId};
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -16,78 +15,15 @@ use super::access_routes::{self, SCRIPT};
 use super::{forms, post, signed_in};
 use crate::access::{self, Role};
 use crate::audit::{self, Action};
-use crate::cli::Cli;
 use crate::db::testing::on_both;
 use crate::enrollment;
 use crate::on;
 use crate::runbook;
 use crate::testing::{Fixture, MANIFESTS, TestDevice};
 
-/// What posting to the agents' port leaves; `None` for what only asks. Each action is seen in the features' own tests.
-const AGENTS: &[(&str, Option<Action>)] = &[
-    ("/enroll/join", Some(Action::JoinAsked)),
-    ("/enroll/status", None),
-    ("/enroll/prove", Some(Action::DeviceEnrolled)),
-    ("/renew/challenge", None),
-    ("/renew", Some(Action::CertificateRenewed)),
-];
-
-/// What each command leaves; `None` for what only reads, or touches no board's database beyond its tables.
-const COMMANDS: &[(&str, Option<Action>)] = &[
-    ("init", Some(Action::BoardInitialized)),
-    ("serve", None),
-    ("migrate", None),
-    ("user add", Some(Action::UserAdded)),
-    ("user link", Some(Action::LinkMade)),
-    ("user list", None),
-    ("state", None),
-    ("paste", None),
-    ("rotate", Some(Action::SecretStored)),
-    ("rekey", Some(Action::RekeyStarted)),
-    ("ca rotate", Some(Action::CaRotationBegun)),
-    ("ca status", None),
-    ("token create", Some(Action::TokenMade)),
-    ("token list", None),
-    ("token revoke", Some(Action::TokenRevoked)),
-    ("catalog check", None),
-    ("catalog keygen", None),
-    ("catalog sign", None),
-    ("catalog import", Some(Action::CatalogImported)),
-    ("audit verify", None),
-    ("audit export", None),
-];
-
-fn leaves(command: &Command, above: &str, found: &mut Vec<String>) {
-    for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
-        let name = format!("{above} {}", child.get_name());
-        if child.has_subcommands() {
-            leaves(child, &name, found);
-        } else {
-            found.push(name.trim().to_owned());
-        }
-    }
-}
-
 #[test]
-fn every_command_has_its_line() {
-    let mut found = Vec::new();
-    leaves(&Cli::command(), "", &mut found);
-    let listed: Vec<&str> = COMMANDS.iter().map(|(name, _)| *name).collect();
-    let missing: Vec<_> = found.iter().filter(|name| !listed.contains(&name.as_str())).collect();
-    assert!(missing.is_empty(), "a command needs its line in COMMANDS of this file: {missing:?}");
-    assert!(listed.iter().all(|name| found.iter().any(|found| found == name)), "a line without a command");
-}
-
-#[test]
-fn every_route_of_the_agents_has_its_line_and_every_action_its_place_in_the_code() {
+fn every_action_has_its_place_in_the_code() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let router = std::fs::read_to_string(source.join("router.rs")).unwrap();
-    let route = Regex::new(r#"\.route\("(/[^"]+)", post\("#).unwrap();
-    let found: BTreeSet<&str> =
-        route.captures_iter(&router).map(|found| found.get(1).unwrap().as_str()).collect();
-    let listed: BTreeSet<&str> = AGENTS.iter().map(|(path, _)| *path).collect();
-    assert_eq!(found, listed, "a route of the agents needs its line in AGENTS of this file");
-
     let mut files = Vec::new();
     super::rust_files(&source, &mut files);
     let outside = |file: &Path| !file.ends_with("audit/entry.rs") && !file.starts_with(source.join("tests"));

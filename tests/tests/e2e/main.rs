@@ -5,7 +5,9 @@
 mod access;
 mod authority;
 mod browser;
+mod commands;
 mod device;
+mod entries;
 mod hostile;
 mod identity;
 mod joining;
