@@ -57,11 +57,12 @@ enum Command {
     /// Run the agent: hold the link to the board, run steps, serve secrets
     #[command(after_help = "Example:\n  board-agent run --dev")]
     Run(Run),
-    /// Show which device this is, and the audit log's head that the board told last
-    #[command(after_help = "Example:\n  board-agent status --json")]
+    /// Show which device this is, its fingerprint, its certificate and trouble with renewing it, whose keys it believes, and
+    /// the audit log's head that the board told last: for root
+    #[command(after_help = "Examples:\n  sudo board-agent status\n  sudo board-agent status --json")]
     Status(Show),
-    /// Look at what is really installed, now
-    #[command(after_help = "Example:\n  board-agent inventory --json")]
+    /// Look at what is really installed, now: for root
+    #[command(after_help = "Example:\n  sudo board-agent inventory --json")]
     Inventory(Show),
     /// Find what stands between this device and its board
     #[command(after_help = doctor::HELP)]
