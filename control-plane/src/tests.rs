@@ -53,7 +53,11 @@ async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>
 }
 
 /// Posts a form of our own page; gives status, headers and the page.
-async fn post(fixture: &Fixture, path: &str, cookie: &str, form: &[(String, String)]) -> (Parts, String) {
+async fn post<K, V>(fixture: &Fixture, path: &str, cookie: &str, form: &[(K, V)]) -> (Parts, String)
+where
+    K: AsRef<str>,
+    V: AsRef<str>,
+{
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     read(answer(fixture, Method::POST, path, Some(cookie), "http://board.test", body).await).await
 }

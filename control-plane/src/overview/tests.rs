@@ -145,11 +145,7 @@ async fn a_paused_runbook_is_not_said_to_run() {
         let mut devices = Vec::new();
         for uuid in ["A-UUID", "B-UUID"] {
             let (_, id) = fixture.enrolled(client, uuid).await;
-            let mut tx = app.db.write().await.unwrap();
-            let device = crate::enrollment::get_device(&mut tx, id).await.unwrap();
-            runbook::ensure(app, &mut tx, &device).await.unwrap().unwrap();
-            tx.commit().await.unwrap();
-            devices.push(device);
+            devices.push(fixture.with_runbook(id).await);
         }
         let shown = async || {
             let record = fixture.get_client(client).await;

@@ -21,7 +21,7 @@ use crate::access::{Role, User};
 use crate::audit;
 use crate::db::Tx;
 use crate::db::testing::on_both;
-use crate::enrollment::{Device, get_device};
+use crate::enrollment::Device;
 use crate::secrets;
 use crate::testing::{Fixture, TestDevice};
 
@@ -46,10 +46,7 @@ impl Running {
             .await
             .unwrap();
         let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-        let mut tx = fixture.app.db.write().await.unwrap();
-        let device = get_device(&mut tx, device_id).await.unwrap();
-        ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
-        tx.commit().await.unwrap();
+        let device = fixture.with_runbook(device_id).await;
         Self { fixture, device, keys, carried: Carried::default() }
     }
 
@@ -315,10 +312,7 @@ async fn with_manual_steps(db: crate::db::Db) -> Running {
     };
     crate::clients::choose_scope(&fixture.app, Fixture::who(), client, &scope).await.unwrap();
     let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-    let mut tx = fixture.app.db.write().await.unwrap();
-    let device = get_device(&mut tx, device_id).await.unwrap();
-    ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
-    tx.commit().await.unwrap();
+    let device = fixture.with_runbook(device_id).await;
     Running { fixture, device, keys, carried: Carried::default() }
 }
 
@@ -559,10 +553,7 @@ async fn a_component_that_comes_later_is_added_at_the_end() {
         let fixture = Fixture::new(db).await;
         let client = fixture.client("Example Client", &["base"]).await;
         let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-        let mut tx = fixture.app.db.write().await.unwrap();
-        let device = get_device(&mut tx, device_id).await.unwrap();
-        ensure(&fixture.app, &mut tx, &device).await.unwrap();
-        tx.commit().await.unwrap();
+        let device = fixture.with_runbook(device_id).await;
         let mut running = Running { fixture, device, keys, carried: Carried::default() };
         let first = running.offer().await.unwrap();
         running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
@@ -572,9 +563,7 @@ async fn a_component_that_comes_later_is_added_at_the_end() {
         };
         let app = running.fixture.app.clone();
         crate::clients::choose_scope(&app, Fixture::who(), client, &scope).await.unwrap();
-        let mut tx = running.tx().await;
-        ensure(&app, &mut tx, &running.device).await.unwrap();
-        tx.commit().await.unwrap();
+        running.fixture.with_runbook(running.device.id).await;
         let names: Vec<_> = running.states().await.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["base/install", "tool/install", "tool/configure"]);
         assert_eq!(running.offer().await.unwrap().component, "tool");

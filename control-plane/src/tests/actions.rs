@@ -60,9 +60,7 @@ impl Sent {
             filled = parameter.replace(&filled, id.as_str()).into_owned();
         }
         let before = self.entries().await.len();
-        let fields: Vec<(String, String)> =
-            fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (parts, page) = post(&self.fixture, &filled, cookie, &fields).await;
+        let (parts, page) = post(&self.fixture, &filled, cookie, fields).await;
         assert!(
             parts.status.is_redirection() || parts.status == StatusCode::OK,
             "{filled}: {} {page}",
@@ -91,12 +89,10 @@ impl Sent {
     }
 
     async fn step(&self, device: DeviceId, key: &str) -> String {
-        let mut tx = self.fixture.app.db.write().await.unwrap();
-        let enrolled = enrollment::get_device(&mut tx, device).await.unwrap();
-        runbook::ensure(&self.fixture.app, &mut tx, &enrolled).await.unwrap();
+        self.fixture.with_runbook(device).await;
+        let mut tx = self.fixture.app.db.read().await.unwrap();
         let made = runbook::of_device(&mut tx, device).await.unwrap().unwrap();
         let steps = runbook::steps(&mut tx, made.id).await.unwrap();
-        tx.commit().await.unwrap();
         steps.into_iter().find(|step| step.step_key == key).unwrap().id.to_string()
     }
 }

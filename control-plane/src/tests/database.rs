@@ -114,7 +114,7 @@ impl InUse {
     }
 
     async fn create_client(&self, name: &str) -> (axum::http::response::Parts, String) {
-        let form = [("name".to_owned(), name.to_owned()), ("vault_name".to_owned(), "Vault".to_owned())];
+        let form = [("name", name), ("vault_name", "Vault")];
         post(&self.fixture, "/clients/new", &self.cookie, &form).await
     }
 
