@@ -457,8 +457,9 @@ impl Daemon {
     /// Lets what must not be killed finish, and waits until the rest is ended. A journal that fails doesn't end it sooner:
     /// what it doesn't know is found out after the next start.
     async fn wind_down(&mut self, inbox: Inbox) {
-        // Whoever pastes is told that nothing was changed.
-        let Inbox { mut output, mut happenings, pasted: _, from_link: _ } = inbox;
+        let Inbox { mut output, mut happenings, pasted, from_link } = inbox;
+        // Whoever pastes is told at once that nothing was changed, and the link has nobody to wait for.
+        drop((pasted, from_link));
         self.stop_plan();
         while self.steps_running > 0 || self.planning.is_some() {
             let done = tokio::select! {

@@ -146,8 +146,11 @@ pub async fn hold(
             continue;
         }
         alerts = if error.is_over_certificate() { alerts + 1 } else { 0 };
-        if alerts >= ALERTS && events.send(LinkEvent::CertificateRefused).await.is_err() {
-            return;
+        if alerts >= ALERTS {
+            alerts = 0;
+            if events.send(LinkEvent::CertificateRefused).await.is_err() {
+                return;
+            }
         }
         failures = if began.elapsed() >= GOOD { 0 } else { failures + 1 };
         let (least, most) = error.wait(failures);
