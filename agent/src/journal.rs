@@ -113,10 +113,12 @@ pub fn peek(path: &Path) -> Result<Vec<Attempt>, JournalError> {
 }
 
 fn opening(error: redb::DatabaseError, path: &Path) -> JournalError {
-    match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(path.to_owned()),
-        redb::DatabaseError::RepairAborted => JournalError::Unclean,
-        other => other.into(),
+    if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+        JournalError::InUse(path.to_owned())
+    } else if matches!(error, redb::DatabaseError::RepairAborted) {
+        JournalError::Unclean
+    } else {
+        error.into()
     }
 }
 
