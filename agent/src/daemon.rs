@@ -5,6 +5,8 @@ mod checks;
 mod deliveries;
 mod effects;
 mod joined;
+mod linking;
+mod opening;
 mod planning;
 mod renewing;
 mod tidying;
@@ -14,11 +16,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
 use shared::catalog::{Need, Platform};
 use shared::protocol::enroll::Enrolled;
 use shared::protocol::inventory::ComponentReport;
-use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope};
+use shared::protocol::link::{FromBoard, ReportBody, Scope};
 use shared::protocol::plan::{PlanEnded, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
@@ -26,26 +27,26 @@ use shared::time::Clock;
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::authority::Trust;
-use crate::broker::{self, Broker, Current, Paste};
+use crate::broker::{self, Current, Paste};
 use crate::bundles::{Catalog, Shelf};
-use crate::config::{self, ConfigError, Identity, Paths};
-use crate::engine::{Engine, Event, Known, Machine, Needs, Refusal};
+use crate::config::{ConfigError, Identity, Paths};
+use crate::engine::{Engine, Event, Needs, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, InUse, LinkEvent};
-use crate::outbound::{Outbound, StandIn};
-use crate::platform::{self, Met, PlatformError};
-use crate::renew::{self, RenewError};
-use crate::status::{self, Live};
+use crate::outbound::StandIn;
+use crate::platform::{self, Met};
+use crate::renew::RenewError;
+use crate::status::Live;
+use crate::steps::Context;
 use crate::steps::run::Launcher;
-use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
-use crate::trust::{self, TrustError};
-use crate::vault::{self, DeviceKeys, StoreError};
+use crate::trust::TrustError;
+use crate::vault::{DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
 pub use joined::joined;
+use linking::LinkState;
 use renewing::Renewal;
 
 const HOURLY: Duration = Duration::from_secs(3600);
@@ -131,15 +132,6 @@ struct Daemon {
     asking: BTreeSet<Due>,
 }
 
-struct LinkState {
-    sender: mpsc::Sender<FromAgent>,
-    welcomed: bool,
-    /// Place in the journal of the last report that was sent on this link.
-    sent: Option<u64>,
-    /// The link's queue was full; more waits.
-    backlog: bool,
-}
-
 /// Runs until `stop` says so.
 pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
     let (happened, happenings) = mpsc::channel(64);
@@ -217,115 +209,6 @@ async fn work(
 }
 
 impl Daemon {
-    fn open(
-        options: Options,
-        happened: mpsc::Sender<Happened>,
-        chunks: mpsc::Sender<OutputChunk>,
-        stop_steps: watch::Receiver<bool>,
-    ) -> Result<Self, DaemonError> {
-        let Options { paths, clock, random, launcher, stand_in } = options;
-        let is_root = Uid::effective().is_root();
-        if is_root {
-            trust::check_folder(&paths, trust::ROOT, "/".as_ref())?;
-        }
-        let identity = Arc::new(Identity::load(&paths)?);
-        let outbound = match stand_in {
-            None => Outbound::public(),
-            Some(stand_in) if identity.dev => Outbound::through(stand_in),
-            Some(_) => return Err(DaemonError::StandIn),
-        };
-        let platform = Platform::current().ok_or(DaemonError::Platform)?;
-        if !is_root && Uid::effective().as_raw() != identity.managed_user.uid {
-            return Err(DaemonError::OtherUser(identity.managed_user.name.clone()));
-        }
-        paths.create()?;
-        let journal = Arc::new(Journal::open(&paths.journal())?);
-        steps::sweep(&paths);
-        tidying::remove_unfinished(&paths);
-        if let Err(error) = environment::make_dev_home(&identity, &paths) {
-            tracing::error!(%error, "the home of development can't be made");
-        }
-        let vault = Arc::new(vault::open(&paths, identity.dev)?);
-        // One that can't be written still gives the programs what it holds; each delivery says why it fails.
-        if let Err(error) = vault.sweep_trials().and_then(|()| vault.try_out(&*random)) {
-            tracing::error!(%error, "the store of secrets does not work as it should: see `board-agent doctor`");
-        }
-        let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;
-        let board = watch::Sender::new(renew::board(&identity, &keys)?);
-        let renewal = Renewal::new(&identity, &*random);
-        let scope = config::load_scope(&paths).unwrap_or_else(|error| {
-            tracing::error!(%error, "the scope of before can't be read; it must come from the board");
-            config::no_scope()
-        });
-        let known = Known {
-            seen: journal.seen()?,
-            scope: scope.clone(),
-            ended: ended_attempts(&journal)?,
-            received: journal.receipts()?,
-            held: vault.readable()?,
-        };
-        let current = Current { params: journal.params()?, ..Current::default() };
-        let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
-        let mut engine = Engine::new(Machine { platform, is_root }, known);
-        engine.trust(Trust::of(&identity));
-        let context =
-            Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
-        let mut live = Live::load_or_begin(&paths);
-        live.fingerprint = Some(status::fingerprint(&identity, &keys)?.to_string());
-        if let Err(error) = live.save(&paths) {
-            tracing::error!(%error, "the status can't be written");
-        }
-        Ok(Self {
-            live,
-            engine,
-            current: Arc::new(RwLock::new(current)),
-            link: None,
-            steps_running: 0,
-            planning: None,
-            looking: false,
-            look_again: false,
-            last_inventory: None,
-            report_anyway: false,
-            memory: Memory::load(&paths),
-            asking: BTreeSet::new(),
-            paths,
-            clock,
-            random,
-            identity,
-            keys,
-            platform,
-            machine: OnceLock::new(),
-            board,
-            in_use: InUse::default(),
-            renewal,
-            shelf,
-            journal,
-            context,
-            scope,
-            happened,
-            chunks,
-            stop_steps,
-        })
-    }
-
-    fn broker(
-        &self,
-        pastes: mpsc::Sender<Paste>,
-    ) -> Result<impl Future<Output = ()> + Send + use<>, DaemonError> {
-        let broker = Arc::new(Broker {
-            identity: Arc::clone(&self.identity),
-            paths: self.paths.clone(),
-            vault: Arc::clone(&self.context.vault),
-            journal: Arc::clone(&self.journal),
-            clock: Arc::clone(&self.clock),
-            current: Arc::clone(&self.current),
-            platform: self.platform,
-            pastes,
-        });
-        let listener = broker::bind(&self.paths)?;
-        Ok(broker.serve(listener))
-    }
-
     fn begin(&mut self) -> Result<(), DaemonError> {
         tracing::info!(device = %self.identity.device_id, board = %self.identity.board, "the agent runs");
         let effects = self.engine.start();
@@ -335,68 +218,6 @@ impl Daemon {
             self.engine_event(Event::Recover(attempt))?;
         }
         Ok(())
-    }
-
-    fn link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
-        match event {
-            LinkEvent::Up { sender, ca } => {
-                self.shown(&ca)?;
-                let (hardware_uuid, boot_session) = match self.machine() {
-                    Ok(machine) => machine,
-                    Err(error) => {
-                        // Without a word the link ends, and is tried again later.
-                        tracing::error!(%error, "this machine doesn't say which one it is");
-                        return Ok(());
-                    }
-                };
-                let hello = FromAgent::Hello(self.hello(hardware_uuid, boot_session)?);
-                if sender.try_send(hello).is_ok() {
-                    self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
-                }
-                Ok(())
-            }
-            LinkEvent::Frame(frame) => self.engine_event(Event::Frame(frame)),
-            LinkEvent::CertificateRefused => {
-                self.certificate_refused();
-                Ok(())
-            }
-            LinkEvent::Down => {
-                self.link = None;
-                self.engine_event(Event::LinkDown)
-            }
-        }
-    }
-
-    /// Hardware UUID and boot session: neither changes while this runs, and asking starts programs.
-    fn machine(&self) -> Result<(String, String), PlatformError> {
-        if let Some(machine) = self.machine.get() {
-            return Ok(machine.clone());
-        }
-        let hardware_uuid = match &self.identity.hardware_uuid {
-            Some(uuid) => uuid.clone(),
-            None => platform::machine()?.hardware_uuid,
-        };
-        let machine = (hardware_uuid, platform::boot_session()?);
-        Ok(self.machine.get_or_init(|| machine).clone())
-    }
-
-    fn hello(&self, hardware_uuid: String, boot_session: String) -> Result<Hello, DaemonError> {
-        let attempts = self.journal.attempts()?;
-        Ok(Hello {
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            hardware_uuid,
-            boot_session,
-            clock: self.clock.now(),
-            audit_head: self.journal.heads()?.pop().map(|told| told.head),
-            bundle_serial: self.engine.serial_seen(),
-            secrets: self.engine.held(),
-            attempts: attempts
-                .into_iter()
-                .filter(|attempt| attempt.last.is_none())
-                .map(|attempt| attempt.offer.attempt_id)
-                .collect(),
-            plans: Some(self.engine.plans()),
-        })
     }
 
     fn engine_event(&mut self, event: Event) -> Result<(), DaemonError> {
@@ -457,8 +278,9 @@ impl Daemon {
     /// Lets what must not be killed finish, and waits until the rest is ended. A journal that fails doesn't end it sooner:
     /// what it doesn't know is found out after the next start.
     async fn wind_down(&mut self, inbox: Inbox) {
-        // Whoever pastes is told that nothing was changed.
-        let Inbox { mut output, mut happenings, pasted: _, from_link: _ } = inbox;
+        let Inbox { mut output, mut happenings, pasted, from_link } = inbox;
+        // Whoever pastes is told at once that nothing was changed, and the link has nobody to wait for.
+        drop((pasted, from_link));
         self.stop_plan();
         while self.steps_running > 0 || self.planning.is_some() {
             let done = tokio::select! {
@@ -508,9 +330,4 @@ fn may_start_something(event: &Event) -> bool {
         | Event::Stored { .. }
         | Event::Pasted { .. } => false,
     }
-}
-
-fn ended_attempts(journal: &Journal) -> Result<Vec<shared::ids::AttemptId>, JournalError> {
-    let attempts = journal.attempts()?;
-    Ok(attempts.into_iter().filter(|a| a.last.is_some()).map(|a| a.offer.attempt_id).collect())
 }

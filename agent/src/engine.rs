@@ -2,6 +2,7 @@
 //!
 //! To add a frame: a variant of [`Event`] or of `FromBoard`, its rule here, its effect in `daemon`, a row in the tests.
 
+mod catalogs;
 mod deliveries;
 mod offers;
 mod pastes;
@@ -36,9 +37,6 @@ use offers::Verdict;
 pub use offers::bad_params;
 pub use plans::{GAVE_WAY, Looking, Todo};
 pub use refusal::Refusal;
-
-/// Catalogs in memory; more are read from disk when they are needed.
-const CATALOGS: usize = 4;
 
 pub enum Event {
     Frame(FromBoard),
@@ -308,111 +306,6 @@ impl Engine {
                 effects.push(Effect::Refuse(Refused { what: "certificate authority".to_owned(), reason }));
             }
         }
-    }
-
-    fn set_scope(&mut self, scope: Scope, effects: &mut Vec<Effect>) {
-        self.scope = scope.clone();
-        let digest = scope.bundle_digest.clone();
-        effects.push(Effect::SaveScope(scope));
-        let Some(digest) = digest else { return };
-        match self.catalogs.get(&digest) {
-            Some(catalog) => self.scope_ready(Arc::clone(catalog), effects),
-            None => self.fetch(&digest, effects),
-        }
-    }
-
-    fn scope_ready(&self, catalog: Arc<Catalog>, effects: &mut Vec<Effect>) {
-        match self.too_old(&catalog) {
-            None => effects.extend([Effect::ScopeReady(catalog), Effect::Probe]),
-            Some(reason) => effects.push(Effect::Refuse(Refused { what: "bundle".to_owned(), reason })),
-        }
-    }
-
-    /// The newest bundle says how old another one may be that was accepted before it.
-    fn too_old(&self, catalog: &Catalog) -> Option<String> {
-        let (serial, least) = (catalog.bundle.serial, self.seen.min_serial);
-        (serial < least).then(|| format!("bundle {serial} is too old: the publisher wants at least {least}"))
-    }
-
-    fn fetch(&mut self, digest: &str, effects: &mut Vec<Effect>) {
-        if self.fetching.insert(digest.to_owned()) {
-            effects.push(Effect::Fetch(digest.to_owned()));
-        }
-    }
-
-    fn bundle(
-        &mut self,
-        digest: &str,
-        result: Result<Arc<Catalog>, Refusal>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.fetching.remove(digest);
-        let failed = match result {
-            Ok(catalog) => {
-                self.keep(catalog, effects);
-                None
-            }
-            Err(refusal) => Some(refusal),
-        };
-        if self.scope.bundle_digest.as_deref() == Some(digest) {
-            match (&failed, self.catalogs.get(digest)) {
-                (None, Some(catalog)) => self.scope_ready(Arc::clone(catalog), effects),
-                (refusal, _) => effects.push(Effect::Refuse(Refused {
-                    what: "bundle".to_owned(),
-                    reason: refusal.as_ref().map(|refusal| refusal.reason.clone()).unwrap_or_default(),
-                })),
-            }
-        }
-        if let Some(refusal) = &failed {
-            let (mine, rest) = std::mem::take(&mut self.recovering)
-                .into_iter()
-                .partition::<Vec<_>, _>(|attempt| attempt.offer.bundle_digest == digest);
-            self.recovering = rest;
-            for attempt in mine {
-                self.interrupted(&attempt, refusal.reason.clone(), effects);
-            }
-        }
-        self.recover(now, effects);
-        let (ready, rest) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition::<Vec<_>, _>(|waiting| waiting.offer.bundle_digest == digest);
-        self.waiting = rest;
-        for waiting in ready {
-            match &failed {
-                Some(refusal) => self.refuse_offer(waiting.offer, refusal.clone(), effects),
-                None => self.offer(waiting, now, effects),
-            }
-        }
-        self.plan_bundle(digest, failed.as_ref().map(|refusal| refusal.reason.as_str()), now, effects);
-        let (ready, rest) = std::mem::take(&mut self.waiting_deliveries)
-            .into_iter()
-            .partition::<Vec<_>, _>(|deliver| deliver.bundle_digest == digest);
-        self.waiting_deliveries = rest;
-        for deliver in ready {
-            match &failed {
-                Some(refusal) => self.refuse_delivery(deliver.delivery_id, refusal.clone(), effects),
-                None => self.deliver(deliver, now, effects),
-            }
-        }
-    }
-
-    fn keep(&mut self, catalog: Arc<Catalog>, effects: &mut Vec<Effect>) {
-        if catalog.bundle.serial >= self.seen.serial {
-            let seen = catalog.seen();
-            if seen != self.seen {
-                self.seen = seen.clone();
-                effects.push(Effect::SaveSeen(seen));
-            }
-        }
-        while self.catalogs.len() >= CATALOGS {
-            let scope = self.scope.bundle_digest.as_ref();
-            let Some(digest) = self.catalogs.keys().find(|digest| Some(*digest) != scope).cloned() else {
-                break;
-            };
-            self.catalogs.remove(&digest);
-        }
-        self.catalogs.insert(catalog.digest.clone(), catalog);
     }
 
     fn offer(&mut self, waiting: Waiting, now: Instant, effects: &mut Vec<Effect>) {

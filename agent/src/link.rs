@@ -29,8 +29,8 @@ const DEAD: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
-/// For a device that the board knows and doesn't want: nothing but a person changes that.
-const LONGEST_WAIT_UNWANTED: Duration = Duration::from_secs(3600);
+/// For a device that the board knows and doesn't want: nothing but a person changes that, who then waits for the Mac.
+const LONGEST_WAIT_UNWANTED: Duration = Duration::from_secs(600);
 const FORBIDDEN: u16 = 403;
 /// So many handshakes that fail over our certificate are no accident.
 const ALERTS: u32 = 3;
@@ -96,7 +96,7 @@ impl LinkError {
     /// Between which two durations the next try lies. Full jitter: thousands of agents don't come back in the same
     /// second.
     fn wait(&self, failures: u32) -> (Duration, Duration) {
-        let ceiling = |most: Duration| SHORTEST_WAIT.saturating_mul(1 << failures.clamp(1, 13)).min(most);
+        let ceiling = |most: Duration| SHORTEST_WAIT.saturating_mul(1 << failures.clamp(1, 11)).min(most);
         match self {
             Self::Status(FORBIDDEN) => (SHORTEST_WAIT, ceiling(LONGEST_WAIT_UNWANTED)),
             Self::Revoked(_) => (LONGEST_WAIT / 2, ceiling(LONGEST_WAIT_UNWANTED).max(LONGEST_WAIT)),
@@ -146,8 +146,11 @@ pub async fn hold(
             continue;
         }
         alerts = if error.is_over_certificate() { alerts + 1 } else { 0 };
-        if alerts >= ALERTS && events.send(LinkEvent::CertificateRefused).await.is_err() {
-            return;
+        if alerts >= ALERTS {
+            alerts = 0;
+            if events.send(LinkEvent::CertificateRefused).await.is_err() {
+                return;
+            }
         }
         failures = if began.elapsed() >= GOOD { 0 } else { failures + 1 };
         let (least, most) = error.wait(failures);

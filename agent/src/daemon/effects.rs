@@ -245,6 +245,7 @@ fn warn_of_refusal(body: &ReportBody) {
         | ReportBody::Receipt(_)
         | ReportBody::Inventory { .. }
         | ReportBody::CaPinned { .. }
+        | ReportBody::Replaced { .. }
         | ReportBody::Unknown => {}
     }
 }

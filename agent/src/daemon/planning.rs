@@ -46,6 +46,7 @@ impl Daemon {
     pub(super) fn plan_ended(&mut self, ended: PlanEnded) -> Result<(), DaemonError> {
         self.planning = None;
         tracing::info!(plan = %ended.plan_id, stopped = ended.stopped, "the plan ended");
+        self.tidy()?;
         self.engine_event(Event::PlanEnded(ended))
     }
 }

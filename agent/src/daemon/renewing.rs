@@ -78,6 +78,8 @@ impl Daemon {
         self.renewal.running = false;
         let trouble = match result {
             Ok(enrolled) => {
+                // A young one is given again: the link has nothing new to show, and goes on waiting.
+                let same = self.identity.certificate == enrolled.certificate;
                 let mut identity = Identity::clone(&self.identity);
                 identity.certificate = enrolled.certificate;
                 identity.not_after = enrolled.not_after;
@@ -85,7 +87,9 @@ impl Daemon {
                 identity.save(&self.paths)?;
                 tracing::info!(until = %identity.not_after, "the certificate was renewed");
                 self.renewal = Renewal::new(&identity, &*self.random);
-                self.board.send_replace(renew::board(&identity, &self.keys)?);
+                if !same {
+                    self.board.send_replace(renew::board(&identity, &self.keys)?);
+                }
                 self.identity = Arc::new(identity);
                 None
             }

@@ -10,10 +10,10 @@ use super::{Daemon, DaemonError};
 use crate::config::Paths;
 
 impl Daemon {
-    /// What neither the scope's catalog nor an open attempt needs. A running step may use anything: then it waits for the
-    /// next time.
+    /// What neither the scope's catalog nor an open attempt needs. A running step or plan may use anything: then it waits
+    /// for the next time.
     pub(super) fn tidy(&self) -> Result<(), DaemonError> {
-        if self.steps_running > 0 {
+        if self.steps_running > 0 || self.planning.is_some() {
             return Ok(());
         }
         let open: Vec<_> =

@@ -606,7 +606,7 @@ fn catalogs_in_memory_are_bounded_and_the_scopes_one_stays() {
             Instant::now(),
         );
     }
-    assert!(engine.catalogs.len() <= CATALOGS);
+    assert!(engine.catalogs.len() <= catalogs::CATALOGS);
     assert!(engine.catalogs.contains_key(&digest(1)) && engine.catalogs.contains_key(&digest(19)));
 }
 

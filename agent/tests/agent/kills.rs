@@ -130,6 +130,7 @@ impl Committed {
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }
+            | ReportBody::Replaced { .. }
             | ReportBody::Unknown => return false,
         };
         if let Some(known) = self.reports.get(&report.id) {

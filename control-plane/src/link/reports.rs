@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::catalog::Manifest;
 use shared::protocol::inventory::{ComponentReport, SlotReport};
-use shared::protocol::link::{Report, ReportBody};
+use shared::protocol::link::{Receipt, Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
 
 use super::store;
@@ -163,7 +163,9 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         }
         ReportBody::PlanEnded(ended) => text(ended.stopped.as_deref().unwrap_or_default()),
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
-        ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
+        ReportBody::Receipt(Receipt { component, slot, .. }) | ReportBody::Replaced { component, slot } => {
+            text(component).and_then(|()| text(slot))
+        }
         ReportBody::Inventory { components, slots } => {
             if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
                 return Err("an inventory has too many entries");
@@ -217,7 +219,9 @@ async fn body(
                 secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
             let mut again = Vec::new();
             if received.as_ref().is_some_and(|received| received.is_new) {
-                again = runbook::restart(tx, device.id, receipt).await?;
+                let Receipt { version, component, slot, .. } = receipt;
+                let reason = format!("version {version} of {component}/{slot}");
+                again = runbook::restart(tx, device.id, (component, slot), &reason).await?;
             }
             runbook::wake_waiting(app, tx, device.id).await?;
             if let Some(mut entry) = received.map(|received| received.entry) {
@@ -239,6 +243,10 @@ async fn body(
             for entry in reopened.iter().chain(&confirmed) {
                 audit::append(tx, entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
+        }
+        ReportBody::Replaced { component, slot } => {
+            let reason = format!("another value of {component}/{slot}, pasted");
+            runbook::restart(tx, device.id, (component, slot), &reason).await?;
         }
         ReportBody::CaPinned { pin } => {
             let entry = rotation::acknowledge(tx, device, pin, address, app.now()).await?;

@@ -66,6 +66,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         device,
         address: peer.address,
         serial,
+        authority: peer.authority,
         socket,
         carried: Carried::default(),
         knows_plans: false,
@@ -112,6 +113,8 @@ struct Session {
     address: String,
     socket: WebSocket,
     serial: Vec<u8>,
+    /// Number of the authority that the listener showed to this link.
+    authority: i64,
     /// What this link carried already.
     carried: Carried,
     knows_plans: bool,
@@ -180,6 +183,9 @@ impl Session {
                     self.push().await?;
                 }
                 _ = look.tick() => {
+                    if self.app.ca().number != self.authority {
+                        return Err(End::Close("the board shows its new certificate authority; connect again"));
+                    }
                     self.still_enrolled().await?;
                     for attempt in self.again.drain(..) {
                         self.carried.sent.remove(&attempt);
@@ -333,6 +339,7 @@ impl Session {
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }
+            | ReportBody::Replaced { .. }
             | ReportBody::Unknown => {}
         }
     }

@@ -100,7 +100,9 @@ impl Running {
         let (board, device) = (app.board_id, self.device.id);
         let received = secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now());
         if received.await.unwrap().unwrap().is_new {
-            restart(&mut tx, device, &receipt).await.unwrap();
+            let Receipt { version, component, slot, .. } = &receipt;
+            let reason = format!("version {version} of {component}/{slot}");
+            restart(&mut tx, device, (component, slot), &reason).await.unwrap();
         }
         wake_waiting(app, &mut tx, device).await.unwrap();
         tx.commit().await.unwrap();

@@ -206,6 +206,11 @@ pub enum ReportBody {
         #[serde(with = "base64")]
         pin: Vec<u8>,
     },
+    /// A person pasted another value over the one that this slot had. Nothing of either is said.
+    Replaced {
+        component: String,
+        slot: String,
+    },
     #[serde(other)]
     Unknown,
 }

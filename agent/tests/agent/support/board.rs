@@ -108,6 +108,11 @@ impl Board {
         Self { address, pin, publisher_key, state, links, private }
     }
 
+    /// DER of the authority's certificate.
+    pub fn ca(&self) -> Vec<u8> {
+        self.state.lock().unwrap().ca.der().to_vec()
+    }
+
     /// Signs a bundle with these manifests and offers it for download.
     pub fn publish(&self, serial: u64, manifests: &[(&str, &str)]) -> String {
         let bundle = Bundle {

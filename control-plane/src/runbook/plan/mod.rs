@@ -179,7 +179,7 @@ pub async fn reconcile(
     let Some(open) = store::open(tx, runbook.id).await? else { return Ok(()) };
     let forgotten = open.state == PlanState::Sent && !known.unwrap_or_default().contains(&open.id);
     if forgotten {
-        let reason = Some("the agent started again in the middle of it");
+        let reason = Some("the device doesn't know of it, as after a restart or a cut; ask again");
         store::end(tx, open.id, PlanState::Sent, PlanState::Unanswered, reason, app.now()).await?;
     }
     Ok(())
