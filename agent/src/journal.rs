@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub enum JournalError {
         "another board-agent runs with this data folder already ({0} is in use). Stop it first, or use another --data"
     )]
     InUse(PathBuf),
+    #[error("the journal was not closed; the agent mends it when it starts")]
+    Unclean,
     #[error("the journal failed: {0}")]
     Redb(Box<redb::Error>),
     #[error("the journal can't be opened: {0}")]
@@ -100,6 +103,30 @@ pub struct Journal {
     database: Database,
 }
 
+/// The attempts in a journal that nobody has open, without writing into it.
+pub fn peek(path: &Path) -> Result<Vec<Attempt>, JournalError> {
+    let database = Database::builder()
+        .set_cache_size(CACHE)
+        .open_read_only(path)
+        .map_err(|error| opening(error, path))?;
+    attempts(&database.begin_read()?)
+}
+
+fn opening(error: redb::DatabaseError, path: &Path) -> JournalError {
+    if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+        JournalError::InUse(path.to_owned())
+    } else if matches!(error, redb::DatabaseError::RepairAborted) {
+        JournalError::Unclean
+    } else {
+        error.into()
+    }
+}
+
+fn attempts(transaction: &ReadTransaction) -> Result<Vec<Attempt>, JournalError> {
+    let table = transaction.open_table(ATTEMPTS)?;
+    table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
+}
+
 impl Journal {
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let file = {
@@ -113,13 +140,8 @@ impl Journal {
                 .open(path)
         };
         drop(file?);
-        let mut database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| {
-            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
-                JournalError::InUse(path.to_owned())
-            } else {
-                error.into()
-            }
-        })?;
+        let mut database =
+            Database::builder().set_cache_size(CACHE).create(path).map_err(|error| opening(error, path))?;
         let transaction = database.begin_write()?;
         transaction.open_table(REPORTS)?;
         transaction.open_table(REPORT_PLACES)?;
@@ -196,9 +218,7 @@ impl Journal {
     }
 
     pub fn attempts(&self) -> Result<Vec<Attempt>, JournalError> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(ATTEMPTS)?;
-        table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
+        attempts(&self.database.begin_read()?)
     }
 
     pub fn attempt(&self, id: AttemptId) -> Result<Option<Attempt>, JournalError> {
@@ -343,8 +363,11 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             ReportBody::OfferRefused { passing: true, .. }
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::AttemptStarted { .. }
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }
+            | ReportBody::Replaced { .. }
             | ReportBody::Unknown => {}
         }
     }

@@ -8,7 +8,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
 use shared::crypto::{hex, sha256};
 use shared::protocol::LISTENER_NAME;
 use tokio::net::TcpStream;
@@ -70,7 +72,7 @@ impl Pins {
     }
 
     /// The one of these certificates that a pin names.
-    fn find<'a>(&self, chain: &'a [CertificateDer<'a>]) -> Option<&'a CertificateDer<'a>> {
+    pub fn find<'a>(&self, chain: &'a [CertificateDer<'a>]) -> Option<&'a CertificateDer<'a>> {
         self.0.iter().find_map(|pin| pin.find(chain))
     }
 }
@@ -259,6 +261,13 @@ impl ServerCertVerifier for PinnedCa {
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
         None
     }
+}
+
+/// Whether the other side ended the handshake with an alert: it doesn't like what we showed. `access_denied` is no word about
+/// that: a board that has too many connections from one address says so to whoever comes next.
+pub fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(alert)) if *alert != AlertDescription::AccessDenied)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use control_plane::cli::{Broken, Cli, Unasked, Unproven, exit_code, run};
 use control_plane::db::Cause;
@@ -9,7 +10,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    forbid_core_files();
+    if let Err(error) = forbid_inspection() {
+        return fail(&error);
+    }
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log_filter()).init();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -70,8 +73,12 @@ fn print(text: &str) {
 }
 
 /// Keys and opened secrets must not end in a core file, and no other process of the user may read this one's memory.
-fn forbid_core_files() {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+fn forbid_inspection() -> anyhow::Result<()> {
+    const MEANS: &str =
+        "keys and secrets in this program's memory would be open to others, so it doesn't start";
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)
+        .with_context(|| format!("core files can't be forbidden; {MEANS}"))?;
     #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_dumpable(false);
+    nix::sys::prctl::set_dumpable(false).with_context(|| format!("tracing can't be forbidden; {MEANS}"))?;
+    Ok(())
 }

@@ -25,6 +25,7 @@ use crate::clients::{self, NewClient, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
 use crate::keys::{Outside, Source};
+use crate::runbook;
 
 /// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
 pub const MANIFESTS: &[(&str, &str)] = &[
@@ -90,6 +91,42 @@ secrets = [{ slot = "OUR_KEY", as = "env" }]
 "#,
     ),
 ];
+
+/// A component whose input takes any text, and whose texts want escaping.
+pub const NOTED: (&str, &str) = (
+    "noted",
+    r#"
+key = "noted"
+name = "Noted <i>&"
+category = "ai"
+summary = "Has an input."
+platforms = ["macos", "linux"]
+[[param]]
+key = "NAME"
+name = "A name"
+pattern = '^(?s).{1,400}$'
+required = true
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install <b>what</b> is noted"
+as = "user"
+check = "false"
+run = "true"
+"#,
+);
+
+/// A package without inputs, and one that leaves an input open.
+pub const TIERS: &str = r#"
+[[tier]]
+key = "small"
+name = "Small"
+components = ["base"]
+[[tier]]
+key = "open"
+name = "Open"
+components = ["base", "noted"]
+"#;
 
 /// The proxy that fixtures believe.
 pub const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
@@ -187,6 +224,15 @@ impl Fixture {
         enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed).await.unwrap();
         let enrolled = device.prove(&self.app, &answer).await.unwrap();
         (device, enrolled)
+    }
+
+    /// The device with its runbook, composed from its client's scope as it is when the device connects.
+    pub async fn with_runbook(&self, device: DeviceId) -> enrollment::Device {
+        let mut tx = self.app.db.write().await.unwrap();
+        let device = enrollment::get_device(&mut tx, device).await.unwrap();
+        runbook::ensure(&self.app, &mut tx, &device).await.unwrap().expect("there is a catalog");
+        tx.commit().await.unwrap();
+        device
     }
 
     pub async fn our_slot(&self) -> catalog::OurSlot {

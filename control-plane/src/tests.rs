@@ -53,7 +53,11 @@ async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>
 }
 
 /// Posts a form of our own page; gives status, headers and the page.
-async fn post(fixture: &Fixture, path: &str, cookie: &str, form: &[(String, String)]) -> (Parts, String) {
+async fn post<K, V>(fixture: &Fixture, path: &str, cookie: &str, form: &[(K, V)]) -> (Parts, String)
+where
+    K: AsRef<str>,
+    V: AsRef<str>,
+{
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     read(answer(fixture, Method::POST, path, Some(cookie), "http://board.test", body).await).await
 }
@@ -413,7 +417,11 @@ fn a_transaction_writes_its_audit_entry_last() {
     let mut wrong = Vec::new();
     let over = Regex::new(r"\.commit\(\)|\breturn\b|\bdrop\(tx\)|\btx = |=>").unwrap();
     // When a board is made nobody else is there yet.
-    let alone = |path: &Path, name: &str| path.ends_with("board/mod.rs") && name == "init";
+    let alone = |path: &Path, name: &str| {
+        // An alarm is a new row that names its entry: nobody else holds it.
+        path.ends_with("board/mod.rs") && name == "init"
+            || path.ends_with("audit/heads.rs") && name == "compare"
+    };
     for (path, name, text) in functions.iter().filter(|(path, name, _)| !alone(path, name)) {
         let calls: Vec<(usize, String)> = call
             .captures_iter(text)

@@ -18,7 +18,7 @@ use crate::audit::{
 const VERIFY_HELP: &str = "\
 Examples:
   board audit verify
-  board-agent status --json > mac-mini-3.json   (on the device)
+  sudo board-agent status --json > mac-mini-3.json   (on the device)
   board audit verify --witness mac-mini-3.json
   board audit verify --export audit.jsonl --witness mac-mini-3.json   (anywhere, without the board)
 

@@ -113,6 +113,8 @@ pub async fn serve(
                     let (acceptor, routes) = (acceptor.clone(), routes.clone());
                     let handshakes = Arc::clone(&handshakes);
                     let board = app.board_id.to_string();
+                    // Before the handshake: a change in between costs one link too many, never one too few.
+                    let authority = app.ca().number;
                     tokio::spawn(async move {
                         let shake = async {
                             let _permit = handshakes.acquire().await.map_err(std::io::Error::other)?;
@@ -120,7 +122,7 @@ pub async fn serve(
                         };
                         let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake).await;
                         match tls {
-                            Ok(Ok(tls)) => connection(tls, address, &board, routes).await,
+                            Ok(Ok(tls)) => connection(tls, address, authority, &board, routes).await,
                             Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),
                             Err(_) => tracing::debug!(%address, "a handshake took too long"),
                         }
@@ -157,7 +159,7 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// The peer's certificate is read once per connection.
-async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) {
+async fn connection(tls: Tls, address: SocketAddr, authority: i64, board: &str, routes: Router) {
     let session = tls.get_ref().1;
     let exporter = match session.export_keying_material([0; 32], RENEWAL_EXPORTER, None) {
         Ok(exporter) => exporter,
@@ -171,7 +173,7 @@ async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) 
         .and_then(|chain| chain.first())
         .and_then(|certificate| device_of(certificate, board));
     let channel = Arc::new(Channel::new(exporter));
-    let peer = Peer { address: address.ip().to_string(), certificate, channel };
+    let peer = Peer { address: address.ip().to_string(), certificate, channel, authority };
     let service = TowerToHyperService::new(routes.layer(Extension(peer)));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::catalog::Manifest;
 use shared::protocol::inventory::{ComponentReport, SlotReport};
-use shared::protocol::link::{Report, ReportBody};
+use shared::protocol::link::{Receipt, Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
 
 use super::store;
@@ -34,9 +34,10 @@ impl From<ApplyError> for Refusal {
             ApplyError::Database(error) => Self::Later(error.into()),
             ApplyError::Audit(error) => Self::Later(error.into()),
             ApplyError::Failure(failure) => Self::Later(*failure),
-            ApplyError::UnknownAttempt | ApplyError::UnknownOutcome | ApplyError::TooMuchOutput => {
-                Self::Never(error.to_string())
-            }
+            ApplyError::UnknownAttempt
+            | ApplyError::UnknownPlan
+            | ApplyError::UnknownOutcome
+            | ApplyError::TooMuchOutput => Self::Never(error.to_string()),
         }
     }
 }
@@ -157,8 +158,14 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::CaPinned { pin } if pin.len() != 32 => Err("a pin is not 32 bytes"),
         ReportBody::CaPinned { .. } => Ok(()),
         ReportBody::AttemptEnded(ended) => text(&ended.found),
+        ReportBody::PlanStep(planned) => {
+            text(&planned.component).and_then(|()| text(&planned.step)).and_then(|()| text(&planned.found))
+        }
+        ReportBody::PlanEnded(ended) => text(ended.stopped.as_deref().unwrap_or_default()),
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
-        ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
+        ReportBody::Receipt(Receipt { component, slot, .. }) | ReportBody::Replaced { component, slot } => {
+            text(component).and_then(|()| text(slot))
+        }
         ReportBody::Inventory { components, slots } => {
             if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
                 return Err("an inventory has too many entries");
@@ -205,12 +212,16 @@ async fn body(
         ReportBody::OfferRefused { attempt_id, reason, passing: false } => {
             runbook::apply_offer_refused(app, tx, device, *attempt_id, reason).await?;
         }
+        ReportBody::PlanStep(planned) => runbook::plan::apply_step(app, tx, device, planned).await?,
+        ReportBody::PlanEnded(ended) => runbook::plan::apply_plan_ended(app, tx, device, ended).await?,
         ReportBody::Receipt(receipt) => {
             let received =
                 secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
             let mut again = Vec::new();
             if received.as_ref().is_some_and(|received| received.is_new) {
-                again = runbook::restart(tx, device.id, receipt).await?;
+                let Receipt { version, component, slot, .. } = receipt;
+                let reason = format!("version {version} of {component}/{slot}");
+                again = runbook::restart(tx, device.id, (component, slot), &reason).await?;
             }
             runbook::wake_waiting(app, tx, device.id).await?;
             if let Some(mut entry) = received.map(|received| received.entry) {
@@ -232,6 +243,10 @@ async fn body(
             for entry in reopened.iter().chain(&confirmed) {
                 audit::append(tx, entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
+        }
+        ReportBody::Replaced { component, slot } => {
+            let reason = format!("another value of {component}/{slot}, pasted");
+            runbook::restart(tx, device.id, (component, slot), &reason).await?;
         }
         ReportBody::CaPinned { pin } => {
             let entry = rotation::acknowledge(tx, device, pin, address, app.now()).await?;

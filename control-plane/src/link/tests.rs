@@ -92,9 +92,7 @@ async fn what_neither_the_catalog_nor_the_runbooks_bundle_knows_is_left_aside() 
         let linked = Linked::new(db).await;
         let app = &linked.fixture.app;
         // The runbook is of the bundle in which `tool` still was; the catalog goes on.
-        let mut tx = app.db.write().await.unwrap();
-        crate::runbook::ensure(app, &mut tx, &linked.device).await.unwrap();
-        tx.commit().await.unwrap();
+        linked.fixture.with_runbook(linked.device.id).await;
         linked.fixture.import(2, &MANIFESTS[..1]).await.unwrap();
 
         // Too long for a key of an index, too.

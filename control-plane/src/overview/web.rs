@@ -201,7 +201,13 @@ async fn fragment_of(
         slots.push(row);
     }
     let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
-    let pressing = Pressing { devices: devices.len(), busy: rows.iter().any(|row| row.busy), pending };
+    let mut busy = rows.iter().filter(|row| row.busy).peekable();
+    let pressing = Pressing {
+        devices: devices.len(),
+        busy: busy.peek().is_some(),
+        paused: busy.peek().is_some() && busy.all(|row| row.paused),
+        pending,
+    };
     let (state, sentence, counted) = state::sentence(pressing, &slots, tally, visitor);
     let mut differing = Vec::new();
     if counted && let Some(found) = found {
@@ -264,7 +270,9 @@ async fn device_row(
         DeviceState::Leaving => (RowState::Waiting, "leaving"),
         DeviceState::Revoked => (RowState::Off, "revoked"),
     };
+    let paused = runbook::is_paused(tx, device.id).await?;
     let (progress, busy) = match runbook::progress(tx, device.id).await? {
+        Some((done, total)) if paused => (format!("paused, {done} of {total} done"), done < total),
         Some((done, total)) => (format!("{done} of {total} done"), done < total),
         None => ("no runbook yet".to_owned(), false),
     };
@@ -281,6 +289,7 @@ async fn device_row(
         last_seen: device.last_seen_at.map(|at| Moment { at, now: visitor.now }),
         progress,
         busy,
+        paused,
         dev: device.dev,
     })
 }
@@ -330,7 +339,7 @@ fn slot_row(
                 component,
                 name: slot.name,
                 tag: "our-managed".into(),
-                state: if refused(&latest) { RowState::NeedsYou } else { state },
+                state: judged(if refused(&latest) { RowState::NeedsYou } else { state }, state_word),
                 state_word: state_word.into(),
                 sentence: sentence + &evidence(&latest, devices),
                 spread: Vec::new(),
@@ -341,12 +350,13 @@ fn slot_row(
         AnySlot::Theirs(slot) => {
             let hint = clients::fill_hint(&slot.hint, client);
             let done = number > 0 && there.len() == number && !refused(&there);
+            let state_word = word_of(&there).unwrap_or("empty");
             SlotRow {
                 component,
                 name: slot.name,
                 tag: "client-supplied".into(),
-                state: if done { RowState::Done } else { RowState::NeedsYou },
-                state_word: word_of(&there).unwrap_or("empty").into(),
+                state: judged(if done { RowState::Done } else { RowState::NeedsYou }, state_word),
+                state_word: state_word.into(),
                 sentence: format!("In the client's vault: {hint}.") + &evidence(&there, devices),
                 spread: Vec::new(),
                 more: 0,
@@ -356,13 +366,27 @@ fn slot_row(
     }
 }
 
+/// A tick would say of a credential that it works: nobody knows of one that couldn't be tried.
+fn judged(state: RowState, word: &str) -> RowState {
+    match state == RowState::Done && word == SlotState::Unverifiable.as_str() {
+        true => RowState::Off,
+        false => state,
+    }
+}
+
 fn refused(there: &[&InstalledSlot]) -> bool {
     there.iter().any(|on| on.is_refused())
 }
 
 /// The word for a slot on several devices: what needs somebody comes first. None when no device has it.
 fn word_of(there: &[&InstalledSlot]) -> Option<&'static str> {
-    let pressing = [SlotState::Rejected, SlotState::Unverifiable, SlotState::Present, SlotState::Verified];
+    let pressing = [
+        SlotState::Rejected,
+        SlotState::Unreadable,
+        SlotState::Unverifiable,
+        SlotState::Present,
+        SlotState::Verified,
+    ];
     let state = pressing.into_iter().find(|state| there.iter().any(|on| on.state == *state))?;
     Some(state.as_str())
 }

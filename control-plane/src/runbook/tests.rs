@@ -17,27 +17,28 @@ use super::{
     apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, reopen_refused,
     restart, retry, skip, steps, tail, wake_waiting,
 };
+use crate::access::{Role, User};
 use crate::audit;
 use crate::db::Tx;
 use crate::db::testing::on_both;
-use crate::enrollment::{Device, get_device};
+use crate::enrollment::Device;
 use crate::secrets;
 use crate::testing::{Fixture, TestDevice};
 
-struct Running {
-    fixture: Fixture,
-    device: Device,
+pub(super) struct Running {
+    pub fixture: Fixture,
+    pub device: Device,
     keys: TestDevice,
-    carried: Carried,
+    pub carried: Carried,
 }
 
 impl Running {
-    async fn new(db: crate::db::Db) -> Self {
-        Self::on(Fixture::new(db).await).await
+    pub async fn new(db: crate::db::Db) -> Self {
+        Self::with(Fixture::new(db).await).await
     }
 
     /// With the catalog that the fixture has.
-    async fn on(fixture: Fixture) -> Self {
+    async fn with(fixture: Fixture) -> Self {
         let client = fixture.client("Example Client", &["tool", "base"]).await;
         let value = Secret::new("ours-some-value".to_owned());
         let slot = fixture.our_slot().await;
@@ -45,24 +46,21 @@ impl Running {
             .await
             .unwrap();
         let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-        let mut tx = fixture.app.db.write().await.unwrap();
-        let device = get_device(&mut tx, device_id).await.unwrap();
-        ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
-        tx.commit().await.unwrap();
+        let device = fixture.with_runbook(device_id).await;
         Self { fixture, device, keys, carried: Carried::default() }
     }
 
-    async fn offer(&mut self) -> Option<Offer> {
+    pub async fn offer(&mut self) -> Option<Offer> {
         let offer = next_offer(&self.fixture.app, &self.device, &self.carried).await.unwrap();
         self.carried.sent.extend(offer.as_ref().map(|offer| offer.attempt_id));
         offer
     }
 
-    async fn tx(&self) -> Tx {
+    pub async fn tx(&self) -> Tx {
         self.fixture.app.db.write().await.unwrap()
     }
 
-    async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
+    pub async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
         let mut tx = self.tx().await;
         let ended =
             AttemptEnded { attempt_id, outcome, exit_code: Some(0), found: "so".into(), duration_ms: 5 };
@@ -71,7 +69,7 @@ impl Running {
         Ok(())
     }
 
-    async fn steps(&self) -> Vec<Step> {
+    pub async fn steps(&self) -> Vec<Step> {
         let mut tx = self.tx().await;
         let runbook = of_device(&mut tx, self.device.id).await.unwrap().unwrap();
         steps(&mut tx, runbook.id).await.unwrap()
@@ -102,7 +100,9 @@ impl Running {
         let (board, device) = (app.board_id, self.device.id);
         let received = secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now());
         if received.await.unwrap().unwrap().is_new {
-            restart(&mut tx, device, &receipt).await.unwrap();
+            let Receipt { version, component, slot, .. } = &receipt;
+            let reason = format!("version {version} of {component}/{slot}");
+            restart(&mut tx, device, (component, slot), &reason).await.unwrap();
         }
         wake_waiting(app, &mut tx, device).await.unwrap();
         tx.commit().await.unwrap();
@@ -314,10 +314,7 @@ async fn with_manual_steps(db: crate::db::Db) -> Running {
     };
     crate::clients::choose_scope(&fixture.app, Fixture::who(), client, &scope).await.unwrap();
     let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-    let mut tx = fixture.app.db.write().await.unwrap();
-    let device = get_device(&mut tx, device_id).await.unwrap();
-    ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
-    tx.commit().await.unwrap();
+    let device = fixture.with_runbook(device_id).await;
     Running { fixture, device, keys, carried: Carried::default() }
 }
 
@@ -349,9 +346,19 @@ impl Running {
     }
 
     /// The runbook's live part, as anybody sees it.
-    async fn page(&self) -> String {
+    pub async fn page(&self) -> String {
+        self.page_of(None).await
+    }
+
+    /// The same, as a user with one role sees it.
+    pub async fn page_as(&self, role: Role) -> String {
+        let (id, email) = (self.fixture.user, "somebody@example.com".to_owned());
+        self.page_of(Some(User { id, email, roles: vec![role] })).await
+    }
+
+    async fn page_of(&self, user: Option<User>) -> String {
         let now = self.fixture.app.now();
-        let (user, session, address) = (None, None, String::new());
+        let (session, address) = (None, String::new());
         let visitor = crate::access::Visitor {
             user,
             session,
@@ -548,10 +555,7 @@ async fn a_component_that_comes_later_is_added_at_the_end() {
         let fixture = Fixture::new(db).await;
         let client = fixture.client("Example Client", &["base"]).await;
         let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-        let mut tx = fixture.app.db.write().await.unwrap();
-        let device = get_device(&mut tx, device_id).await.unwrap();
-        ensure(&fixture.app, &mut tx, &device).await.unwrap();
-        tx.commit().await.unwrap();
+        let device = fixture.with_runbook(device_id).await;
         let mut running = Running { fixture, device, keys, carried: Carried::default() };
         let first = running.offer().await.unwrap();
         running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
@@ -561,9 +565,7 @@ async fn a_component_that_comes_later_is_added_at_the_end() {
         };
         let app = running.fixture.app.clone();
         crate::clients::choose_scope(&app, Fixture::who(), client, &scope).await.unwrap();
-        let mut tx = running.tx().await;
-        ensure(&app, &mut tx, &running.device).await.unwrap();
-        tx.commit().await.unwrap();
+        running.fixture.with_runbook(running.device.id).await;
         let names: Vec<_> = running.states().await.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["base/install", "tool/install", "tool/configure"]);
         assert_eq!(running.offer().await.unwrap().component, "tool");

@@ -380,9 +380,8 @@ async fn the_runbook_offers_a_copy_to_a_consultant_and_to_nobody_else() {
         let fixture = Fixture::new(db).await;
         let (client, path) = stored(&fixture).await;
         let (_, device_id) = fixture.enrolled(client, "A-UUID").await;
+        fixture.with_runbook(device_id).await;
         let mut tx = fixture.app.db.write().await.unwrap();
-        let device = crate::enrollment::get_device(&mut tx, device_id).await.unwrap();
-        crate::runbook::ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
         secrets::plan(&fixture.app, &mut tx, device_id).await.unwrap();
         tx.commit().await.unwrap();
         let runbook = format!("/devices/{device_id}/runbook");

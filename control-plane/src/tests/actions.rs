@@ -1,13 +1,12 @@
-//! Whatever changes something leaves its entry: every form of the console is sent once, and the log is looked at.
+//! Whatever changes something leaves its entry: every form of the console is sent once, and the log is looked at. What the
+//! agents' port and the commands leave is in `tests/tests/e2e/entries.rs`.
 //!
-//! A form that is added needs its step in [`every_form_leaves_its_entry`], a route of the agents its line in [`AGENTS`], a
-//! command its line in [`COMMANDS`].
+//! A form that is added needs its step in [`every_form_leaves_its_entry`].
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use axum::http::StatusCode;
-use clap::{Command, CommandFactory as _};
 use regex::Regex;
 use shared::ids::{DeviceId, UserId};
 use shared::secret::Secret;
@@ -18,74 +17,15 @@ use super::{forms, post, signed_in};
 use crate::access::passkeys::{Purpose, tests as software};
 use crate::access::{self, Role};
 use crate::audit::{self, Action};
-use crate::cli::Cli;
 use crate::db::testing::on_both;
 use crate::enrollment;
 use crate::on;
 use crate::runbook;
 use crate::testing::{Fixture, MANIFESTS, TestDevice};
 
-/// What posting to the agents' port leaves; `None` for what only asks. Each action is seen in the features' own tests.
-const AGENTS: &[(&str, Option<Action>)] = &[
-    ("/enroll/join", Some(Action::JoinAsked)),
-    ("/enroll/status", None),
-    ("/enroll/prove", Some(Action::DeviceEnrolled)),
-    ("/renew/challenge", None),
-    ("/renew", Some(Action::CertificateRenewed)),
-];
-
-/// What each command leaves; `None` for what only reads, or touches no board's database beyond its tables.
-const COMMANDS: &[(&str, Option<Action>)] = &[
-    ("init", Some(Action::BoardInitialized)),
-    ("serve", None),
-    ("migrate", None),
-    ("user add", Some(Action::UserAdded)),
-    ("user link", Some(Action::LinkMade)),
-    ("user require-passkeys", Some(Action::PasskeysRequired)),
-    ("user list", None),
-    ("state", None),
-    ("token create", Some(Action::TokenMade)),
-    ("token list", None),
-    ("token revoke", Some(Action::TokenRevoked)),
-    ("catalog check", None),
-    ("catalog keygen", None),
-    ("catalog sign", None),
-    ("catalog import", Some(Action::CatalogImported)),
-    ("audit verify", None),
-    ("audit export", None),
-];
-
-fn leaves(command: &Command, above: &str, found: &mut Vec<String>) {
-    for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
-        let name = format!("{above} {}", child.get_name());
-        if child.has_subcommands() {
-            leaves(child, &name, found);
-        } else {
-            found.push(name.trim().to_owned());
-        }
-    }
-}
-
 #[test]
-fn every_command_has_its_line() {
-    let mut found = Vec::new();
-    leaves(&Cli::command(), "", &mut found);
-    let listed: Vec<&str> = COMMANDS.iter().map(|(name, _)| *name).collect();
-    let missing: Vec<_> = found.iter().filter(|name| !listed.contains(&name.as_str())).collect();
-    assert!(missing.is_empty(), "a command needs its line in COMMANDS of this file: {missing:?}");
-    assert!(listed.iter().all(|name| found.iter().any(|found| found == name)), "a line without a command");
-}
-
-#[test]
-fn every_route_of_the_agents_has_its_line_and_every_action_its_place_in_the_code() {
+fn every_action_has_its_place_in_the_code() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let router = std::fs::read_to_string(source.join("router.rs")).unwrap();
-    let route = Regex::new(r#"\.route\("(/[^"]+)", post\("#).unwrap();
-    let found: BTreeSet<&str> =
-        route.captures_iter(&router).map(|found| found.get(1).unwrap().as_str()).collect();
-    let listed: BTreeSet<&str> = AGENTS.iter().map(|(path, _)| *path).collect();
-    assert_eq!(found, listed, "a route of the agents needs its line in AGENTS of this file");
-
     let mut files = Vec::new();
     super::rust_files(&source, &mut files);
     let outside = |file: &Path| !file.ends_with("audit/entry.rs") && !file.starts_with(source.join("tests"));
@@ -122,9 +62,7 @@ impl Sent {
             filled = parameter.replace(&filled, id.as_str()).into_owned();
         }
         let before = self.entries().await.len();
-        let fields: Vec<(String, String)> =
-            fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (parts, page) = post(&self.fixture, &filled, cookie, &fields).await;
+        let (parts, page) = post(&self.fixture, &filled, cookie, fields).await;
         assert!(
             parts.status.is_redirection() || parts.status == StatusCode::OK,
             "{filled}: {} {page}",
@@ -153,12 +91,10 @@ impl Sent {
     }
 
     async fn step(&self, device: DeviceId, key: &str) -> String {
-        let mut tx = self.fixture.app.db.write().await.unwrap();
-        let enrolled = enrollment::get_device(&mut tx, device).await.unwrap();
-        runbook::ensure(&self.fixture.app, &mut tx, &enrolled).await.unwrap();
+        self.fixture.with_runbook(device).await;
+        let mut tx = self.fixture.app.db.read().await.unwrap();
         let made = runbook::of_device(&mut tx, device).await.unwrap().unwrap();
         let steps = runbook::steps(&mut tx, made.id).await.unwrap();
-        tx.commit().await.unwrap();
         steps.into_iter().find(|step| step.step_key == key).unwrap().id.to_string()
     }
 }
@@ -203,9 +139,13 @@ async fn every_form_leaves_its_entry() {
         sent.form("/sign-in", &[], "", &fields, Action::SignedIn).await;
         let fields = [("name", "Another Client"), ("vault_name", "Vault")];
         sent.form("/clients/new", &[], &c, &fields, Action::ClientCreated).await;
-        let tool = [("component", "base"), ("component", "tool"), ("component", "hand")];
+        let fewer = [("component", "base"), ("component", "tool")];
+        sent.form("/clients/{id}/integrations", &id, &c, &fewer, Action::ScopeChanged).await;
         sent.form("/clients/{id}/package", &id, &c, &[("tier", "starter")], Action::ScopeChanged).await;
-        sent.form("/clients/{id}/integrations", &id, &c, &tool, Action::ScopeChanged).await;
+        let paste = "/clients/{id}/browser-paste";
+        sent.form(paste, &id, &c, &[("allow", "off")], Action::BrowserPasteChanged).await;
+        // No form, and it needs a device that is on: `paste_routes` has its tests.
+        sent.paths.insert("/api/v1/devices/{id}/paste");
         let field = format!("slot-{slot}");
         let fields = [(field.as_str(), "ours-canary-77aa")];
         sent.form("/clients/{id}/secrets", &id, &c, &fields, Action::SecretStored).await;
@@ -214,6 +154,10 @@ async fn every_form_leaves_its_entry() {
         let (status, _) = access_routes::post(&sent.fixture, &c, &path, "reason=It+is+typed", SCRIPT).await;
         assert_eq!(status, StatusCode::OK);
         sent.expect("/clients/{id}/secrets/{slot}/copy", before, Action::SecretCopied).await;
+        let rotate = "/clients/{id}/secrets/{slot}/rotate";
+        let both = [client.to_string(), slot.clone()];
+        let fields = [("secret", "ours-another-88bb"), WHY];
+        sent.form(rotate, &both, &c, &fields, Action::SecretStored).await;
         sent.form("/clients/{id}/join-codes", &id, &c, &[], Action::JoinCodeMade).await;
 
         let asking = TestDevice::new("B-UUID", sent.fixture.app.now());
@@ -245,6 +189,11 @@ async fn every_form_leaves_its_entry() {
         sent.form(mark, &look, &c, &[], Action::StepMarked).await;
         let skip = "/devices/{id}/runbook/steps/{step}/skip";
         sent.form(skip, &configure, &c, &[WHY], Action::StepSkipped).await;
+        sent.form("/devices/{id}/runbook/pause", &own, &c, &[WHY], Action::RunbookPaused).await;
+        sent.form("/devices/{id}/runbook/resume", &own, &c, &[], Action::RunbookResumed).await;
+        let on = sent.fixture.app.links.open(device, sent.fixture.app.now());
+        sent.form("/devices/{id}/runbook/plan", &own, &c, &[], Action::PlanAsked).await;
+        drop(on);
         sent.sql("UPDATE enrollments SET renewal_asked_at = created_at WHERE state = 'enrolled'").await;
         sent.form("/devices/{id}/renewal", &own, &c, &[], Action::RenewalConfirmed).await;
         enrollment::quarantine(&sent.fixture.app, &enrolled, "OTHER-UUID", "192.0.2.17").await.unwrap();

@@ -109,9 +109,12 @@ async fn a_head_that_the_log_does_not_hold_is_an_alarm_until_an_operator_acknowl
             );
             assert_eq!(page.contains(&format!("action=\"{form}\"")), offered);
         }
-        let why = [("reason".to_owned(), "The disk was put back from a copy".to_owned())];
+        let why = [("reason", "The disk was put back from a copy")];
         assert_eq!(post(&fixture, &form, &support, &why).await.0.status, StatusCode::FORBIDDEN);
-        assert_eq!(post(&fixture, &form, &operator, &[]).await.0.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(
+            post(&fixture, &form, &operator, &why[..0]).await.0.status,
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
         assert_eq!(alarms(&fixture).await.len(), 1);
         assert_eq!(post(&fixture, &form, &operator, &why).await.0.status, StatusCode::SEE_OTHER);
         assert_eq!(post(&fixture, &form, &operator, &why).await.0.status, StatusCode::NOT_FOUND);

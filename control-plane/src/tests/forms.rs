@@ -14,7 +14,7 @@ use crate::db::testing::on_both;
 use crate::router;
 use crate::runbook;
 use crate::secrets;
-use crate::testing::{Fixture, TestDevice};
+use crate::testing::{Fixture, NOTED, TIERS, TestDevice};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
@@ -42,7 +42,7 @@ const FORMS: &[Form] = &[
     ),
     (
         "/clients/{id}/integrations",
-        &[("component", Field::Choice), ("param-asks-NAME", Field::Text), ("difference", Field::Choice)],
+        &[("component", Field::Choice), ("param-noted-NAME", Field::Text), ("difference", Field::Choice)],
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
@@ -51,6 +51,7 @@ const FORMS: &[Form] = &[
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
     ("/devices/{id}/revoke", &[("reason", Field::Text)]),
     ("/devices/{id}/quarantine", &[("release", Field::Choice), ("hardware_uuid", Field::Choice)]),
+    ("/devices/{id}/runbook/pause", &[("reason", Field::Text)]),
     ("/devices/{id}/runbook/steps/{step}/skip", &[("reason", Field::Text)]),
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
@@ -63,6 +64,8 @@ const FORMS: &[Form] = &[
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
     "/clients/{id}/join-codes",
+    "/devices/{id}/runbook/resume",
+    "/devices/{id}/runbook/plan",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",
     "/devices/{id}/renewal",
@@ -78,35 +81,6 @@ const NO_TEXT: &[&str] = &[
 pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     FORMS.iter().map(|(path, _)| *path).chain(NO_TEXT.iter().copied())
 }
-
-/// A component with an input that takes any text.
-const ASKS: &str = r#"
-key = "asks"
-name = "Asks"
-category = "ai"
-summary = "Has an input."
-platforms = ["macos", "linux"]
-[[param]]
-key = "NAME"
-name = "A name"
-pattern = '^(?s).{1,400}$'
-required = true
-[[step]]
-id = "install"
-kind = "auto"
-title = "Install what asks"
-as = "user"
-check = "false"
-run = "true"
-"#;
-
-/// A package without the tool.
-const TIERS: &str = r#"
-[[tier]]
-key = "small"
-name = "Small"
-components = ["base"]
-"#;
 
 const MARKUP: &str = "<script>alert('canary')</script><b>\"canary\"</b>";
 
@@ -137,15 +111,14 @@ struct Desk {
 impl Desk {
     async fn new(fixture: Fixture) -> Self {
         let mut manifests = crate::testing::MANIFESTS.to_vec();
-        manifests.push(("asks", ASKS));
+        manifests.push(NOTED);
         fixture.import_with_tiers(2, &manifests, TIERS).await.unwrap();
         let cookie = signed_in(&fixture, Role::Consultant).await;
         let client = fixture.client("Example Client", &["base", "tool"]).await;
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         let app = &fixture.app;
+        fixture.with_runbook(device).await;
         let mut tx = app.db.write().await.unwrap();
-        let enrolled = crate::enrollment::get_device(&mut tx, device).await.unwrap();
-        runbook::ensure(app, &mut tx, &enrolled).await.unwrap();
         let made = runbook::of_device(&mut tx, device).await.unwrap().unwrap();
         let step = runbook::steps(&mut tx, made.id).await.unwrap().remove(0).id;
         let email = "new@example.com";
@@ -204,9 +177,9 @@ impl Desk {
             let fits = match *name {
                 "name" => "Another Client",
                 "vault_name" => "Vault",
-                "component" => "asks",
+                "component" => "noted",
                 "tier" => "small",
-                "param-asks-NAME" => "a name",
+                "param-noted-NAME" => "a name",
                 "password" | "repeat" => "a long test passphrase",
                 "email" => "another@example.com",
                 "role" | "token_role" => "support",

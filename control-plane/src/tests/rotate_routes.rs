@@ -39,9 +39,7 @@ impl Desk {
     }
 
     async fn send(&self, cookie: &str, fields: &[(&str, &str)]) -> (StatusCode, String, String) {
-        let fields: Vec<_> =
-            fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (parts, page) = post(&self.fixture, &self.path, cookie, &fields).await;
+        let (parts, page) = post(&self.fixture, &self.path, cookie, fields).await;
         let to = parts.headers.get(header::LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
         (parts.status, to.to_owned(), page)
     }
@@ -110,7 +108,7 @@ async fn the_page_for_first_values_replaces_nothing() {
         let desk = Desk::new(db).await;
         let cookie = signed_in(&desk.fixture, Role::Consultant).await;
         let slot = desk.fixture.our_slot().await.id;
-        let form = [(format!("slot-{slot}"), NEW.to_owned())];
+        let form = [(format!("slot-{slot}"), NEW)];
         let (parts, page) =
             post(&desk.fixture, &format!("/clients/{}/secrets", desk.client), &cookie, &form).await;
         assert_eq!(parts.status, StatusCode::UNPROCESSABLE_ENTITY);

@@ -1,13 +1,10 @@
 //! From one certificate authority to the next, with a device that is on, one that was off, and one that joins meanwhile.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 use tests::agent::Agent;
 
-use crate::stage::{Database, SOON, Stage};
-
-const DAY_US: i64 = 24 * 3600 * 1_000_000;
+use crate::device::{DAY_US, identity, links_again, starts_and_renews};
+use crate::stage::{Database, Stage, until};
 
 async fn ca(stage: &Stage, arguments: &[&str]) -> (bool, String) {
     let done = stage.board.beside(&[&["ca"], arguments].concat(), "").await.unwrap();
@@ -21,45 +18,18 @@ async fn status(stage: &Stage) -> Value {
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !so().await {
-        assert!(begun.elapsed() < SOON, "{what}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 async fn acknowledged(stage: &Stage) -> usize {
     let status = status(stage).await;
     let devices = status["coming"]["devices"].as_array().cloned().unwrap_or_default();
     devices.iter().filter(|device| device["acknowledged"] == true).count()
 }
 
-fn identity(agent: &Agent) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(agent.data.join("identity.json")).unwrap()).unwrap()
-}
-
-/// The agent believes that its certificate ends soon: it renews it, and its next link shows the new one.
-async fn renews(agent: &mut Agent) {
-    let mut early = identity(agent);
-    let before = early["certificate"].clone();
-    early["not_after"] = (early["not_after"].as_i64().unwrap() - 5 * DAY_US).into();
-    std::fs::write(agent.data.join("identity.json"), serde_json::to_vec(&early).unwrap()).unwrap();
-    agent.start().unwrap();
-    until("it renews", async || identity(agent)["certificate"] != before).await;
+/// The agent gets a certificate of the coming authority, because its own is of the old one, and is let in with it.
+async fn exchanges_and_links(agent: &mut Agent) {
+    let early = identity(agent)["not_after"].as_i64().unwrap() - 5 * DAY_US;
+    starts_and_renews(agent, early).await;
     agent.stop().await.unwrap();
     links_again(agent).await;
-}
-
-async fn links_again(agent: &mut Agent) {
-    let links = || std::fs::read_to_string(agent.log()).unwrap().matches("the link is up").count();
-    let before = links();
-    agent.start().unwrap();
-    let log = agent.log().to_owned();
-    until("the link comes up", async || {
-        std::fs::read_to_string(&log).unwrap().matches("the link is up").count() > before
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -98,7 +68,7 @@ async fn a_new_authority_reaches_all_devices_before_it_is_shown() {
 
     // A certificate from the new authority while the old one is shown, and it is let in with it.
     on.stop().await.unwrap();
-    renews(&mut on).await;
+    exchanges_and_links(&mut on).await;
     off.stop().await.unwrap();
 
     let (ok, said) = ca(&stage, &["rotate", "--finish"]).await;
@@ -121,14 +91,14 @@ async fn a_new_authority_reaches_all_devices_before_it_is_shown() {
         assert!(after["next_ca"].is_null(), "{after:#}");
         agent.stop().await.unwrap();
     }
-    renews(&mut off).await;
+    exchanges_and_links(&mut off).await;
     off.stop().await.unwrap();
 
     let fresh = stage.agent("fresh");
     stage.enroll(&client, &fresh).await;
     assert_eq!(identity(&fresh)["pin"], new.as_str());
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
-    let audit = stage.consultant.get("/audit").await.unwrap();
+    let audit = stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("ca.rotation-finished"), "{audit}");
     assert!(!audit.contains("device.refused"), "{audit}");
 }

@@ -5,12 +5,16 @@
 mod access;
 mod authority;
 mod browser;
+mod commands;
+mod device;
+mod entries;
 mod hostile;
 mod identity;
 mod joining;
 mod kills;
 mod operator;
 mod paste;
+mod plan;
 mod providers;
 mod readme;
 mod rotation;

@@ -171,7 +171,8 @@ async fn load(mut consultant: Consultant, client: String, stop: Arc<AtomicBool>)
     let mut stored = 0;
     while !stop.load(Ordering::SeqCst) {
         stored += 1;
-        consultant.enter_secrets(&client, |_| format!("under-load-{stored:06}")).await.unwrap();
+        let value = format!("under-load-{stored:06}");
+        consultant.rotate_secret(&client, &value, "There has to be load").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     (consultant, stored)

@@ -10,7 +10,7 @@ use tests::process::output;
 use tests::scan;
 use tokio::process::Command;
 
-use crate::stage::{Database, SOON, Stage, VALUE};
+use crate::stage::{Database, SOON, Stage, VALUE, heard};
 
 const FROM_PAGE: &str = "canary-from-the-page-2";
 const FROM_STDIN: &str = "canary-from-a-pipe-three-3";
@@ -20,30 +20,21 @@ const NOTICED: Duration = Duration::from_secs(5 + 10);
 
 /// Waits until the program behind the wrapper reads a value of this length, and the step that keeps it has run again.
 async fn holds(agent: &Agent, value: &str) {
-    let begun = Instant::now();
     let expected = value.len().to_string();
-    loop {
+    let lengths = async || {
         let kept = std::fs::read_to_string(agent.home().join("key-length")).unwrap();
         let read = output(&mut Command::new(agent.wrapper("show-length"))).await.unwrap_or_default();
-        if kept.trim() == expected && read.trim() == expected {
-            return;
-        }
-        assert!(begun.elapsed() < SOON, "the step kept {kept}, the wrapper reads {read}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        [kept, read].map(|length| length.trim().to_owned())
+    };
+    let what = format!("the step kept {expected} bytes, the wrapper reads as many");
+    heard(&what, lengths, |lengths| lengths.iter().all(|length| *length == expected)).await;
 }
 
 /// The client's page, once it says this.
 async fn shows(stage: &mut Stage, client: &str, text: &str) -> String {
-    let begun = Instant::now();
-    loop {
-        let page = stage.consultant.get(&format!("/clients/{client}")).await.unwrap();
-        if page.contains(text) {
-            return page;
-        }
-        assert!(begun.elapsed() < SOON, "the page doesn't say {text:?}: {page}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let path = format!("/clients/{client}");
+    let page = async || stage.consultant.get(&path).await.unwrap();
+    heard(&format!("the page says {text:?}"), page, |page| page.contains(text)).await
 }
 
 async fn runbook(stage: &mut Stage, device: &str) -> Value {
@@ -112,7 +103,7 @@ async fn a_rotation(database: Database) {
     on.stop().await.unwrap();
     off.stop().await.unwrap();
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
-    let audit = stage.consultant.get("/audit").await.unwrap();
+    let audit = stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("it was in a screenshot"), "{audit}");
     stage.board.stop().await.unwrap();
     let vaults = ["off/vault/slot.tool.OUR_KEY", "on/vault/slot.tool.OUR_KEY"].map(Path::new);

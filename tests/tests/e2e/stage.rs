@@ -1,7 +1,8 @@
 //! What each test starts from: a served board with the small catalog beside this file, and a consultant.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tests::agent::Agent;
@@ -60,6 +61,24 @@ impl Stage {
         assert!(ended.success(), "{ended}");
         device
     }
+}
+
+/// Asks until the answer fits, and gives that one. What was heard last is said when none does within [`SOON`].
+pub async fn heard<T: Debug>(what: &str, mut ask: impl AsyncFnMut() -> T, fits: impl Fn(&T) -> bool) -> T {
+    let begun = Instant::now();
+    loop {
+        let answer = ask().await;
+        if fits(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < SOON, "not in time: {what}; it is {answer:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until this is so.
+pub async fn until(what: &str, so: impl AsyncFnMut() -> bool) {
+    heard(what, so, |so| *so).await;
 }
 
 /// A served board whose one-time link nobody has opened.

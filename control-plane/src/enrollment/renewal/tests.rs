@@ -50,6 +50,7 @@ impl Joined {
             certificate: certificate
                 .map(|der| PeerCertificate { device_id: self.enrolled.device_id, serial: serial(der) }),
             channel: Arc::new(Channel::new([3; 32])),
+            authority: 1,
         }
     }
 
