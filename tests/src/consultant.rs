@@ -168,11 +168,7 @@ impl Consultant {
     pub async fn copy_secret(&mut self, client: &str, reason: &str) -> anyhow::Result<Answer> {
         let page = self.get(&format!("/clients/{client}/secrets")).await?;
         let path = all(&page, r#"action="(/clients/[0-9a-f-]{36}/secrets/[0-9a-f-]{36}/copy)""#)?;
-        self.copy_at(path.first().context("the page offers to copy")?, reason).await
-    }
-
-    /// Copies the secret whose form posts there.
-    pub async fn copy_at(&self, path: &str, reason: &str) -> anyhow::Result<Answer> {
+        let path = path.first().context("the page offers to copy")?;
         let request = self.http.post(format!("{}{path}", self.base)).header("sec-fetch-site", "same-origin");
         let request = request.header("accept", "text/plain, application/problem+json");
         let form = [("reason", reason), (STEP_UP_FIELD, PASSWORD)];

@@ -1,6 +1,7 @@
 //! Where each value may be, and why. A value that is anywhere else is a leak; one that isn't where it must be means that
 //! the search is blind there. So this is the whole list.
 
+use super::job::CLIPBOARD;
 use super::places::Finding;
 use super::values::Form;
 
@@ -11,6 +12,7 @@ pub struct Allowed {
 
 const REQUEST: &str = "the form that stores it: over TLS in operation, to the board that encrypts it";
 const COPY: &str = "the copy button's answer: step-up, a reason and a committed audit entry came before it";
+const BUTTON: &str = "that is what the copy button is for; the page says what else reads a clipboard";
 const STORE: &str = "the device's own store, 0600 in 0700 (the keychain on a Mac): the only place where it is at rest in the clear";
 const OLD: &str = "the device goes on with it until the new one arrives; then it is in the store no more";
 const STEP_FILE: &str = "a tool insists on a file: 0600 in a folder of the attempt, gone after it";
@@ -59,6 +61,7 @@ pub fn allowed() -> Vec<Allowed> {
     let rotate = "request POST /clients/{id}/secrets/{id}/rotate";
     add("ours/ROTATED_BY_PAGE, new".into(), rotate, Form::UrlEncoded, REQUEST);
     add("ours/COPIED".into(), "response to POST /clients/{id}/secrets/{id}/copy", Form::Raw, COPY);
+    add("ours/COPIED".into(), CLIPBOARD, Form::Raw, BUTTON);
     let file = "while a step runs: mac/attempts/{id}/AS_FILE";
     add("ours/AS_FILE".into(), file, Form::Raw, STEP_FILE);
     add("ours/WRAPPED".into(), "environment of the program behind a wrapper", Form::Raw, BROKER);

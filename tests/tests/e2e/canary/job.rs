@@ -7,23 +7,26 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::agent::Agent;
 use tests::board::Board;
 use tests::consultant::{Consultant, list};
-use tests::process::{output, program};
+use tests::process::{Process, output, program};
 use tests::relay::Relay;
+use tests::scan;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use super::places::{Finding, Looked, Server, Watch};
 use super::provider::Provider;
 use super::recorder::Recorder;
-use super::values::{Canaries, Form};
+use super::values::{Canaries, Form, Owner};
 use crate::browser::scene::sign_in_at;
 use crate::browser::window::Window;
 use crate::stage::{Database, SOON, heard, served_with, until};
+
+pub const CLIPBOARD: &str = "the consultant's clipboard";
 
 /// What the agent puts in a value's place.
 const MASK: &str = "••••";
@@ -55,11 +58,11 @@ pub struct Job {
 impl Job {
     /// A board that logs everything, a client with our secrets, and a Mac that joined and isn't on yet.
     pub async fn begin(database: Database) -> Self {
-        let begun = SystemTime::now();
+        // By the clock of the files, which is what it is compared with.
+        let begun = tempfile::tempfile().unwrap().metadata().unwrap().modified().unwrap();
         let canaries = Arc::new(Canaries::new());
         let watch = Watch::begin(&canaries);
-        let catalog = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/canary/catalog");
-        let (mut board, relay, folder) = served_with(database, &catalog, Vec::new()).await;
+        let (mut board, relay, folder) = served_with(database, &catalog(), Vec::new()).await;
         let kept_log = match board.database() {
             Some(url) => Some(Server::of(url).keep_log().await),
             None => None,
@@ -246,10 +249,19 @@ impl Job {
         }
     }
 
-    async fn copy(&self) {
-        let path = format!("/clients/{}/secrets/{}/copy", self.client, self.slots["COPIED"]);
-        let copied = self.consultant.copy_at(&path, "The vendor wants it typed").await.unwrap();
-        assert_eq!((copied.status.as_u16(), copied.text.as_str()), (200, self.canaries.value("ours/COPIED")));
+    /// With the button of the page, into the clipboard.
+    async fn copy(&mut self) {
+        let slot = &self.slots["COPIED"];
+        let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+        self.window.devtools("Browser.grantPermissions", permissions).await;
+        self.window.go(&format!("/clients/{}/secrets", self.client)).await;
+        self.window.click(&format!("#copy-{slot} > summary")).await;
+        self.window.fill(&format!("#why-{slot}"), "The vendor wants it typed").await;
+        self.window.click(&format!("#copying-{slot} .acts button")).await;
+        self.window.read(&format!("#copying-{slot} output"), "Copied.").await;
+        self.looked.browser(&self.canaries, &self.window).await;
+        let copied = self.window.until("await navigator.clipboard.readText()").await;
+        self.looked.look(&self.canaries, CLIPBOARD, CLIPBOARD, copied.as_str().unwrap().as_bytes());
     }
 
     async fn use_behind_the_broker(&self) {
@@ -316,12 +328,30 @@ impl Job {
         }
     }
 
+    /// The board's for the client's own values, which it never had. What else is left in memory that was given back is
+    /// told: of that nothing is promised.
+    pub fn look_into_memory(&mut self) -> String {
+        let process = |process: &Process| process.id().unwrap();
+        let (board, agent) = (process(self.board.process().unwrap()), process(self.agent.process().unwrap()));
+        let known = self.board.agents_address.as_bytes();
+        assert!(scan::memory_with(board, known).unwrap() > 0, "its memory is really read");
+        self.looked.memory(&self.canaries.only(Owner::Theirs), "board, for the client's own", board);
+        let mut left = Looked::default();
+        left.memory(&self.canaries.only(Owner::Ours), "board", board);
+        left.memory(&self.canaries, "agent", agent);
+        let left: Vec<String> = left.found.iter().map(ToString::to_string).collect();
+        format!(
+            "left in memory, of which nothing is promised: {}",
+            if left.is_empty() { "none".to_owned() } else { left.join("; ") }
+        )
+    }
+
     /// A copy of the database, as an operator makes one beside the running board.
     pub async fn back_up(&self, name: &str) {
         let folder = self.folder.path().join("backups");
         std::fs::create_dir_all(&folder).unwrap();
         if let Some(url) = self.board.database() {
-            Server::of(url).dump(&folder.join(name).with_extension("sql")).await;
+            Server::of(url).dump(&folder.join(name).with_extension("dump")).await;
             return;
         }
         let script =
@@ -335,6 +365,7 @@ impl Job {
 
     /// Everywhere, once more: processes, the wire and the browser while the programs run.
     pub async fn look_while_it_runs(&mut self) {
+        self.logs_are_complete();
         self.looked.add(self.watch.seen().await);
         self.looked.console(&self.canaries, &self.console);
         self.looked.link(&self.canaries, &self.link);
@@ -348,6 +379,14 @@ impl Job {
             );
         }
         self.look_at_files().await;
+    }
+
+    /// A log that leaves things out proves nothing.
+    fn logs_are_complete(&self) {
+        for name in ["board", "mac", "paste-from-a-desk"] {
+            let log = std::fs::read_to_string(self.board.layout.log(name)).unwrap();
+            assert!(log.contains("TRACE"), "{name} logs everything");
+        }
     }
 
     /// The folders of both programs, the backup, and the database's own files.
@@ -364,6 +403,11 @@ impl Job {
         let log = log.create(true).append(true).open(self.board.layout.log(name));
         std::io::Write::write_all(&mut log.unwrap(), said).unwrap();
     }
+}
+
+/// Components with a slot for every way that a secret can take.
+pub fn catalog() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/canary/catalog")
 }
 
 /// Through the wizard's form, one of them refused first; gives the ids of all slots. One is left to the browser.

@@ -32,10 +32,7 @@ async fn a_whole_job(name: &'static str, database: Database) {
     job.read_everything().await;
     job.back_up("board").await;
 
-    // The board opens our secrets for a delivery or a copy, and what it freed may hold one still; theirs it never had.
-    let theirs = job.canaries.only(Owner::Theirs);
-    let board = job.board.process().unwrap().id().unwrap();
-    job.looked.memory(&theirs, "board (for the client's own values)", board);
+    let left = job.look_into_memory();
     job.look_while_it_runs().await;
     aborted::both(&mut job).await;
     job.look_at_files().await;
@@ -49,6 +46,7 @@ async fn a_whole_job(name: &'static str, database: Database) {
         true => "core files: both programs were aborted and left none; a program of the test's own left one there".to_owned(),
         false => "core files: both programs were aborted and left none; this machine writes none for others either, so their limit of 0 is all that is proved".to_owned(),
     });
+    report.note(left);
     planted.end().await;
     report.show();
     assert!(report.problems.is_empty(), "{}", report.problems.join("\n"));
@@ -62,4 +60,25 @@ async fn every_value_is_where_it_may_be_and_nowhere_else_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_value_is_where_it_may_be_and_nowhere_else_on_postgresql() {
     a_whole_job("postgresql", Database::Postgres).await;
+}
+
+#[test]
+fn every_slot_has_a_canary_and_every_canary_a_slot() {
+    let mut slots = std::collections::BTreeSet::new();
+    for file in std::fs::read_dir(job::catalog().join("components")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let manifest: toml::Value = toml::from_str(&text).unwrap();
+        for slot in manifest["slot"].as_array().unwrap() {
+            let name = format!("{}/{}", manifest["key"].as_str().unwrap(), slot["key"].as_str().unwrap());
+            slots.insert((name, slot["tag"].as_str().unwrap().to_owned()));
+        }
+    }
+    let canaries = values::NAMES.map(|(name, owner)| {
+        let tag = match owner {
+            Owner::Ours => "our-managed",
+            Owner::Theirs => "client-supplied",
+        };
+        (name.split(',').next().unwrap().to_owned(), tag.to_owned())
+    });
+    assert_eq!(slots, canaries.into());
 }

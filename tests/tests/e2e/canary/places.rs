@@ -2,6 +2,7 @@
 //! how much it looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,6 +27,12 @@ pub struct Finding {
     pub place: String,
     pub value: &'static str,
     pub form: Form,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{} in {}, {}", self.value, self.place, self.form)
+    }
 }
 
 /// What was found, and what was looked at: files or messages, and bytes.
@@ -71,12 +78,19 @@ impl Looked {
     ) {
         let ids = Regex::new("[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}").unwrap();
         for path in regular_files(root).into_iter().filter(|path| wanted(path)) {
-            // A running program may have taken it away meanwhile.
-            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                // A running program took it away meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => panic!("{}: {error}", path.display()),
+            };
             let inside = path.strip_prefix(root).unwrap().display().to_string();
             let place = place(&ids.replace_all(&inside, "{id}"));
             let area = place.split_once('/').map_or(place.as_str(), |(area, _)| area).to_owned();
             self.look(canaries, &area, &place, &bytes);
+            if bytes.starts_with(b"PGDMP") {
+                self.look(canaries, &area, &place, &opened_dump(&path));
+            }
         }
     }
 
@@ -207,7 +221,7 @@ impl Server {
     }
 
     pub async fn dump(&self, to: &Path) {
-        output(Command::new("pg_dump").arg(&self.0).arg("--file").arg(to)).await.unwrap();
+        output(Command::new("pg_dump").args(["--format=custom", &self.0, "--file"]).arg(to)).await.unwrap();
     }
 }
 
@@ -278,7 +292,10 @@ fn processes(canaries: &Canaries) -> Vec<Finding> {
             } else if has("CANARY_STARTED_BY=exec") {
                 "the program that `board-agent exec` became".to_owned()
             } else {
-                String::from_utf8_lossy(&read("comm")).trim().to_owned()
+                match String::from_utf8_lossy(&read("comm")).trim() {
+                    "" => "a program that is gone".to_owned(),
+                    name => name.to_owned(),
+                }
             }
         };
         for (what, bytes) in [("command line", &command_line), ("environment", &environment)] {
@@ -288,6 +305,13 @@ fn processes(canaries: &Canaries) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// PostgreSQL's own format of a dump is compressed inside.
+fn opened_dump(path: &Path) -> Vec<u8> {
+    let done = std::process::Command::new("pg_restore").arg("--file=-").arg(path).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    done.stdout
 }
 
 fn regular_files(root: &Path) -> Vec<PathBuf> {

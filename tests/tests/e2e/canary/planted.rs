@@ -88,7 +88,7 @@ impl Planted {
             self.expect("PostgreSQL: pg_wal", Form::Raw);
             job.back_up("planted").await;
             // In the text of a dump a backslash stands twice.
-            self.expect("backups/planted.sql", Form::Part);
+            self.expect("backups/planted.dump", Form::Part);
             return;
         }
         let database = job.board.layout.path("board/board.db");
@@ -165,9 +165,11 @@ impl Planted {
 
     /// What aborts where both programs were aborted leaves its memory there, if the machine writes core files at all.
     async fn in_a_core_file(&mut self, root: &Path, value: &str) {
-        let mut program = Command::new("sh");
-        let ended = program.args(["-c", "kill -ABRT $$"]).env("PLANTED", value).current_dir(root).status();
-        self.cores = ended.await.unwrap().core_dumped();
+        let script = "import os, sys; value = sys.stdin.read(); os.abort()";
+        let mut program = Command::new("python3");
+        let mut child = program.args(["-c", script]).current_dir(root).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(value.as_bytes()).await.unwrap();
+        self.cores = child.wait().await.unwrap().core_dumped();
         let pattern = output(Command::new("cat").arg("/proc/sys/kernel/core_pattern")).await.unwrap();
         if self.cores && pattern.trim() == "core" {
             let written = super::aborted::core_files(root);

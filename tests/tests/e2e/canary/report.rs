@@ -30,13 +30,12 @@ impl Report {
         for finding in &looked.found {
             let because = allowed.get(finding).copied().unwrap_or("NOT ALLOWED");
             if !allowed.contains_key(finding) {
-                problems.push(format!("a leak: {}", words(finding)));
+                problems.push(format!("a leak: {finding}"));
             }
             rows.push((finding.clone(), because.to_owned()));
         }
         for finding in allowed.keys().filter(|finding| !looked.found.contains(*finding)) {
-            problems
-                .push(format!("the search is blind, or the value no longer goes there: {}", words(finding)));
+            problems.push(format!("the search is blind, or the value no longer goes there: {finding}"));
         }
         rows.sort_by(|(one, _), (other, _)| (one.value, &one.place).cmp(&(other.value, &other.place)));
         let looked = looked.at.iter().map(|(area, (number, bytes))| match bytes {
@@ -53,10 +52,10 @@ impl Report {
     /// What was planted has to be found, and nothing else on the way.
     pub fn planted(&mut self, planted: &BTreeSet<Finding>, found: &BTreeSet<Finding>) {
         for finding in planted.difference(found) {
-            self.problems.push(format!("planted and not found: {}", words(finding)));
+            self.problems.push(format!("planted and not found: {finding}"));
         }
         for finding in found.difference(planted) {
-            self.problems.push(format!("not planted, and found: {}", words(finding)));
+            self.problems.push(format!("not planted, and found: {finding}"));
         }
         self.planted = planted.intersection(found).cloned().collect();
     }
@@ -100,7 +99,7 @@ impl Report {
         }
         text.push_str("\nPlanted, and found:\n");
         for finding in &self.planted {
-            writeln!(text, "  {}", words(finding)).unwrap();
+            writeln!(text, "  {finding}").unwrap();
         }
         text.push_str("\nLooked at (how many, how much):\n");
         for line in self.looked.iter().chain(&self.notes) {
@@ -111,10 +110,6 @@ impl Report {
         }
         text
     }
-}
-
-fn words(finding: &Finding) -> String {
-    format!("{} in {}, {}", finding.value, finding.place, finding.form)
 }
 
 /// Below the target folder, wherever that is.

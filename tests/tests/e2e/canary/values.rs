@@ -17,7 +17,7 @@ pub enum Owner {
 use Owner::{Ours, Theirs};
 
 /// Every slot of the catalog beside this file, and the values that one had before or was refused.
-const NAMES: [(&str, Owner); 22] = [
+pub const NAMES: [(&str, Owner); 22] = [
     ("ours/PRINTED", Ours),
     ("ours/PRINTED, refused", Ours),
     ("ours/AS_FILE", Ours),
@@ -162,8 +162,15 @@ impl Canaries {
                     whole.push((needle.canary, hit.range()));
                     found.insert((canary.name, canary.form_at(bytes, hit.start())));
                 }
-                form => {
-                    found.insert((canary.name, form));
+                Form::Raw
+                | Form::Base64
+                | Form::Hex
+                | Form::UrlEncoded
+                | Form::JsonEscaped
+                | Form::HtmlEscaped
+                | Form::ShellQuoted
+                | Form::Utf16 => {
+                    found.insert((canary.name, needle.form));
                 }
             }
         }
