@@ -9,6 +9,7 @@
 mod aborted;
 mod allowed;
 mod job;
+mod looking;
 mod places;
 mod planted;
 mod provider;
