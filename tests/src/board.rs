@@ -190,6 +190,9 @@ impl Board {
         let mut command = Command::new(program("board")?);
         let [_, key] = self.key();
         command.args(arguments).args(self.place()).env("BOARD_ROOT_KEY", key).kill_on_drop(true);
+        if let Some(filter) = self.log_filter {
+            command.env("BOARD_LOG", filter);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let mut pipe = child.stdin.take().context("standard input is piped")?;

@@ -12,6 +12,9 @@ use super::values::Owner;
 /// What the agent puts in a value's place.
 const MASK: &str = "••••";
 
+/// Where programs put what they don't want to keep.
+pub const TEMPORARY: &str = "the system's temporary folder";
+
 impl Job {
     /// Every page and every answer of the API that could show one, and what the browser makes of the pages.
     pub async fn read_everything(&mut self) {
@@ -110,15 +113,19 @@ impl Job {
 
     /// A log that leaves things out proves nothing.
     fn logs_are_complete(&self) {
-        for name in ["board", "mac", "paste-from-a-desk"] {
+        // A command that writes to the database once has nothing finer to say.
+        for (name, finest) in
+            [("board", "TRACE"), ("mac", "TRACE"), ("paste-from-a-desk", "TRACE"), ("rotate", "DEBUG")]
+        {
             let log = std::fs::read_to_string(self.board.layout.log(name)).unwrap();
-            assert!(log.contains("TRACE"), "{name} logs everything");
+            assert!(log.contains(finest), "{name} logs everything: {log}");
         }
     }
 
     /// The folders of both programs, the backup, and the database's own files.
     pub async fn look_at_files(&mut self) {
         self.looked.files(&self.canaries, self.folder.path(), ToOwned::to_owned);
+        self.looked.fresh_files_of(&self.canaries, &std::env::temp_dir(), TEMPORARY, self.begun);
         if let Some(url) = self.board.database() {
             self.looked.postgres(&self.canaries, &Server::of(url), self.begun).await;
         }

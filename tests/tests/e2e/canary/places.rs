@@ -169,12 +169,19 @@ impl Looked {
         self.these_files(canaries, &data.join("pg_wal"), |_| place("pg_wal"), fresh);
         self.these_files(canaries, &data.join("global"), |_| place("global"), fresh);
         // The server's log lies in its folder or beside it.
-        let log = |path: &Path| path.extension().is_some_and(|end| end == "log");
         for folder in [data.join("log"), data.parent().unwrap().to_owned()] {
-            for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
-                if path.is_file() && log(&path) && fresh(&path) {
-                    let bytes = std::fs::read(&path).unwrap();
-                    self.look(canaries, &place("log"), &place("log"), &bytes);
+            self.fresh_files_of(canaries, &folder, &place("log"), begun);
+        }
+    }
+
+    /// The files right in a folder, not those below, that were written since `begun`.
+    pub fn fresh_files_of(&mut self, canaries: &Canaries, folder: &Path, place: &str, begun: SystemTime) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(data) = entry.metadata() else { continue };
+            if data.is_file() && data.modified().is_ok_and(|changed| changed >= begun) {
+                // Others use the folder too: what they took away meanwhile is gone.
+                if let Ok(bytes) = std::fs::read(entry.path()) {
+                    self.look(canaries, place, place, &bytes);
                 }
             }
         }

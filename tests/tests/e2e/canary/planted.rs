@@ -7,12 +7,14 @@ use std::path::Path;
 use std::process::Stdio;
 
 use data_encoding::{BASE64, HEXUPPER};
+use tempfile::NamedTempFile;
 use tests::process::output;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use super::job::Job;
+use super::looking::TEMPORARY;
 use super::places::{Finding, Looked, Server};
 use super::values::Form;
 
@@ -27,15 +29,17 @@ pub struct Planted {
     /// Programs that have it, while the search looks.
     running: Vec<Child>,
     holder: u32,
+    temporary: Option<NamedTempFile>,
     /// Whether this machine writes a core file for a program that allows one.
     pub cores: bool,
 }
 
 impl Planted {
     pub async fn everywhere(job: &Job) -> Self {
-        let mut planted = Self { expected: BTreeSet::new(), running: Vec::new(), holder: 0, cores: false };
+        let mut planted =
+            Self { expected: BTreeSet::new(), running: Vec::new(), holder: 0, temporary: None, cores: false };
         let value = job.canaries.value(VALUE);
-        planted.in_files(job.folder.path(), value);
+        planted.in_files(job, value);
         planted.in_the_database(job, value).await;
         planted.in_a_response(job, value).await;
         planted.in_processes(value).await;
@@ -63,7 +67,8 @@ impl Planted {
         self.expected.insert(Finding { place: place.to_owned(), value: VALUE, form });
     }
 
-    fn in_files(&mut self, root: &Path, value: &str) {
+    fn in_files(&mut self, job: &Job, value: &str) {
+        let (root, profile) = (job.folder.path(), job.window.profile());
         let wide: Vec<u8> = value.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         zipped.write_all(HEXUPPER.encode(value.as_bytes()).as_bytes()).unwrap();
@@ -77,6 +82,11 @@ impl Planted {
             open.create(true).append(true).open(root.join(file)).unwrap().write_all(&bytes).unwrap();
             self.expect(file, form);
         }
+        std::fs::write(profile.join("planted"), value).unwrap();
+        self.expect("browser profile", Form::Raw);
+        self.temporary = Some(tempfile::NamedTempFile::new().unwrap());
+        self.temporary.as_mut().unwrap().write_all(value.as_bytes()).unwrap();
+        self.expect(TEMPORARY, Form::Raw);
     }
 
     /// In a page of a table, and in the write-ahead log.
