@@ -93,7 +93,11 @@ impl Planted {
     async fn in_the_database(&mut self, job: &Job, value: &str) {
         if let Some(url) = job.board.database() {
             let value = value.replace('\'', "''");
-            Server::of(url).run(&format!("CREATE TABLE planted AS SELECT '{value}' AS value")).await;
+            Server::of(url)
+                .run(&format!(
+                    "CREATE TABLE planted AS SELECT '{value}' AS value; GRANT SELECT ON planted TO PUBLIC"
+                ))
+                .await;
             self.expect("PostgreSQL: base", Form::Raw);
             self.expect("PostgreSQL: pg_wal", Form::Raw);
             job.back_up("planted").await;
