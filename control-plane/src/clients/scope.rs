@@ -39,6 +39,12 @@ impl Scope {
         }
     }
 
+    /// The same for a slot of the catalog: its component has to be in scope, too.
+    pub fn wants(&self, catalog: &Catalog, component: &str, slot_key: &str) -> bool {
+        let manifest = catalog.manifests.get(component).filter(|_| self.components.contains(component));
+        manifest.is_some_and(|manifest| self.wants_slot(manifest, slot_key))
+    }
+
     pub fn chosen(&self, component: &str, group: &str) -> Option<&str> {
         self.choices.get(&(component.to_owned(), group.to_owned())).map(String::as_str)
     }
@@ -77,7 +83,7 @@ pub async fn slots(tx: &mut Tx, id: ClientId) -> Result<Vec<AnySlot>, Failure> {
     let mut slots = catalog::slots(tx, &components).await?;
     slots.retain(|slot| {
         let (component, key) = slot.keys();
-        catalog.manifests.get(component).is_some_and(|manifest| scope.wants_slot(manifest, key))
+        scope.wants(&catalog, component, key)
     });
     Ok(slots)
 }

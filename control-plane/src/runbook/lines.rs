@@ -154,12 +154,14 @@ fn delivery_line(
             SlotState::Unreadable => (RowState::Failed, "the device can't read its own store".to_owned()),
             SlotState::Empty | SlotState::Present => (RowState::Done, "receipt from the device".to_owned()),
         },
-        DeliveryState::Pending | DeliveryState::Superseded if on => {
-            (RowState::Running, "being sealed".to_owned())
-        }
+        DeliveryState::Pending if on => (RowState::Running, "being sealed".to_owned()),
         DeliveryState::Sent if on => (RowState::Running, "sealed and sent".to_owned()),
-        DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
+        DeliveryState::Pending | DeliveryState::Sent => {
             (RowState::Waiting, "when the device is on".to_owned())
+        }
+        // Of each slot the newest is shown: no newer version took its place.
+        DeliveryState::Superseded => {
+            (RowState::Done, "not delivered: no longer in the client’s scope".to_owned())
         }
         DeliveryState::Refused => (RowState::Failed, "refused by the device".to_owned()),
     };

@@ -94,12 +94,13 @@ impl SpreadLine {
                     let why = spread.reason.as_deref().unwrap_or("it gave no reason");
                     (RowState::Failed, format!("refused version {}: {why}", spread.version))
                 }
-                DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded if on => {
+                DeliveryState::Superseded => {
+                    (RowState::Waiting, "doesn’t get it while it is out of scope".to_owned())
+                }
+                DeliveryState::Pending | DeliveryState::Sent if on => {
                     (RowState::Running, format!("gets version {}", spread.version))
                 }
-                DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
-                    (RowState::Waiting, seen)
-                }
+                DeliveryState::Pending | DeliveryState::Sent => (RowState::Waiting, seen),
             },
             None if on => (RowState::Running, "gets it".to_owned()),
             None => (RowState::Waiting, seen),

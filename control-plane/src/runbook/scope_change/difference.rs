@@ -196,8 +196,8 @@ fn wanted_slots<'c>(scope: &Scope, catalog: &'c Catalog) -> BTreeSet<(&'c str, &
     let manifests = scope.components.iter().filter_map(|key| catalog.manifests.get(key));
     manifests
         .flat_map(|manifest| manifest.slots.iter().map(move |slot| (manifest, slot)))
-        .filter(|(manifest, slot)| scope.wants_slot(manifest, &slot.key))
         .map(|(manifest, slot)| (manifest.key.as_str(), slot.key.as_str()))
+        .filter(|(component, slot)| scope.wants(catalog, component, slot))
         .collect()
 }
 
