@@ -53,6 +53,18 @@ impl Scope {
         self.params.get(&(component.to_owned(), key.to_owned())).map(String::as_str)
     }
 
+    /// The inputs of one component, as its scripts get them.
+    pub fn params_of(&self, component: &str) -> BTreeMap<String, String> {
+        let own = self.params.iter().filter(|((key, _), _)| key == component);
+        own.map(|((_, param), value)| (param.clone(), value.clone())).collect()
+    }
+
+    /// The inputs of each component that has some.
+    pub fn all_params(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let components: BTreeSet<&String> = self.params.keys().map(|(component, _)| component).collect();
+        components.into_iter().map(|component| (component.clone(), self.params_of(component))).collect()
+    }
+
     /// The same without choices and inputs of components that aren't in scope, which are kept but count for nothing.
     #[must_use]
     pub fn effective(&self) -> Self {

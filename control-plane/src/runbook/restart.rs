@@ -3,13 +3,16 @@
 
 use shared::ids::DeviceId;
 
+use super::compose::Wants;
 use super::{AttemptState, Step, StepState, store};
 use crate::catalog;
 use crate::db::Tx;
+use crate::enrollment;
 use crate::error::Failure;
 
 /// The device has another value of a slot: notes `reason` on every step that is marked, reads the slot and was tried before,
-/// and gives their names. A step that is under way ends first; one that wasn't tried yet reads the new value anyway.
+/// and gives the names of those that run again by themselves. A step that is under way ends first; one that wasn't tried yet
+/// reads the new value anyway; one whose component left the scope runs again when it comes back.
 pub async fn restart(
     tx: &mut Tx,
     device_id: DeviceId,
@@ -19,17 +22,26 @@ pub async fn restart(
     let Some(runbook) = store::of_device(tx, device_id).await? else { return Ok(Vec::new()) };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(Vec::new()) };
     let Some(manifest) = catalog.manifests.get(component) else { return Ok(Vec::new()) };
+    let client_id = enrollment::client_of(tx, device_id).await?;
+    let wants = Wants::of(tx, client_id).await?;
     let mut again = Vec::new();
     for step in store::steps(tx, runbook.id).await? {
         let reads = manifest.step(&step.step_key).is_some_and(|written| {
             written.restart_on_secret && manifest.slots_read_by(written).contains(slot)
         });
-        if step.component_key == component && reads && store::set_rerun(tx, step.id, Some(reason)).await? == 1
-        {
+        let noted = step.component_key == component
+            && reads
+            && store::set_rerun(tx, step.id, Some(reason)).await? == 1;
+        if noted && !waits_for_a_person(&step) && wants.step(&catalog, &step) {
             again.push(format!("{}/{}", step.component_key, step.step_key));
         }
     }
     Ok(again)
+}
+
+/// Whether it runs again only after somebody's word.
+pub fn waits_for_a_person(step: &Step) -> bool {
+    matches!(step.state, StepState::Interrupted | StepState::Cancelled)
 }
 
 /// Whether a step that ended is to run again. What was interrupted or cancelled waits for a person's word.
@@ -41,4 +53,18 @@ pub fn is_due(step: &Step) -> bool {
 pub fn reason_of(step: &Step) -> Option<&str> {
     let ended_well = matches!(step.attempt_state, Some(AttemptState::Succeeded | AttemptState::AlreadySo));
     step.rerun_for.as_deref().or_else(|| step.reran_for.as_deref().filter(|_| !ended_well))
+}
+
+/// What the page says about it. `wanted`: the client's scope wants the step.
+pub fn in_words(step: &Step, wanted: bool) -> Option<String> {
+    match (&step.rerun_for, &step.reran_for) {
+        (Some(_), _) if step.state == StepState::Skipped => None,
+        (Some(why), _) if !wanted => Some(format!("runs again for {why} when it is back in scope")),
+        (Some(why), _) if waits_for_a_person(step) => {
+            Some(format!("runs again for {why} when it is retried"))
+        }
+        (Some(why), _) => Some(format!("runs again for {why}")),
+        (None, Some(why)) => Some(format!("ran again for {why}")),
+        (None, None) => None,
+    }
 }

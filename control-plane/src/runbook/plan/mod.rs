@@ -9,7 +9,6 @@ mod store;
 mod tests;
 pub mod views;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shared::ids::{PlanId, RunbookId, StepId};
@@ -222,10 +221,7 @@ pub async fn next_plan(app: &App, device: &Device, knows_plans: bool) -> Result<
     }
     let name = |step: PlanStep| StepName { component: step.component_key, step: step.step_key };
     let asked = store::steps(&mut tx, open.id).await?.into_iter().map(name).collect();
-    let mut params: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for ((component, key), value) in clients::scope(&mut tx, device.client_id).await?.params {
-        params.entry(component).or_default().insert(key, value);
-    }
+    let params = clients::scope(&mut tx, device.client_id).await?.all_params();
     tx.commit().await?;
     Ok(Some(Due::Send(PlanRequest {
         plan_id: open.id,

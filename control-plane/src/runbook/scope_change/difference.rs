@@ -6,7 +6,7 @@ use shared::catalog::{Manifest, StepKind, Tag};
 use shared::protocol::inventory::Presence;
 use shared::time::Timestamp;
 
-use super::super::compose::Fitting;
+use super::super::compose::{self, Fitting};
 use super::super::{Step, StepState};
 use super::views::{
     DeviceDifference, Difference, NewSlot, NotHere, ParamChange, Stays, Steps, UnusedSlot, Why,
@@ -68,7 +68,9 @@ fn device_difference(
     let coming = |kind: StepKind| {
         let added = changes.added.iter().filter(move |added| added.step.kind == kind);
         let added = added.map(|added| (added.component.as_str(), added.step.title.as_str()));
-        by_component(catalog, titles(&changes.back, |step| step.kind == kind).chain(added))
+        let back = titles(&changes.back, move |step| step.kind == kind);
+        let again = titles(&changes.again, move |step| step.kind == kind);
+        by_component(catalog, back.chain(again).chain(added))
     };
     let begun = |states: &[StepState]| {
         by_component(catalog, titles(&changes.begun, |step| states.contains(&step.state)))
@@ -77,6 +79,7 @@ fn device_difference(
         agent: coming(StepKind::Auto),
         you: coming(StepKind::Manual),
         skipped: by_component(catalog, titles(&changes.left, |_| true)),
+        not_again: by_component(catalog, titles(&changes.rests, |_| true)),
         under_way: begun(&[StepState::Offered, StepState::Running]),
         unfinished: begun(&[StepState::Failed, StepState::Interrupted, StepState::Cancelled]),
         stays: change
@@ -123,7 +126,10 @@ fn stays(
     now: Timestamp,
 ) -> Option<Stays> {
     let own: Vec<&Step> = present.iter().filter(|step| step.component_key == key).collect();
-    let done = own.iter().filter(|step| step.state == StepState::Succeeded).count();
+    let is_done = |step: &&&Step| {
+        step.state == StepState::Succeeded || compose::resting(step) == Some(StepState::Succeeded)
+    };
+    let done = own.iter().filter(is_done).count();
     let seen = look.map(|look| Moment { at: look.observed_at, now });
     match look.map(|look| (look.presence, &look.version)) {
         Some((Presence::Absent, _)) => None,

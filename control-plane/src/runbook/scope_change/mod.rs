@@ -102,7 +102,7 @@ async fn fittings(tx: &mut Tx, change: &Change) -> Result<Vec<(Device, Fitting)>
         if device.state == DeviceState::Revoked {
             continue;
         }
-        if let Some(fitting) = compose::fitting(tx, &device, &change.after).await? {
+        if let Some(fitting) = compose::fitting(tx, &device, &change.before, &change.after).await? {
             found.push((device, fitting));
         }
     }

@@ -53,6 +53,8 @@ pub struct DeviceDifference {
     pub you: Vec<Steps>,
     /// Not begun, skipped.
     pub skipped: Vec<Steps>,
+    /// They were to run again, and stay as they last ended.
+    pub not_again: Vec<Steps>,
     /// Out of scope and under way: let finish.
     pub under_way: Vec<Steps>,
     /// Out of scope and failed: left as they are.
@@ -189,7 +191,8 @@ impl Difference {
 
 impl DeviceDifference {
     pub fn is_empty(&self) -> bool {
-        let steps = [&self.agent, &self.you, &self.skipped, &self.under_way, &self.unfinished];
+        let steps =
+            [&self.agent, &self.you, &self.skipped, &self.not_again, &self.under_way, &self.unfinished];
         steps.iter().all(|steps| steps.is_empty())
             && self.stays.is_empty()
             && self.params.is_empty()

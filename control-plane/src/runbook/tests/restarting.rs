@@ -9,7 +9,7 @@ use crate::secrets;
 use crate::testing::{Fixture, MANIFESTS};
 
 /// A device whose runbook is through, with a step that runs again when its secret changes.
-async fn done(db: Db) -> Running {
+pub(super) async fn done(db: Db) -> Running {
     let fixture = Fixture::new(db).await;
     let marked: Vec<(&str, String)> = MANIFESTS
         .iter()
@@ -31,7 +31,7 @@ async fn done(db: Db) -> Running {
     running
 }
 
-async fn rotate(running: &Running, value: &str) {
+pub(super) async fn rotate(running: &Running, value: &str) {
     let (app, slot) = (&running.fixture.app, running.fixture.our_slot().await);
     let value = Secret::new(value.to_owned());
     let client = running.device.client_id;
