@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::catalog::{Manifest, Platform, Step, Tag};
 use shared::ids::{ClientId, RunbookId, StepId};
 
-use super::{AttemptState, Runbook, StepState, restart, run, store};
+use super::{AttemptState, Runbook, StepState, pause_of, restart, run, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -79,6 +79,7 @@ impl Wants {
 /// A device's runbook and what a scope would change in it.
 pub(super) struct Fitting {
     pub runbook: Runbook,
+    pub is_paused: bool,
     pub catalog: Catalog,
     pub present: Vec<super::Step>,
     pub changes: Changes,
@@ -125,7 +126,8 @@ pub(super) async fn fitting(
     let wants = Wants::by(tx, device.client_id, after.clone()).await?;
     let was_wanted = |step: &super::Step| was.step(&catalog, step);
     let changes = changes(&wanted(device.platform, &wants, &catalog), &present, was_wanted);
-    Ok(Some(Fitting { runbook, catalog, present, changes }))
+    let is_paused = pause_of(tx, runbook.id).await?.is_some();
+    Ok(Some(Fitting { runbook, is_paused, catalog, present, changes }))
 }
 
 /// From the steps that a device should have and those that its runbook has, to what has to change.
@@ -184,7 +186,7 @@ pub(super) async fn apply(
     device: &Device,
     fitting: &Fitting,
 ) -> Result<bool, Failure> {
-    let Fitting { runbook, catalog, present, changes } = fitting;
+    let Fitting { runbook, catalog, present, changes, .. } = fitting;
     let now = app.now();
     let next = i64::try_from(present.len()).unwrap_or(i64::MAX);
     for (position, added) in (next..).zip(&changes.added) {

@@ -59,12 +59,21 @@ pub struct RotatePage {
     pub at: Moment,
     /// Each device, and how it stands to the stored version.
     pub devices: Vec<SpreadLine>,
-    /// Titles of the steps that run again on a device that has the new version.
-    pub restarts: Vec<String>,
+    /// What runs again on each device that has the new version.
+    pub restarts: Vec<RunsAgain>,
     /// What was typed.
     pub reason: String,
     pub errors: Vec<FieldError>,
     pub ask_password: bool,
+}
+
+/// Steps, by title, that run again on a device when it has another value of a secret.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RunsAgain {
+    pub device: String,
+    pub titles: Vec<String>,
+    /// Not before the runbook is resumed.
+    pub is_paused: bool,
 }
 
 /// How one device stands to the stored version of a secret.

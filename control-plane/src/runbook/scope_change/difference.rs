@@ -46,6 +46,7 @@ pub(super) async fn of(
                     name: device.name.clone(),
                     href: format!("/devices/{}/runbook", device.id),
                     on: on.is_some(),
+                    is_paused: fitting.is_paused,
                     since: on.or(device.last_seen_at).map(|at| Moment { at, now }),
                     ..device_difference(change, device, fitting, &installed, now)
                 }
