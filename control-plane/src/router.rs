@@ -205,7 +205,7 @@ async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>, header
             let headers = [
                 (header::CONTENT_TYPE, asset.content_type.to_owned()),
                 (header::CACHE_CONTROL, caching.to_owned()),
-                (header::ETAG, asset.etag()),
+                (header::ETAG, asset.etag(zipped)),
                 (header::VARY, header::ACCEPT_ENCODING.to_string()),
             ];
             match zipped {

@@ -2,6 +2,7 @@
 
 mod access_routes;
 mod actions;
+mod assets;
 mod audit_log;
 mod clients_routes;
 mod database;
@@ -48,7 +49,13 @@ pub async fn signed_in(fixture: &Fixture, role: Role) -> String {
     format!("{}={}", access::web::COOKIE, session.expose())
 }
 
-pub async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>, origin: &str) -> Response {
+pub async fn ask(
+    fixture: &Fixture,
+    method: Method,
+    path: &str,
+    cookie: Option<&str>,
+    origin: &str,
+) -> Response {
     answer(fixture, method, path, cookie, origin, String::new()).await
 }
 
