@@ -158,7 +158,7 @@ async fn many_alarms_of_one_cause_are_ended_together_and_those_after_them_stand(
         assert_eq!(post(&fixture, form, &operator, &fields).await.0.status, StatusCode::SEE_OTHER);
         let left = alarms(&fixture).await;
         assert_eq!(left.len(), 1, "what nobody had seen stands");
-        assert!(format!("/audit/alarms/{}", left[0].entry) > form.to_owned());
+        assert_ne!(form, format!("/audit/alarms/{}", left[0].entry));
         let (_, said) = page(&fixture, "/audit", &operator).await;
         assert!(!said.contains("name=\"all\"") && said.contains("1 to acknowledge"), "{said}");
         let mut tx = fixture.app.db.read().await.unwrap();
