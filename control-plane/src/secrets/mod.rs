@@ -200,7 +200,7 @@ async fn open_sealed(
     sealed: &[u8],
 ) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
     let client =
-        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+        clients::find(tx, place.client_id).await?.ok_or(SecretError::NotLatest("no such client"))?;
     let salt = client.salt.ok_or(SecretError::Purged)?;
     let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
     if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {
