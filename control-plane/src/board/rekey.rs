@@ -44,7 +44,7 @@ pub enum RekeyError {
     )]
     Unfinished(String),
     #[error(
-        "{count} secrets can't be opened under the old root key, so they didn't move, and the old root key stays: {}. Everything else moved. Store these secrets again (the clients' secrets pages), then run the same command again",
+        "{count} secrets can't be opened under the old root key, so they didn't move, and the old root key stays: {}. Everything else moved. Rotate them (on the client's page, or with `board rotate`), then run the same command again",
         .named.join("; ")
     )]
     Unmovable { count: usize, named: Vec<String> },

@@ -281,7 +281,10 @@ async fn what_does_not_open_is_named_and_keeps_the_old_key_until_it_is_stored_ag
             assert_eq!(started.detail["rows"], (moved + 1).to_string());
             assert_eq!(fixture.living().await.len(), 2);
         }
-        fixture.store(clients[1], "ours-once-more").await.unwrap();
+        // What the error advises.
+        let (slot, value) = (fixture.our_slot().await.id, Secret::new("ours-once-more".to_owned()));
+        let rotated = secrets::rotate(&fixture.app, Fixture::who(), clients[1], slot, &value, REASON).await;
+        assert_eq!(rotated.unwrap().version, 2);
         assert!(matches!(fixture.rekey("two.key").await.unwrap(), Rekeyed::Done { moved: 0, .. }));
         assert_eq!(fixture.opened(clients[1]).await, "ours-once-more");
         assert_eq!(fixture.opened(clients[2]).await, format!("{VALUE}-2"));

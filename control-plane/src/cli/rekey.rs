@@ -27,7 +27,7 @@ Examples:
 Exit codes:
   0  Everything is under the new root key, or was already.
   1  It failed, and says why. The same command goes on where it stopped.
-  3  Some secrets can't be opened, so the old root key stays. They are named.
+  3  Some secrets can't be opened, so the old root key stays. They are named: rotate them.
   4  Another rekey is at work, or one to another provider isn't finished.";
 
 #[derive(Debug, Args)]

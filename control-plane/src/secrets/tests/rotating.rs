@@ -1,12 +1,17 @@
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
+use shared::crypto::sha256;
 use shared::ids::DeviceId;
 use shared::protocol::link::HeldSecret;
 use shared::secret::Secret;
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{VALUE, apply, receipt, sent, sql, stored, value};
 use crate::audit::{self, Action, Entry};
-use crate::db::testing::on_both;
+use crate::db::Db;
+use crate::db::testing::{on_both, owner_of};
+use crate::on;
 use crate::secrets::{
     DeliveryState, Place, RotateError, Rotated, SecretError, Spread, apply_refusal, for_device, note_held,
     open, put_after, rotate, seal, spread,
@@ -97,6 +102,49 @@ async fn the_same_value_an_empty_slot_and_a_missing_reason_are_refused_and_chang
         assert!(matches!(none, Err(RotateError::NotOurs)));
         assert_eq!(entries(&fixture, Action::SecretStored).await.len(), 1);
         assert_eq!(entries(&fixture, Action::SecretDecrypted).await.len(), 1, "the one that was compared");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_open_any_more_is_replaced() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db.clone()).await;
+        let (_, place) = stored(&fixture).await;
+        let owner = owner_of(&db).await;
+        let hex = |bytes: &str| match &db {
+            Db::Sqlite(_) => format!("X'{bytes}'"),
+            Db::Postgres(_) => format!("'\\x{bytes}'::bytea"),
+        };
+        // Another row's bytes, no envelope, one of a root key that is gone, and one that was changed. The log knows all but
+        // the first.
+        let gone = format!("4253453100000063{}", "00".repeat(40));
+        let changed = format!("4253453100000001{}", "00".repeat(40));
+        let cases = [("00", false), ("00", true), (gone.as_str(), true), (changed.as_str(), true)];
+        for (version, (bytes, logged)) in (2..).zip(cases) {
+            let mut tx = owner.write().await.unwrap();
+            let text = format!("UPDATE client_credentials SET encrypted_value = {}", hex(bytes));
+            on!(&mut tx, conn => conn.execute(AssertSqlSafe(text)).await.map(|_| ())).unwrap();
+            tx.commit().await.unwrap();
+            if logged {
+                let sha256 = sha256(&HEXLOWER.decode(bytes.as_bytes()).unwrap());
+                let entry = Entry::new(fixture.app.now(), Fixture::who(), Action::SecretRekeyed)
+                    .client(place.client_id)
+                    .slot(place.slot_id)
+                    .detail("envelope_sha256", HEXLOWER.encode(&sha256));
+                let mut tx = fixture.app.db.write().await.unwrap();
+                audit::append(&mut tx, &entry).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            let old = Place { version: version - 1, ..place };
+            let refused = open(&fixture.app, &mut fixture.app.db.read().await.unwrap(), old).await.unwrap_err();
+            assert_eq!(matches!(refused, SecretError::NotLatest(_)), !logged, "{refused}");
+            let value = format!("{NEW}-{version}");
+            assert_eq!(rotated(&fixture, place, &value, WHY).await.unwrap().version, version);
+            let place = Place { version, ..place };
+            let mut tx = fixture.app.db.read().await.unwrap();
+            assert_eq!(open(&fixture.app, &mut tx, place).await.unwrap().expose(), value.as_bytes());
+        }
     })
     .await;
 }
