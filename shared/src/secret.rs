@@ -23,11 +23,17 @@ pub fn read_piped(from: impl io::Read) -> Result<Secret<Vec<u8>>, io::Error> {
 /// reads the next line finds it: give it nothing that reads ahead and is thrown away.
 ///
 /// `None` when the line is longer than a secret may be. Its rest is not read and is no line of its own.
-pub fn read_line(from: impl io::Read) -> Result<Option<Secret<Vec<u8>>>, io::Error> {
+pub fn read_line(mut from: impl io::Read) -> Result<Option<Secret<Vec<u8>>>, io::Error> {
     let most = MAX_LEN + 2;
     let mut value = Secret::new(Vec::with_capacity(most));
-    for byte in from.bytes() {
-        value.0.push(byte?);
+    let mut byte = [0];
+    loop {
+        match from.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => value.0.extend_from_slice(&byte),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
         if value.0.last() == Some(&b'\n') {
             break;
         }
