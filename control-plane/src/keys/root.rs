@@ -137,7 +137,7 @@ impl RootKey {
             return Err(KeyError::NotInitialized);
         }
         let also = self.elsewhere(tx).await?;
-        let mut refused = None;
+        let (mut found, mut refused) = (!self.held().versions.is_empty(), false);
         let mut versions = Vec::with_capacity(rows.len());
         for row in rows {
             if let Some(known) =
@@ -152,24 +152,32 @@ impl RootKey {
                 None => None,
             };
             versions.push(Arc::new(match moved {
-                Some(Ok(root)) => root,
+                Some(Ok(root)) => {
+                    found = true;
+                    root
+                }
                 Some(Err(error)) => {
                     let root = self.unwrap_by(&own, &row).await;
                     match root {
                         Ok(root) => {
-                            refused = Some(error);
+                            refused = true;
                             root
                         }
-                        Err(_) => return Err(error),
+                        Err(of_own) => {
+                            tracing::error!(
+                                "nor does the provider that the database names open it: {of_own}"
+                            );
+                            return Err(error);
+                        }
                     }
                 }
                 None => self.unwrap_by(&own, &row).await?,
             }));
         }
-        // As after a rekey away from the key file that was moved.
-        if let (Some(error), Some(also)) = (refused, also) {
+        // So it is after a rekey away from a key file that was moved.
+        if let Some(also) = also.filter(|_| refused && !found) {
             tracing::warn!(
-                "--root-key {also} opens not all of the root key ({error}), and isn't needed: the providers that the database names do. Take it out of the settings"
+                "--root-key {also} opens nothing of this board's and isn't needed: the providers that the database names open all. Take it out of the settings"
             );
         }
         let kept = kept::open(tx, self.board_id, &versions, self.outside.clock.now()).await?;
