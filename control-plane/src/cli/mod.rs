@@ -10,6 +10,8 @@ mod rotate;
 mod serve;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod users;
 
@@ -218,13 +220,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::State(args) => return state::run(args).await,
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
         Command::Audit(command) => return audit::run(command).await,
+        Command::Rotate(args) => return rotate::run(args, clock, random).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
-        Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,

@@ -116,7 +116,12 @@ fn check(form: &NewClient, vault_name: &str) -> Vec<FieldError> {
 
 /// A client, or the answer that there is none.
 pub async fn get(tx: &mut Tx, id: ClientId) -> Result<Client, Failure> {
-    store::get(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+    find(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+}
+
+/// A client, if there is one.
+pub async fn find(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, sqlx::Error> {
+    store::get(tx, id).await
 }
 
 /// All clients, by name.

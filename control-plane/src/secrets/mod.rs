@@ -1,5 +1,5 @@
 //! Our-managed secrets: at rest as `BSE1` envelopes under the client's own key, on their way as `BSD1` sealed to one
-//! device. Nothing here takes a value for a client-supplied slot: [`put`] wants an [`OurSlot`], and [`relay`] takes what
+//! device. Nothing here takes a value for a client-supplied slot: [`first`] wants an [`OurSlot`], and [`relay`] takes what
 //! only the device can open, passes it on and forgets it.
 //!
 //! No decrypt without a committed audit entry before it.
@@ -33,7 +33,7 @@ pub use deliveries::{
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
-pub use rekey::{Moved, move_to, unmoved};
+pub use rekey::{Moved, move_to, name_of, unmoved};
 pub use rotate::{RotateError, Rotated, rotate};
 pub use spread::{Spread, note_held, spread};
 
@@ -130,7 +130,19 @@ pub fn check_value(manifest: &Manifest, slot_key: &str, value: &Secret<String>) 
     }
 }
 
-/// Stores a value, whatever was stored before. Devices get it by deliveries.
+/// Stores the first value of a slot; [`SecretError::Raced`] when there is one. Devices get it by deliveries.
+pub async fn first(
+    app: &App,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+) -> Result<u64, SecretError> {
+    Ok(put_after(app, who, client, slot, value, None, "").await?.version)
+}
+
+/// For tests: stores a value, whatever was stored before.
+#[cfg(test)]
 pub async fn put(
     app: &App,
     who: Who,
@@ -156,11 +168,10 @@ async fn put_after(
     reason: &str,
 ) -> Result<Rotated, SecretError> {
     let salt = client.salt.ok_or(SecretError::Purged)?;
-    let mut tx = app.db.write().await?;
+    let (mut tx, root) = app.root.write(&app.db).await?;
     let held = store::highest_held(&mut tx, client.id, slot.id).await?;
     let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
-    let root = app.root.for_writing(&mut tx).await?;
     let key = root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
     if store::upsert(&mut tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
@@ -215,8 +226,7 @@ async fn open_sealed(
     place: Place,
     sealed: &[u8],
 ) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
-    let client =
-        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+    let client = clients::find(tx, place.client_id).await?.ok_or(SecretError::NotLatest("no such client"))?;
     let salt = client.salt.ok_or(SecretError::Purged)?;
     let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
     if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {

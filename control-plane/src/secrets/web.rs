@@ -11,7 +11,7 @@ use super::rotate::ours as our_slot;
 use super::views::{
     OurSlot as OurView, RotatePage, RunsAgain, SecretsPage, SpreadLine, TheirSlot as TheirView,
 };
-use super::{RotateError, SecretError, check_value, copy, copy_form, put, rotate, spread, stored};
+use super::{RotateError, SecretError, check_value, copy, copy_form, first, rotate, spread, stored};
 use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, AnySlot};
@@ -54,14 +54,14 @@ pub async fn secrets_form(
         let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
         let checked = manifest.map_or(Ok(()), |manifest| check_value(manifest, &slot.slot_key, value));
         let done = match checked {
-            Ok(()) => put(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
+            Ok(()) => first(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
             Err(error) => Err(error),
         };
         match done {
             Ok(()) => saved += 1,
-            Err(error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form)) => {
-                errors.push(FieldError::new(field, error.to_string()));
-            }
+            Err(
+                error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form | SecretError::Raced),
+            ) => errors.push(FieldError::new(field, error.to_string())),
             Err(error) => return Err(Failure::from(error).into()),
         }
     }
