@@ -17,7 +17,7 @@ use crate::error::Failure;
 use crate::secrets;
 
 /// Why a step was skipped that left the scope before it began. It comes back when its component does.
-const LEFT: &str = "no longer in the client's scope";
+pub(super) const LEFT: &str = "no longer in the client's scope";
 
 /// What fitting a runbook to a scope changes. Made by [`changes`] alone, shown before and applied by [`apply`].
 #[derive(Clone, Debug, Default)]
