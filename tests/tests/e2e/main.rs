@@ -22,3 +22,4 @@ mod secrets;
 mod stage;
 mod state;
 mod thread;
+mod undo;
