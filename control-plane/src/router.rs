@@ -76,6 +76,8 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/devices/{id}/runbook/plan",            Consultant, post(runbook::web::plan_form)),
         ("/devices/{id}/runbook/steps/{step}/retry", Consultant, post(runbook::web::retry_form)),
         ("/devices/{id}/runbook/steps/{step}/skip", Consultant, post(runbook::web::skip_form)),
+        ("/devices/{id}/runbook/steps/{step}/undo", Fresh(Role::Consultant), get(runbook::undo::web::undo_page).post(runbook::undo::web::undo_form)),
+        ("/devices/{id}/runbook/steps/{step}/keep", Consultant, post(runbook::undo::web::keep_form)),
         ("/devices/{id}/runbook/steps/{step}/mark", Consultant, post(runbook::web::mark_form)),
         ("/devices/{id}/plan",                    SignedIn,   get(runbook::web::plan_page)),
         ("/devices/{id}/output/{attempt}",        SignedIn,   get(runbook::web::output_page)),

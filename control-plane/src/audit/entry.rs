@@ -71,6 +71,8 @@ text_enum! {
         StepEnded = "step.ended",
         StepRetried = "step.retried",
         StepSkipped = "step.skipped",
+        StepUndoAsked = "step.undo-asked",
+        StepUndoDropped = "step.undo-dropped",
         StepMarked = "step.marked",
         StepConfirmed = "step.confirmed",
         StepReopened = "step.reopened",

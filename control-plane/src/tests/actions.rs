@@ -189,6 +189,14 @@ async fn every_form_leaves_its_entry() {
         sent.form(mark, &look, &c, &[], Action::StepMarked).await;
         let skip = "/devices/{id}/runbook/steps/{step}/skip";
         sent.form(skip, &configure, &c, &[WHY], Action::StepSkipped).await;
+        let (undo, keep) =
+            ("/devices/{id}/runbook/steps/{step}/undo", "/devices/{id}/runbook/steps/{step}/keep");
+        let attempt = "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at) \
+                       SELECT id, id, 1, 'succeeded', changed_at, changed_at FROM steps WHERE step_key = 'configure'";
+        sent.sql(attempt).await;
+        sent.sql("UPDATE steps SET state = 'succeeded' WHERE step_key = 'configure'").await;
+        sent.form(undo, &configure, &c, &[WHY], Action::StepUndoAsked).await;
+        sent.form(keep, &configure, &c, &[], Action::StepUndoDropped).await;
         sent.form("/devices/{id}/runbook/pause", &own, &c, &[WHY], Action::RunbookPaused).await;
         sent.form("/devices/{id}/runbook/resume", &own, &c, &[], Action::RunbookResumed).await;
         let on = sent.fixture.app.links.open(device, sent.fixture.app.now());

@@ -23,3 +23,4 @@ mod secrets;
 mod stage;
 mod state;
 mod thread;
+mod undo;
