@@ -2,6 +2,7 @@
 
 mod change;
 mod scope;
+mod second_person;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use shared::random;
 use shared::time::Timestamp;
 
 pub use change::{Change, Proposal, choose_package, choose_scope, propose, take_turn};
+pub use second_person::{ask_to_switch_off, second_person, set_second_person, switched_off};
 pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
 
 use crate::app::App;
