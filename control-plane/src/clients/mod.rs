@@ -17,8 +17,8 @@ use shared::random;
 use shared::time::Timestamp;
 
 pub use change::{Change, Proposal, choose_package, choose_scope, propose, take_turn};
-pub use second_person::{ask_to_switch_off, second_person, set_second_person, switched_off};
 pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
+pub use second_person::{ask_to_switch_off, second_person, set_second_person, switched_off};
 
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};

@@ -182,7 +182,8 @@ pub async fn copy_secret(
     Form(form): Form<CopyFields>,
 ) -> Result<Response, Failure> {
     let by = visitor.user()?.id;
-    handed_over(&headers, async || copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await).await
+    handed_over(&headers, async || copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await)
+        .await
 }
 
 /// Gives a script of ours what `value` opens.
@@ -233,8 +234,7 @@ async fn filled(
             let keys = (slot.component_key.as_str(), slot.slot_key.as_str());
             let anchor = slot.id.to_string();
             let place = (id, slot.id);
-            let form =
-                copy_form(visitor, catalog.as_ref(), place, keys, &slot.name, anchor, second_person);
+            let form = copy_form(visitor, catalog.as_ref(), place, keys, &slot.name, anchor, second_person);
             copies.extend(form);
         }
         match slot {

@@ -124,7 +124,13 @@ async fn a_board_without_clients_says_what_to_do_first() {
         use askama::Template as _;
         let fixture = Fixture::new(db).await;
         let known = Known::load(&fixture.app).await.unwrap();
-        let shell = Shell { viewer: None, section: Section::Support, pending: 0, approvals: 0, now: fixture.app.now() };
+        let shell = Shell {
+            viewer: None,
+            section: Section::Support,
+            pending: 0,
+            approvals: 0,
+            now: fixture.app.now(),
+        };
         let html = known.page(&fixture.app, shell, Filter::default(), 1).render().unwrap();
         assert!(html.contains("No client yet"), "{html}");
     })

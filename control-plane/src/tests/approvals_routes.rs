@@ -39,8 +39,14 @@ impl Desk {
         let first = signed_in(&fixture, Role::Consultant).await;
         let second = signed_in(&fixture, Role::Consultant).await;
         let place = format!("/clients/{client}/secrets/{}", slot.id);
-        let desk =
-            Self { fixture, client, copy: format!("{place}/copy"), ask: format!("{place}/ask"), first, second };
+        let desk = Self {
+            fixture,
+            client,
+            copy: format!("{place}/copy"),
+            ask: format!("{place}/ask"),
+            first,
+            second,
+        };
         let on = format!("/clients/{client}/second-person");
         let (parts, page) = post(&desk.fixture, &on, &desk.first, NONE).await;
         assert_eq!(parts.status, StatusCode::SEE_OTHER, "{page}");
@@ -135,8 +141,7 @@ async fn a_copy_wants_another_fresh_consultant_and_leaves_by_one_script_once() {
         let (status, said) = desk.script(&copy, &desk.first).await;
         assert!(status == StatusCode::UNAUTHORIZED && said.contains("urn:board:step-up"), "{said}");
         let form = "step_up_password=a+long+test+passphrase";
-        let (status, page) =
-            access_routes::post(&desk.fixture, &desk.first, &copy, form, "text/html").await;
+        let (status, page) = access_routes::post(&desk.fixture, &desk.first, &copy, form, "text/html").await;
         assert_eq!(status, StatusCode::NOT_ACCEPTABLE, "{page}");
         assert!(desk.entries(Action::SecretCopied).await.is_empty());
         let (status, said) = desk.script(&copy, &desk.first).await;
@@ -163,11 +168,16 @@ async fn what_is_over_or_declined_says_so_and_can_be_asked_again() {
         assert!(desk.page("/approvals", &desk.first).await.contains("declined by"));
         let at = desk.asked().await;
         desk.fixture.clock.advance(TTL);
-        let (parts, page) =
-            post(&desk.fixture, &format!("{at}/approve"), &desk.second, &[PASSWORD]).await;
+        let (parts, page) = post(&desk.fixture, &format!("{at}/approve"), &desk.second, &[PASSWORD]).await;
         assert!(parts.status == StatusCode::GONE && page.contains("ten minutes"), "{page}");
-        let (status, said) =
-            access_routes::post(&desk.fixture, &desk.first, &format!("{at}/copy"), "step_up_password=a+long+test+passphrase", SCRIPT).await;
+        let (status, said) = access_routes::post(
+            &desk.fixture,
+            &desk.first,
+            &format!("{at}/copy"),
+            "step_up_password=a+long+test+passphrase",
+            SCRIPT,
+        )
+        .await;
         assert!(status == StatusCode::GONE && said.contains("ten minutes"), "{said}");
         assert!(desk.page("/approvals", &desk.first).await.contains("the ten minutes are over"));
         assert!(!desk.page("/approvals", &desk.second).await.contains("/approve"));
@@ -210,7 +220,8 @@ async fn switching_off_wants_an_operator_or_another_consultant() {
         let (parts, _) = post(&desk.fixture, &off, &operator, &[WHY]).await;
         assert!(parts.status == StatusCode::SEE_OTHER && !is_on().await);
         let changes = desk.entries(Action::SecondPersonChanged).await;
-        let changes: Vec<&str> = changes.iter().rev().map(|one| one.detail["second_person"].as_str()).collect();
+        let changes: Vec<&str> =
+            changes.iter().rev().map(|one| one.detail["second_person"].as_str()).collect();
         assert_eq!(changes, ["on", "off", "on", "off"]);
     })
     .await;

@@ -76,7 +76,9 @@ pub enum ApprovalError {
         "You asked for this yourself, so you can't decide it: a second person is another person, signed in as themselves. Nothing was changed."
     )]
     Own,
-    #[error("Somebody else asked for this, so it is theirs to use. Nothing was copied. Ask for one of your own.")]
+    #[error(
+        "Somebody else asked for this, so it is theirs to use. Nothing was copied. Ask for one of your own."
+    )]
     NotYours,
     #[error(
         "You asked for this already, and it is not over yet. The approvals page shows how it stands; nothing was asked again."
@@ -86,13 +88,17 @@ pub enum ApprovalError {
     Waiting,
     #[error("{0} declined this. Nothing was copied. Talk to them before you ask again.")]
     Declined(String),
-    #[error("This was approved for one copy, which was made. Nothing was copied again. Ask once more if you need to.")]
+    #[error(
+        "This was approved for one copy, which was made. Nothing was copied again. Ask once more if you need to."
+    )]
     Used,
     #[error("The ten minutes of this request are over. Nothing was done. Who needs it asks again.")]
     Expired,
     #[error("{0} decided this already. Nothing was changed.")]
     Decided(String),
-    #[error("Something else happened to this request at the same moment. Nothing was done: look at the page again.")]
+    #[error(
+        "Something else happened to this request at the same moment. Nothing was done: look at the page again."
+    )]
     AtOnce,
     #[error(transparent)]
     Audit(#[from] AuditError),

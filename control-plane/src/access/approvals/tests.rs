@@ -3,7 +3,9 @@ use std::time::Duration;
 use shared::ids::{ApprovalId, ClientId, UserId};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use super::{Approval, ApprovalError, ApprovalState, Subject, TTL, ask, asked, count, decide, to_decide, use_up};
+use super::{
+    Approval, ApprovalError, ApprovalState, Subject, TTL, ask, asked, count, decide, to_decide, use_up,
+};
 use crate::access::{self, Role};
 use crate::db::testing::on_both;
 use crate::on;

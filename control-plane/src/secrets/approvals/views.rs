@@ -37,7 +37,10 @@ pub struct ApprovalCard {
 
 pub enum Wanted {
     /// The slot's name, and "component/KEY".
-    Copy { name: String, place: String },
+    Copy {
+        name: String,
+        place: String,
+    },
     SwitchOff,
 }
 

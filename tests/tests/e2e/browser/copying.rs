@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::every_page::check;
 use super::scene::sign_in;
 use super::window::Window;
-use crate::stage::{Database, Stage, VALUE};
+use crate::stage::{Database, SOON, Stage, VALUE};
 
 const WHY: &str = "The vendor wants it typed";
 const CLIPBOARD: &str = "await navigator.clipboard.readText()";
@@ -20,6 +20,17 @@ async fn posted(window: &Window, path: &str) -> Value {
         const body = new URLSearchParams({ reason: 'it is typed' });
         return (await fetch(given[0], { method: 'POST', headers, body })).status";
     window.settle(script, [path.into()]).await
+}
+
+/// Posts to it as a program with an API token; gives the answer's status.
+async fn with_token(stage: &Stage, token: &str, path: &str) -> u16 {
+    let http = reqwest::Client::builder().timeout(SOON).build().unwrap();
+    let request = http.post(format!("{}{path}", stage.board.console_url)).bearer_auth(token);
+    let request = request.header("accept", "text/plain, application/problem+json");
+    let answer = request.form(&[("reason", WHY)]).send().await.unwrap();
+    let status = answer.status().as_u16();
+    assert!(!answer.text().await.unwrap().contains(VALUE));
+    status
 }
 
 async fn fill_clipboard(window: &Window, text: &str) {
@@ -87,11 +98,7 @@ async fn a_copy_is_in_the_clipboard_and_nowhere_else() {
     let action = "return document.querySelector('secret-copy form').getAttribute('action')";
     let path = window.eval(action).await.as_str().unwrap().to_owned();
     let token = stage.board.make_token("a program", "consultant").await.unwrap();
-    let request = reqwest::Client::new().post(format!("{}{path}", stage.board.console_url));
-    let request = request.header("accept", "text/plain, application/problem+json").bearer_auth(&token);
-    let refused = request.form(&[("reason", WHY)]).send().await.unwrap();
-    assert_eq!(refused.status(), 401);
-    assert!(!refused.text().await.unwrap().contains(VALUE));
+    assert_eq!(with_token(&stage, &token, &path).await, 401);
     let support = invited(&stage, "support@example.com", "support").await;
     assert_eq!(posted(&support, &path).await, 403);
     support.go(&format!("/clients/{client}")).await;
@@ -191,11 +198,9 @@ async fn a_second_person_approves_a_copy_in_a_browser_of_their_own() {
     problems.extend(check(&first, "approvals-declined").await);
 
     let token = stage.board.make_token("a program", "consultant").await.unwrap();
-    let http = reqwest::Client::new();
     let approve = path.replace("/copy", "/approve");
     for path in [&path, &approve] {
-        let request = http.post(format!("{}{path}", stage.board.console_url)).bearer_auth(&token);
-        assert_eq!(request.send().await.unwrap().status(), 401, "{path}");
+        assert_eq!(with_token(&stage, &token, path).await, 401, "{path}");
     }
     let support = invited(&stage, "support@example.com", "support").await;
     assert_eq!(posted(&support, &approve).await, 403);

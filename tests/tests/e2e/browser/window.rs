@@ -254,7 +254,10 @@ impl Window {
     /// What the network log got since the last call: messages of the DevTools protocol, without the bodies of answers.
     pub async fn network(&self) -> Vec<Value> {
         let entries = self.driver.get_log("performance").await.unwrap();
-        entries.iter().map(|entry| serde_json::from_str::<Value>(&entry.message).unwrap()["message"].take()).collect()
+        entries
+            .iter()
+            .map(|entry| serde_json::from_str::<Value>(&entry.message).unwrap()["message"].take())
+            .collect()
     }
 
     /// The addresses that were asked for since the last call.
