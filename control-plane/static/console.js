@@ -359,9 +359,8 @@ class SecretCopy extends HTMLElement {
   }
 
   async #copy(form) {
-    const button = form.querySelector("button");
+    const [button, said] = form.querySelectorAll(".acts > *");
     if (button.disabled) return;
-    const said = form.querySelector("output");
     const { reason, step_up_password: password } = form.elements;
     tell(reason, "");
     tell(password, "");

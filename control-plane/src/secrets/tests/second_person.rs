@@ -136,6 +136,7 @@ async fn a_consultant_alone_never_switches_it_off() {
         assert!(is_on().await);
         decide(app, other(), second, approval.id, false).await.unwrap();
         assert!(is_on().await, "a no changes nothing");
+        fixture.clock.advance(std::time::Duration::from_secs(1));
         clients::ask_to_switch_off(app, Fixture::who(), fixture.user, client, WHY).await.unwrap();
         let approval = waiting().await;
         decide(app, other(), second, approval.id, true).await.unwrap();
