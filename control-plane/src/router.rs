@@ -69,7 +69,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/approvals/{id}/decline",               Fresh(Role::Consultant), post(secrets::approvals::web::decline_form)),
         ("/approvals/{id}/copy",                  Fresh(Role::Consultant), post(secrets::approvals::web::copy_form)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
-        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(secrets::web::rotate_page).post(secrets::web::rotate_form)),
+        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(runbook::web::rotate_page).post(runbook::web::rotate_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -221,7 +221,7 @@ async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>, header
             let headers = [
                 (header::CONTENT_TYPE, asset.content_type.to_owned()),
                 (header::CACHE_CONTROL, caching.to_owned()),
-                (header::ETAG, asset.etag()),
+                (header::ETAG, asset.etag(zipped)),
                 (header::VARY, header::ACCEPT_ENCODING.to_string()),
             ];
             match zipped {

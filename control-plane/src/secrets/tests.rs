@@ -1,5 +1,6 @@
 mod rotating;
 mod second_person;
+mod wanted;
 
 use rcgen::SigningKey as _;
 use shared::crypto::{DeliveryContext, open_delivery};

@@ -118,9 +118,9 @@ impl Asset {
         position(self.path).map_or("", |at| VERSIONS[at].as_str())
     }
 
-    /// A strong ETag.
-    pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version())
+    /// A strong ETag: another one for each encoding (RFC 9110, section 8.8.3.3).
+    pub fn etag(&self, zipped: bool) -> String {
+        format!("\"{}{}\"", self.version(), if zipped { "-gzip" } else { "" })
     }
 }
 

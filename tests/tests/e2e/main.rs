@@ -5,6 +5,7 @@
 mod access;
 mod authority;
 mod browser;
+mod canary;
 mod commands;
 mod device;
 mod entries;
