@@ -2,6 +2,7 @@
 
 mod access_routes;
 mod actions;
+mod approvals_routes;
 mod assets;
 mod audit_log;
 mod clients_routes;

@@ -46,6 +46,11 @@ text_enum! {
         RekeyStarted = "rekey.started",
         RekeyEnded = "rekey.ended",
         SecretCopied = "secret.copied",
+        /// Whether copying a client's secrets needs a second person.
+        SecondPersonChanged = "client.second-person-changed",
+        ApprovalAsked = "approval.asked",
+        ApprovalGiven = "approval.given",
+        ApprovalDeclined = "approval.declined",
         SecretDecrypted = "secret.decrypted",
         JoinCodeMade = "join-code.made",
         JoinAsked = "join.asked",

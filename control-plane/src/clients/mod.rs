@@ -2,6 +2,7 @@
 
 mod change;
 mod scope;
+mod second_person;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use shared::time::Timestamp;
 
 pub use change::{Change, Proposal, propose, take_turn};
 pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
+pub use second_person::{ask_to_switch_off, second_person, set_second_person, switched_off};
 
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};

@@ -67,6 +67,7 @@ pub async fn fragment(
     let is_paused = control.pause.is_some();
     let consultant = visitor.can(Role::Consultant);
     let browser = consultant && clients::browser_paste(tx, client.id).await?;
+    let second_person = clients::second_person(tx, client.id).await?;
     let sealing_key = if browser { secrets::sealing_key(tx, device.id).await? } else { None };
     let context = Context {
         catalog: catalog.as_ref(),
@@ -94,7 +95,7 @@ pub async fn fragment(
         let place = (delivery.client_id, delivery.slot_id);
         let keys = (delivery.component_key.as_str(), delivery.slot_key.as_str());
         let (name, id) = (&delivery.display_name, delivery.id.to_string());
-        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id);
+        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id, second_person);
         let mut line = delivery_line(delivery, slot.as_ref(), head.on, copying);
         let own = |one: &&Spread| one.device_id == device.id && one.slot_id == delivery.slot_id;
         let older = spread.iter().find(own).filter(|one| !one.arrived()).and_then(Spread::in_place);

@@ -372,6 +372,7 @@ impl Running {
             address,
             secure: true,
             pending: 0,
+            approvals: 0,
             now,
             fresh: true,
             host: String::new(),

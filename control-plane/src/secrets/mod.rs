@@ -5,6 +5,7 @@
 //! No decrypt without a committed audit entry before it.
 
 pub mod api;
+pub mod approvals;
 mod copy;
 mod deliveries;
 mod envelope;
@@ -26,7 +27,7 @@ use shared::ids::{ClientId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
-pub use copy::{CopyError, copy, copy_form};
+pub use copy::{CopyError, ask_for_copy, copy, copy_approved, copy_form, decide};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
     plan_all, reconcile, seal,

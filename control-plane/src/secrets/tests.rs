@@ -1,4 +1,5 @@
 mod rotating;
+mod second_person;
 mod wanted;
 
 use rcgen::SigningKey as _;

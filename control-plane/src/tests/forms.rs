@@ -46,6 +46,9 @@ const FORMS: &[Form] = &[
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
+    ("/clients/{id}/secrets/{slot}/ask", &[("reason", Field::Text)]),
+    ("/clients/{id}/second-person/ask-off", &[("reason", Field::Text)]),
+    ("/clients/{id}/second-person/off", &[("reason", Field::Text)]),
     ("/clients/{id}/secrets/{slot}/rotate", &[("secret", Field::Secret), ("reason", Field::Text)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
@@ -60,10 +63,14 @@ const FORMS: &[Form] = &[
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
-/// The reason of a copy is asked by a script and answered to it: `access_routes` has its tests. A sealed paste is no form:
+/// The reason of a copy is asked by a script and answered to it: `access_routes` and `approvals_routes` have its tests. A sealed paste is no form:
 /// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
+    "/clients/{id}/second-person",
+    "/approvals/{id}/approve",
+    "/approvals/{id}/decline",
+    "/approvals/{id}/copy",
     "/clients/{id}/join-codes",
     "/devices/{id}/runbook/resume",
     "/devices/{id}/runbook/plan",
@@ -169,7 +176,7 @@ impl Desk {
     fn cookie(&self, path: &str) -> &str {
         let operators =
             ["/users", "/tokens", "/audit/alarms", "/passkeys"].iter().any(|start| path.starts_with(start));
-        if operators { &self.operator } else { &self.cookie }
+        if operators || path.ends_with("/second-person/off") { &self.operator } else { &self.cookie }
     }
 
     /// Sends a form in which one field is what a test wants, the others fit.

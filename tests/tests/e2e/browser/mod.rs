@@ -4,6 +4,7 @@
 //! A page is checked as soon as `control-plane/src/router.rs` has its route; see `pages.rs`.
 
 mod by_hand;
+mod copying;
 mod every_page;
 mod keyboard;
 mod pages;
