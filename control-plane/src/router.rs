@@ -52,6 +52,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/integrations",            Consultant, get(clients::web::integrations_page).post(runbook::scope_change::web::integrations_form)),
         ("/clients/{id}/secrets",                 Consultant, get(secrets::web::secrets_page).post(secrets::web::secrets_form)),
         ("/clients/{id}/secrets/{slot}/copy",     Fresh(Role::Consultant), post(secrets::web::copy_secret)),
+        ("/clients/{id}/statement",               SignedIn,   get(overview::statement::web::statement_page)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
         ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(secrets::web::rotate_page).post(secrets::web::rotate_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),

@@ -3,6 +3,7 @@
 
 pub mod api;
 mod state;
+pub mod statement;
 #[cfg(test)]
 mod tests;
 pub mod views;
