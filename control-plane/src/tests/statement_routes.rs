@@ -6,6 +6,7 @@ use shared::secret::Secret;
 
 use super::{ask, read, signed_in};
 use crate::access::Role;
+use crate::clients::{self, NewClient, Scope};
 use crate::db::testing::on_both;
 use crate::secrets;
 use crate::testing::Fixture;
@@ -17,7 +18,14 @@ const REASON: &str = "It is <b>typed</b> by hand";
 async fn every_role_reads_the_same_page_and_no_value_stands_on_it() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;
-        let client = fixture.client("Example & <i>Client", &["tool"]).await;
+        let form = NewClient {
+            name: "Example & <i>Client".into(),
+            vault_name: "Vault".into(),
+            ..NewClient::default()
+        };
+        let client = clients::create(&fixture.app, Fixture::who(), fixture.user, &form).await.unwrap();
+        let scope = Scope { components: ["tool".to_owned()].into(), ..Scope::default() };
+        clients::choose_scope(&fixture.app, Fixture::who(), client, &scope).await.unwrap();
         let (record, slot) = (fixture.get_client(client).await, fixture.our_slot().await);
         let value = Secret::new(VALUE.to_owned());
         secrets::put(&fixture.app, Fixture::who(), &record, &slot, &value).await.unwrap();
