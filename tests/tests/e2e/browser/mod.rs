@@ -10,5 +10,6 @@ mod pages;
 mod paste;
 mod scene;
 mod scope;
+mod statement;
 mod steady;
 mod window;
