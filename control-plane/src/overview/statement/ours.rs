@@ -36,7 +36,7 @@ fn kept(known: &Known, slot: &OurSlot, secret: &StoredSecret, in_scope: bool) ->
         return "Locked for good on our board: the key was erased.".to_owned();
     }
     match in_scope {
-        true => format!("Locked with your own key on our board{version}. Entered{by} on {day}."),
+        true => format!("Locked on our board{version}. Entered{by} on {day}."),
         false => format!(
             "Not part of our work for you any more. Still locked on our board{version}, and sent to no Mac. Entered{by} on {day}."
         ),

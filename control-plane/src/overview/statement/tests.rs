@@ -95,8 +95,7 @@ async fn a_secret_of_ours_is_followed_from_its_entry_to_its_end() {
         store(&fixture, client).await;
         let kept = ours(&fixture, client).await;
         assert_eq!((kept.component.as_str(), kept.name.as_str()), ("Tool", "Our key"));
-        let words =
-            format!("Locked with your own key on our board. Entered by {EMAIL} on {day}. On no Mac yet.");
+        let words = format!("Locked on our board. Entered by {EMAIL} on {day}. On no Mac yet.");
         assert_eq!((kept.kept, kept.open, kept.taken.unwrap().words), (words, false, "Never.".to_owned()));
 
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
