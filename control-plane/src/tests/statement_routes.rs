@@ -44,7 +44,7 @@ async fn every_role_reads_the_same_page_and_no_value_stands_on_it() {
             assert!(!page.contains("canary"), "{role}: {page}");
             for word in [
                 "reception-mini",
-                "Locked on our board",
+                "kept locked on our board",
                 "It is &#60;b&#62;typed",
                 "Example &#38; &#60;i&#62;Client",
             ] {

@@ -80,10 +80,10 @@ pub struct Statement {
     pub check: Check,
 }
 
-/// A Mac and what is said of it.
+/// What is said of one Mac, or of several alike.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    pub mac: String,
+    pub macs: Vec<String>,
     pub words: String,
     /// What the Mac itself said, in its own words.
     pub said: Option<String>,
@@ -158,21 +158,13 @@ impl Statement {
 }
 
 fn summary(theirs: usize, ours: usize, open: usize) -> String {
+    let needs =
+        |secrets: usize| format!("What we set up for you needs {}", count(secrets, "secret", "secrets"));
     let secrets = match (theirs, ours) {
         (0, 0) => "What we set up for you needs no secret.".to_owned(),
-        (theirs, 0) => format!(
-            "What we set up for you needs {}, all of them your own. Our board keeps none of them and can open none.",
-            count(theirs, "secret", "secrets")
-        ),
-        (0, ours) => format!(
-            "What we set up for you needs {}, all of them ours. They are kept locked and are opened on your Macs.",
-            count(ours, "secret", "secrets")
-        ),
-        (theirs, ours) => format!(
-            "What we set up for you needs {}. Your own: {theirs}. Our board keeps none of them and can open none. Ours: {ours}. They are \
-             kept locked and are opened on your Macs.",
-            count(theirs + ours, "secret", "secrets")
-        ),
+        (theirs, 0) => format!("{}, of your own.", needs(theirs)),
+        (0, ours) => format!("{}, of ours.", needs(ours)),
+        (theirs, ours) => format!("{}: {theirs} of your own and {ours} of ours.", needs(theirs + ours)),
     };
     match open {
         0 => secrets,
@@ -186,8 +178,8 @@ fn end(known: &Known) -> String {
         None => "Our work for you has ended. The key that locked our secrets for you was erased on our board, so what was \
                  locked with it can't be opened any more."
             .to_owned(),
-        Some(_) => "We shut your Macs out of our board: from that moment they get nothing from it. Secrets of ours are \
-                    ended where they are from. Then give yourself new ones of your own, where you got them: only you can."
+        Some(_) => "We shut your Macs out of our board: from that moment they get nothing from it. Our own secrets \
+                    we end at the services that they are for. Then give yourself new ones of your own, where you got them: only you can."
             .to_owned(),
     }
 }
@@ -198,6 +190,22 @@ fn code(hash: &[u8]) -> String {
     let groups: Vec<&str> =
         short.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(" ")
+}
+
+impl Line {
+    /// Macs of which the same is said stand together.
+    fn together(lines: impl Iterator<Item = Self>) -> Vec<Self> {
+        let mut together: Vec<Self> = Vec::new();
+        for mut line in lines {
+            let alike =
+                |one: &&mut Self| one.words == line.words && one.said == line.said && one.open == line.open;
+            match together.iter_mut().find(alike) {
+                Some(one) => one.macs.append(&mut line.macs),
+                None => together.push(line),
+            }
+        }
+        together
+    }
 }
 
 impl Told {
@@ -248,7 +256,7 @@ impl Known {
             false => words,
         };
         Line {
-            mac: device.name.clone(),
+            macs: vec![device.name.clone()],
             words,
             said: None,
             open: open || (device.dev && device.state == DeviceState::Enrolled),
@@ -261,7 +269,7 @@ impl Known {
             (false, Some(at)) => {
                 format!("It was off when this page was made; last heard of on {}.", self.day(at))
             }
-            (false, None) => "It was off when this page was made; we haven't heard of it since.".to_owned(),
+            (false, None) => "It was off when this page was made; we haven't heard of it yet.".to_owned(),
         }
     }
 

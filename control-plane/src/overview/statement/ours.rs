@@ -15,7 +15,7 @@ pub(super) fn told(known: &Known, slot: &OurSlot, in_scope: bool) -> Told {
         Some(secret) => kept(known, slot, secret, in_scope),
     };
     let macs = known.devices.iter().filter_map(|device| line(known, slot, stored, device, in_scope));
-    let macs: Vec<Line> = macs.collect();
+    let macs = Line::together(macs);
     Told {
         component: known.component(&slot.component_key),
         name: slot.name.clone(),
@@ -30,15 +30,16 @@ pub(super) fn told(known: &Known, slot: &OurSlot, in_scope: bool) -> Told {
 fn kept(known: &Known, slot: &OurSlot, secret: &StoredSecret, in_scope: bool) -> String {
     let entered = known.entry(&known.log.stored, slot.id, None).filter(|latest| is_of(latest, secret));
     let by = entered.map(|latest| format!(" by {}", person(&latest.entry.who))).unwrap_or_default();
-    let version = if secret.version > 1 { format!(", version {}", secret.version) } else { String::new() };
     let day = known.day(secret.last_rotated_at);
+    let version = version(secret.version);
     if known.client.salt.is_none() {
         return "Locked for good on our board: the key was erased.".to_owned();
     }
+    let entered = format!("Entered{by} on {day}{version}.");
     match in_scope {
-        true => format!("Locked on our board{version}. Entered{by} on {day}."),
+        true => entered,
         false => format!(
-            "Not part of our work for you any more. Still locked on our board{version}, and sent to no Mac. Entered{by} on {day}."
+            "Not part of our work for you any more. Still locked on our board, and sent to no Mac. {entered}"
         ),
     }
 }
@@ -51,12 +52,12 @@ fn is_of(latest: &Latest, secret: &StoredSecret) -> bool {
 /// Who took it out of the board, besides the Macs.
 fn taken(known: &Known, slot: &OurSlot, secret: &StoredSecret) -> Taken {
     let Some(latest) = known.entry(&known.log.copied, slot.id, None) else {
-        return Taken { words: "Never.".to_owned(), reason: None };
+        return Taken { words: "never.".to_owned(), reason: None };
     };
     let (who, day) = (person(&latest.entry.who), known.day(latest.entry.at));
     let mut words = match is_of(latest, secret) {
-        true => format!("By {who} on {day}."),
-        false => format!("This one never; the one before it by {who} on {day}."),
+        true => format!("by {who} on {day}."),
+        false => format!("this one never; the one before it by {who} on {day}."),
     };
     if latest.times > 1 {
         words.push_str(&format!(" {} in all.", count(latest.times, "time", "times")));
@@ -80,7 +81,7 @@ fn line(
     if !in_scope {
         let held = spread.and_then(|spread| spread.held)?;
         let words = format!("Still there{}. We have to take it away.", version(held));
-        return Some(Line { mac: device.name.clone(), words, said: None, open: true });
+        return Some(Line { macs: vec![device.name.clone()], words, said: None, open: true });
     }
     let stored = stored?;
     let (mut words, mut open, said) = match delivery {
@@ -105,7 +106,7 @@ fn line(
     if let Some(older) = spread.filter(|spread| !spread.arrived()).and_then(Spread::in_place) {
         words.push_str(&format!(" Meanwhile it goes on with version {older}."));
     }
-    Some(Line { mac: device.name.clone(), words, said, open })
+    Some(Line { macs: vec![device.name.clone()], words, said, open })
 }
 
 /// What keeps it from being there already.
@@ -138,7 +139,7 @@ fn left_behind(
             true,
         ),
     };
-    Some(Line { mac: device.name.clone(), words, said: None, open })
+    Some(Line { macs: vec![device.name.clone()], words, said: None, open })
 }
 
 fn version(held: i64) -> String {

@@ -95,14 +95,14 @@ async fn a_secret_of_ours_is_followed_from_its_entry_to_its_end() {
         store(&fixture, client).await;
         let kept = ours(&fixture, client).await;
         assert_eq!((kept.component.as_str(), kept.name.as_str()), ("Tool", "Our key"));
-        let words = format!("Locked on our board. Entered by {EMAIL} on {day}. On no Mac yet.");
-        assert_eq!((kept.kept, kept.open, kept.taken.unwrap().words), (words, false, "Never.".to_owned()));
+        let words = format!("Entered by {EMAIL} on {day}. On no Mac yet.");
+        assert_eq!((kept.kept, kept.open, kept.taken.unwrap().words), (words, false, "never.".to_owned()));
 
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         plan(&fixture, device).await;
         let waits = there(&fixture, client).await;
         assert_eq!(
-            (waits.mac.as_str(), waits.words.as_str()),
+            (waits.macs[0].as_str(), waits.words.as_str()),
             ("reception-mini", "Sent when the Mac is on again.")
         );
         let on = fixture.app.links.open(device, fixture.app.now());
@@ -120,7 +120,7 @@ async fn a_secret_of_ours_is_followed_from_its_entry_to_its_end() {
         let opened = format!("Opened there since {day}.");
         assert_eq!(
             there(&fixture, client).await,
-            Line { mac: "reception-mini".into(), words: opened.clone(), said: None, open: false }
+            Line { macs: vec!["reception-mini".into()], words: opened.clone(), said: None, open: false }
         );
         for (state, more, open) in [
             (SlotState::Verified, " It works.", false),
@@ -141,7 +141,7 @@ async fn a_secret_of_ours_is_followed_from_its_entry_to_its_end() {
             .await
             .unwrap();
         let second = ours(&fixture, client).await;
-        assert!(second.kept.contains("our board, version 2. Entered by"), "{}", second.kept);
+        assert_eq!(second.kept, format!("Entered by {EMAIL} on {day}, version 2."));
         assert_eq!(
             second.macs[0].words,
             "Sent when the Mac is on again. Meanwhile it goes on with version 1."
@@ -179,21 +179,21 @@ async fn whoever_took_a_secret_out_is_named_with_the_reason() {
         let once = copy("The vendor wants it typed").await;
         assert_eq!(
             (once.words, once.reason.as_deref()),
-            (format!("By {EMAIL} on {day}."), Some("The vendor wants it typed"))
+            (format!("by {EMAIL} on {day}."), Some("The vendor wants it typed"))
         );
         let twice = copy("Once more").await;
         assert_eq!(
             (twice.words, twice.reason.as_deref()),
-            (format!("By {EMAIL} on {day}. 2 times in all."), Some("Once more"))
+            (format!("by {EMAIL} on {day}. 2 times in all."), Some("Once more"))
         );
         let value = Secret::new("ours-canary-second".to_owned());
         secrets::rotate(&fixture.app, Fixture::who(), client, slot, &value, "It was typed").await.unwrap();
         let before = ours(&fixture, client).await.taken.unwrap();
-        assert!(before.words.starts_with("This one never; the one before it by"), "{}", before.words);
+        assert!(before.words.starts_with("this one never; the one before it by"), "{}", before.words);
         // Another client's copies are nothing of this one's.
         let other = fixture.client("Other Client", &["tool"]).await;
         store(&fixture, other).await;
-        assert_eq!(ours(&fixture, other).await.taken.unwrap().words, "Never.");
+        assert_eq!(ours(&fixture, other).await.taken.unwrap().words, "never.");
     })
     .await;
 }
@@ -207,15 +207,15 @@ async fn a_secret_of_theirs_is_said_to_be_where_the_mac_has_it() {
         let day = today(&fixture);
         let theirs = async || the(said(&fixture, client).await.theirs);
         let none = theirs().await;
-        assert_eq!((none.kept.as_str(), none.macs[0].words.as_str()), ("Yours. Never kept on our board.", "Not there yet."));
+        assert_eq!((none.kept.as_str(), none.macs[0].words.as_str()), ("", "Not there yet."));
         assert!(none.vault.unwrap().starts_with("op://") && none.taken.is_none());
         for (state, words, open) in [
-            (SlotState::Present, format!("Typed on this Mac. There on {day}."), false),
-            (SlotState::Unverifiable, format!("Typed on this Mac. There on {day}. Whether it works can't be tried from there."), false),
-            (SlotState::Rejected, format!("Typed on this Mac. There on {day}. The service that it is for refuses it: a new one is needed."), true),
+            (SlotState::Present, format!("Typed on the Mac. There on {day}."), false),
+            (SlotState::Unverifiable, format!("Typed on the Mac. There on {day}. Whether it works can't be tried from there."), false),
+            (SlotState::Rejected, format!("Typed on the Mac. There on {day}. The service that it is for refuses it: a new one is needed."), true),
             (SlotState::Unreadable, "Whether it is there can't be said. The Mac can't read it at the moment.".to_owned(), true),
             (SlotState::Empty, "Not there yet.".to_owned(), true),
-            (SlotState::Verified, format!("Typed on this Mac. There on {day}. It works."), false),
+            (SlotState::Verified, format!("Typed on the Mac. There on {day}. It works."), false),
         ] {
             fixture.clock.advance(Duration::from_secs(1));
             reports(&fixture, device, "THEIR_TOKEN", state).await;
@@ -235,9 +235,9 @@ async fn a_secret_of_theirs_is_said_to_be_where_the_mac_has_it() {
             theirs().await.macs.remove(0).words
         };
         let sent = write(entry(Action::PasteRelayed, "in the browser")).await;
-        assert!(sent.contains("typed on this Mac, or sent by") && sent.contains("page of our board"), "{sent}");
+        assert!(sent.contains("typed on the Mac, or sent by") && sent.contains("page of our board"), "{sent}");
         let refused = write(entry(Action::PasteAnswered, "").reason("The device refused it.")).await;
-        assert!(refused.contains("typed on this Mac, or sent by"), "{refused}");
+        assert!(refused.contains("typed on the Mac, or sent by"), "{refused}");
         write(entry(Action::PasteRelayed, "on a consultant's computer")).await;
         let sent = write(entry(Action::PasteAnswered, "").reason("present")).await;
         let begins = format!("Sent by {EMAIL} on {day}, from their computer, locked for this Mac alone");
@@ -280,7 +280,7 @@ async fn macs_and_what_is_left_on_them_are_said_after_their_end() {
         assert!(left.ours.is_empty() && left.theirs.is_empty());
         let [ours, theirs] = &left.former[..] else { panic!("{left:?}") };
         assert!(
-            ours.kept.starts_with("Not part of our work for you any more. Still locked on our board"),
+            ours.kept.starts_with("Not part of our work for you any more. Still locked on our board,"),
             "{ours:?}"
         );
         assert_eq!(ours.macs[0].words, "Still there. We have to take it away.");
@@ -326,4 +326,15 @@ async fn the_page_can_be_checked_against_the_log() {
         assert!(after.seq > check.seq && after.code != check.code);
     })
     .await;
+}
+
+#[test]
+fn macs_of_which_the_same_is_said_stand_together() {
+    let line =
+        |mac: &str, words: &str| Line { macs: vec![mac.into()], words: words.into(), said: None, open: true };
+    let all = Line::together(
+        [line("a", "On its way."), line("b", "Refused it."), line("c", "On its way.")].into_iter(),
+    );
+    let macs: Vec<_> = all.iter().map(|line| line.macs.join(" ")).collect();
+    assert_eq!(macs, ["a c", "b"]);
 }

@@ -9,17 +9,20 @@ use crate::enrollment::{Device, DeviceState};
 use crate::inventory::InstalledSlot;
 
 pub(super) fn told(known: &Known, slot: &TheirSlot, in_scope: bool) -> Told {
-    let kept = match in_scope {
-        true => "Yours. Never kept on our board.",
-        false => "Yours, and not part of our work for you any more. Never kept on our board.",
-    };
     let macs = known.devices.iter().filter_map(|device| line(known, slot, device, in_scope));
-    let macs: Vec<Line> = macs.collect();
+    let macs = Line::together(macs);
+    let mut kept = match in_scope {
+        true => String::new(),
+        false => "Yours, and not part of our work for you any more.".to_owned(),
+    };
+    if macs.is_empty() {
+        kept.push_str("On no Mac yet.");
+    }
     let vault = clients::fill_hint(&slot.hint, &known.client);
     Told {
         component: known.component(&slot.component_key),
         name: slot.name.clone(),
-        kept: if macs.is_empty() { format!("{kept} On no Mac yet.") } else { kept.to_owned() },
+        kept,
         vault: (!vault.is_empty()).then_some(vault),
         open: macs.is_empty(),
         macs,
@@ -29,7 +32,7 @@ pub(super) fn told(known: &Known, slot: &TheirSlot, in_scope: bool) -> Told {
 
 fn line(known: &Known, slot: &TheirSlot, device: &Device, in_scope: bool) -> Option<Line> {
     let on = known.reported(device.id, &slot.component_key, &slot.slot_key);
-    let made = |words: String, open| Some(Line { mac: device.name.clone(), words, said: None, open });
+    let made = |words: String, open| Some(Line { macs: vec![device.name.clone()], words, said: None, open });
     let held = on.filter(|on| on.is_held());
     match (device.state, held, on) {
         (DeviceState::Revoked, None, _) => None,
@@ -60,7 +63,7 @@ fn line(known: &Known, slot: &TheirSlot, device: &Device, in_scope: bool) -> Opt
 fn came(known: &Known, slot: &TheirSlot, device: &Device, on: &InstalledSlot) -> String {
     let day = known.day(on.observed_at);
     let Some(sent) = known.entry(&known.log.pastes_relayed, slot.id, Some(device.id)) else {
-        return format!("Typed on this Mac. There on {day}.");
+        return format!("Typed on the Mac. There on {day}.");
     };
     let (who, when) = (person(&sent.entry.who), known.day(sent.entry.at));
     let from = match sent.entry.detail.get("sealed").map(String::as_str) {
@@ -74,6 +77,6 @@ fn came(known: &Known, slot: &TheirSlot, device: &Device, on: &InstalledSlot) ->
     match answered.is_some_and(|latest| latest.entry.reason == "present") {
         true => format!("Sent {way}"),
         // It was refused, or the answer was lost: what is there may be another one.
-        false => format!("There on {day}: typed on this Mac, or sent {way}"),
+        false => format!("There on {day}: typed on the Mac, or sent {way}"),
     }
 }

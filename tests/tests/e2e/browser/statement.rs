@@ -51,7 +51,7 @@ async fn the_page_for_a_usual_client_is_one_sheet_of_paper_and_shows_no_value() 
     window.go(&format!("/clients/{client}")).await;
     window.click("a[href$='/statement']").await;
     window.arrive("/statement").await;
-    window.read(".sheet", "Taken out by a person: By").await;
+    window.read(".sheet", "Taken out by a person: by").await;
     assert!(!window.source().await.contains(MINE), "a value stands on the page");
     let problems = check(&window, "statement-usual").await;
     assert!(problems.is_empty(), "{}", problems.join("\n"));
