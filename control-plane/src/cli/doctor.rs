@@ -139,10 +139,10 @@ mod tests {
 
     fn parsed(more: &[&str]) -> DoctorArgs {
         let all = [&["board", "doctor"], more].concat();
-        match Cli::try_parse_from(all).unwrap().command {
-            Parsed::Doctor(args) => args,
-            other => panic!("{other:?}"),
-        }
+        let Parsed::Doctor(args) = Cli::try_parse_from(all).unwrap().command else {
+            panic!("another command")
+        };
+        args
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Both ports, whether the board runs or not, and the addresses by which others reach them.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,14 +188,10 @@ fn chain(error: &reqwest::Error) -> String {
 async fn agents(patient: &Patient, authorities: &[Vec<u8>], runs: bool) -> Finding {
     let address = patient.agents;
     // Who listens everywhere listens here.
-    let here = match address {
-        SocketAddr::V4(address) if address.ip().is_unspecified() => {
-            (Ipv4Addr::LOCALHOST, address.port()).into()
-        }
-        SocketAddr::V6(address) if address.ip().is_unspecified() => {
-            (Ipv6Addr::LOCALHOST, address.port()).into()
-        }
-        address => address,
+    let here = match address.ip() {
+        ip if !ip.is_unspecified() => address,
+        IpAddr::V4(_) => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(_) => (Ipv6Addr::LOCALHOST, address.port()).into(),
     };
     let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(here)).await;
     let stream = match connected {

@@ -178,8 +178,8 @@ fn end(known: &Known) -> String {
         None => "Our work for you has ended. The key that locked our secrets for you was erased on our board, so what was \
                  locked with it can't be opened any more."
             .to_owned(),
-        Some(_) => "We shut your Macs out of our board: from that moment they get nothing from it. Our own secrets \
-                    we end at the services that they are for. Then give yourself new ones of your own, where you got them: only you can."
+        Some(_) => "We shut your Macs out of our board: from that moment they get nothing from it. We end our own secrets \
+                    at the services they are for. Then give yourself new ones of your own, where you got them: only you can."
             .to_owned(),
     }
 }
