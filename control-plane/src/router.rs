@@ -68,6 +68,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/approvals/{id}/approve",               Fresh(Role::Consultant), post(secrets::approvals::web::approve_form)),
         ("/approvals/{id}/decline",               Fresh(Role::Consultant), post(secrets::approvals::web::decline_form)),
         ("/approvals/{id}/copy",                  Fresh(Role::Consultant), post(secrets::approvals::web::copy_form)),
+        ("/clients/{id}/statement",               SignedIn,   get(overview::statement::web::statement_page)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
         ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(runbook::web::rotate_page).post(runbook::web::rotate_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),

@@ -12,6 +12,7 @@ mod hostile;
 mod paste_routes;
 mod rotate_routes;
 mod scope_routes;
+mod statement_routes;
 mod support_routes;
 mod vectors;
 

@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod crypto;
+pub mod doctor;
 pub mod ids;
 pub mod keychain;
 pub mod problem;

@@ -3,6 +3,7 @@
 mod ask;
 mod audit;
 mod ca;
+mod doctor;
 mod entered;
 mod paste;
 mod rekey;
@@ -65,6 +66,9 @@ enum Command {
         after_help = "Example: board serve --agents 0.0.0.0:8443 --agents-url https://board.example.com:8443"
     )]
     Serve(ServeArgs),
+    /// Name what stands between you and a board that works, and what to do about it.
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Bring the database to this board's version. On PostgreSQL the tables belong to a role of their own, and the board's
     /// role (the user of --database) gets what it needs, no more: it can only append to the audit log.
     #[command(
@@ -221,6 +225,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
         Command::Audit(command) => return audit::run(command).await,
         Command::Rotate(args) => return rotate::run(args, clock, random).await,
+        Command::Doctor(args) => return doctor::run(args, clock).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }

@@ -5,6 +5,7 @@
 //! `CAST(sum(…) AS BIGINT)`. A forgotten bind is silently NULL on SQLite: every store test runs on both.
 
 mod cause;
+mod look;
 mod migrate;
 #[cfg(test)]
 pub mod testing;
@@ -16,6 +17,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 pub use cause::Cause;
+pub use look::Rights;
 pub use migrate::Ownership;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};

@@ -211,6 +211,34 @@ pub async fn stored_slots(
     Ok(store::stored_slots(tx, client_id).await?.into_iter().collect())
 }
 
+/// Secrets under one version of the root key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Under {
+    /// None: what is stored is no envelope.
+    pub root_version: Option<u32>,
+    pub secrets: u64,
+    pub clients: u64,
+}
+
+/// How many secrets are under which version of the root key. Nothing is opened.
+pub async fn under(tx: &mut Tx) -> Result<Vec<Under>, sqlx::Error> {
+    let count = |stored| u64::try_from(stored).unwrap_or(0);
+    let rows = store::under(tx).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(version, secrets, clients)| Under {
+            root_version: <[u8; 4]>::try_from(version).ok().map(u32::from_be_bytes),
+            secrets: count(secrets),
+            clients: count(clients),
+        })
+        .collect())
+}
+
+/// How many secrets are left of clients whose key was erased: none of them opens.
+pub async fn without_salt(tx: &mut Tx) -> Result<u64, sqlx::Error> {
+    Ok(u64::try_from(store::without_salt(tx).await?).unwrap_or(0))
+}
+
 /// Opens the latest version. The caller has committed the audit entry for it already.
 async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, SecretError> {
     let sealed = store::envelope(tx, place)

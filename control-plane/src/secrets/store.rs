@@ -73,6 +73,25 @@ pub async fn names(tx: &mut Tx, place: Place) -> Result<Option<(String, String, 
     .await)
 }
 
+/// The version in the envelopes' bytes 5 to 8, how many there are under it, and of how many clients.
+pub async fn under(tx: &mut Tx) -> Result<Vec<(Vec<u8>, i64, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT substr(encrypted_value, 5, 4), count(*), count(DISTINCT client_id) FROM client_credentials \
+         GROUP BY substr(encrypted_value, 5, 4) ORDER BY substr(encrypted_value, 5, 4)",
+    )
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn without_salt(tx: &mut Tx) -> Result<i64, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT count(*) FROM client_credentials JOIN clients ON clients.id = client_credentials.client_id \
+         WHERE clients.salt IS NULL",
+    )
+    .fetch_one(conn)
+    .await)
+}
+
 /// Exchanges the envelope of the same version; no row when it isn't `old` any more.
 pub async fn exchange(tx: &mut Tx, place: Place, old: &[u8], new: &[u8]) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(

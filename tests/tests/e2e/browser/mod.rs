@@ -12,5 +12,6 @@ mod passkeys;
 mod paste;
 pub mod scene;
 mod scope;
+mod statement;
 mod steady;
 pub mod window;
