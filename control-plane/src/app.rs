@@ -12,6 +12,7 @@ use crate::db::Db;
 use crate::jobs::Jobs;
 use crate::keys::RootKey;
 use crate::links::Links;
+use crate::outbound::Outbound;
 
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
@@ -32,6 +33,8 @@ pub struct Parts {
     /// What keeps the audit log from being written, as far as anybody noticed.
     pub audit_watch: Watch,
     pub jobs: Jobs,
+    /// How requests to providers leave this machine.
+    pub outbound: Outbound,
     pub links: Links,
 }
 

@@ -1,7 +1,7 @@
 //! What unit tests start from: a board in a database, with a catalog, a user, and devices that speak for themselves.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::clients::{self, NewClient, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
 use crate::keys::{Provider, Source};
+use crate::outbound::Outbound;
 
 /// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
 pub const MANIFESTS: &[(&str, &str)] = &[
@@ -102,7 +103,13 @@ pub struct Fixture {
 }
 
 impl Fixture {
+    /// A board whose providers can't be reached.
     pub async fn new(db: Db) -> Self {
+        Self::with_providers(db, SocketAddr::from(([127, 0, 0, 1], 1))).await
+    }
+
+    /// A board with a server on this machine that plays the providers.
+    pub async fn with_providers(db: Db, stand_in: SocketAddr) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let folder = tempfile::tempdir().unwrap();
         let provider =
@@ -110,10 +117,10 @@ impl Fixture {
         let token =
             board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);
+        let outbound = Outbound::through(stand_in).unwrap();
+        let agents = "https://agents.test".into();
         let app =
-            board::open(db, &provider, "https://agents.test".into(), Some(PROXY), clock.clone(), random)
-                .await
-                .unwrap();
+            board::open(db, &provider, agents, Some(PROXY), outbound, clock.clone(), random).await.unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;

@@ -243,7 +243,7 @@ async fn a_live_page_ends_with_its_session() {
 
 /// Lowest first: a module may use what stands before it. Modules in one line don't use each other.
 const LAYERS: &[&[&str]] = &[
-    &["aead", "jobs", "links", "db"],
+    &["aead", "jobs", "links", "outbound", "db"],
     &["keys"],
     &["audit"],
     &["web"],
@@ -257,6 +257,7 @@ const LAYERS: &[&[&str]] = &[
     &["secrets"],
     &["inventory"],
     &["runbook"],
+    &["providers"],
     &["link", "overview", "support"],
     &["gate"],
     &["router", "board"],

@@ -24,7 +24,7 @@ use shared::time::Clock;
 
 pub use password::MIN_LEN as MIN_PASSWORD_LEN;
 pub use session::{SESSION_TTL, Session, session_hash, session_of, sign_out, user_of};
-pub use step_up::{STEP_UP_FIELD, STEP_UP_TTL, step_up};
+pub use step_up::{SECRET_FIELD, STEP_UP_FIELD, STEP_UP_TTL, step_up};
 pub use throttle::Throttle;
 pub use tokens::{Token, token_of};
 pub use visitor::Visitor;

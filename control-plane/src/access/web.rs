@@ -9,7 +9,8 @@ use shared::secret::Secret;
 
 use super::views::{SetPasswordPage, SignInPage, StepUpPage};
 use super::{
-    AccessError, SESSION_TTL, STEP_UP_FIELD, Visitor, accept_link, link_owner, sign_in, sign_out, step_up,
+    AccessError, SECRET_FIELD, SESSION_TTL, STEP_UP_FIELD, Visitor, accept_link, link_owner, sign_in,
+    sign_out, step_up,
 };
 use crate::app::App;
 use crate::error::Failure;
@@ -117,7 +118,8 @@ pub async fn sign_out_form(State(app): State<App>, visitor: Visitor, jar: Cookie
 }
 
 /// For the gate, before a POST that wants a fresh session: lets it through when its form brings the right password, and
-/// asks for it otherwise. The page that asks holds what was typed, so these forms carry no secret beside the password.
+/// asks for it otherwise. The page that asks holds what was typed, but for a secret, which has to be typed again: its
+/// field is named [`SECRET_FIELD`].
 pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Result<Request, Response> {
     let (parts, body) = request.into_parts();
     let again = |body: Body| Request::from_parts(parts.clone(), body);
@@ -142,7 +144,7 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
     if !known {
         return Err(PageFailure::from(failure).into_response());
     }
-    let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD);
+    let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD && name != SECRET_FIELD);
     let shown = page(&StepUpPage {
         shell: visitor.shell(Section::None),
         email: visitor.user.as_ref().map(|user| user.email.clone()).unwrap_or_default(),

@@ -115,6 +115,16 @@ pub async fn after(tx: &mut Tx, seq: i64, limit: i64) -> Result<Vec<Row>, sqlx::
     .await)
 }
 
+/// Entries of an action about a secret of the board itself, newest first. There are as many as an operator stored keys.
+pub async fn latest_for_board(tx: &mut Tx, action: Action) -> Result<Vec<String>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT canonical FROM audit_log WHERE client_id IS NULL AND slot_id IS NULL AND action = $1 ORDER BY seq DESC",
+    )
+    .bind(action)
+    .fetch_all(conn)
+    .await)
+}
+
 pub async fn latest_for_slot(
     tx: &mut Tx,
     client_id: ClientId,

@@ -19,6 +19,7 @@ use crate::enrollment::ca::{Authority, CaError};
 use crate::jobs::Jobs;
 use crate::keys::{KeyError, Provider, RootKey};
 use crate::links::Links;
+use crate::outbound::Outbound;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BoardError {
@@ -77,6 +78,7 @@ pub async fn open(
     provider: &Provider,
     agents_url: String,
     proxy: Option<IpAddr>,
+    outbound: Outbound,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 ) -> Result<App, BoardError> {
@@ -97,6 +99,7 @@ pub async fn open(
         proxy,
         audit_watch: audit::Watch::default(),
         jobs: Jobs::default(),
+        outbound,
         links: Links::default(),
     }))
 }

@@ -5,6 +5,7 @@ use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
 use crate::inventory::Drift;
+use crate::providers::views::KeySection;
 use crate::web::{Moment, RowState, Shell};
 
 #[derive(Template)]
@@ -15,6 +16,8 @@ pub struct ClientPage {
     pub notes: String,
     /// Whether the runbook's page offers to seal values in the browser.
     pub browser_paste: bool,
+    /// The client's key at OpenRouter, when it has to do with it.
+    pub openrouter: Option<KeySection>,
     pub fragment: ClientFragment,
 }
 

@@ -23,6 +23,7 @@ use crate::inventory::{self, ClientFindings, InstalledSlot};
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
 use crate::pages::{Page, page};
+use crate::providers;
 use crate::runbook;
 use crate::secrets::{self, StoredSecret};
 use crate::web::{Moment, RowState, Section, count};
@@ -105,8 +106,10 @@ pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Pat
     let client = clients::get(&mut tx, id).await?;
     let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
     let browser_paste = clients::browser_paste(&mut tx, id).await?;
+    let openrouter = providers::web::section(&mut tx, id, &visitor).await?;
     page(&ClientPage {
         browser_paste,
+        openrouter,
         shell: visitor.shell(Section::Clients),
         vault_name: client.vault_name,
         notes: client.notes,

@@ -10,7 +10,7 @@ use shared::protocol::inventory::SlotState;
 use super::views::{
     BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally,
 };
-use super::{AttemptState, Step, StepState, markdown, of_device, steps, tail};
+use super::{AttemptState, RunBy, Step, StepState, markdown, of_device, steps, tail};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, Catalog};
@@ -192,9 +192,10 @@ async fn step_line(
     visitor: &Visitor,
     context: &Context<'_>,
 ) -> Result<StepLine, Failure> {
-    let who = match step.kind {
-        StepKind::Auto => "agent",
-        StepKind::Manual => "you",
+    let who = match (step.kind, step.run_by) {
+        (StepKind::Auto, RunBy::Agent) => "agent",
+        (StepKind::Auto, RunBy::Board) => "board",
+        (StepKind::Manual, _) => "you",
     };
     let slots = slots_of_step(tx, device, step, context).await?;
     let is_any =
@@ -202,7 +203,7 @@ async fn step_line(
     let took = step.duration_ms.map(|ms| format!("{:.1} s", ms as f64 / 1000.0));
     let (state, meta) = match step.state {
         StepState::Blocked => (RowState::Waiting, "after the steps before it".to_owned()),
-        StepState::Ready => (RowState::Waiting, "next for the agent".to_owned()),
+        StepState::Ready => (RowState::Waiting, format!("next for the {who}")),
         StepState::Offered => (RowState::Running, "offered to the device".to_owned()),
         StepState::Running => {
             let since = step.running_at.map_or(0, |at| visitor.now.since(at).as_secs());
@@ -220,7 +221,7 @@ async fn step_line(
             (RowState::Done, word.to_owned())
         }
         StepState::Succeeded => {
-            let so = step.attempt_state == Some(AttemptState::AlreadySo);
+            let so = step.attempt_state == Some(AttemptState::AlreadySo) || step.attempt_id.is_none();
             let took = if so { "was already so".to_owned() } else { took.unwrap_or_default() };
             (RowState::Done, format!("{took} · {who}"))
         }
@@ -236,7 +237,8 @@ async fn step_line(
             (RowState::NeedsYou, word.to_owned())
         }
         StepState::Waiting => {
-            (RowState::Waiting, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
+            let state = if step.run_by == RunBy::Board { RowState::NeedsYou } else { RowState::Waiting };
+            (state, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
         }
     };
     let tail = match (state, step.attempt_id) {

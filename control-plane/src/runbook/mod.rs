@@ -4,6 +4,7 @@
 //! the device fast.
 
 pub mod api;
+mod boards;
 mod compose;
 mod decide;
 mod lines;
@@ -20,6 +21,7 @@ use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
 use shared::text_enum;
 use shared::time::Timestamp;
 
+pub use boards::{BoardStep, begin_boards, boards_steps, end_boards, rest_boards};
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
 pub use run::{
@@ -41,6 +43,14 @@ text_enum! {
         Cancelled = "cancelled",
         Skipped = "skipped",
         Waiting = "waiting",
+    }
+}
+
+text_enum! {
+    /// Who executes an automatic step.
+    pub enum RunBy {
+        Agent = "agent",
+        Board = "board",
     }
 }
 
@@ -81,6 +91,7 @@ pub struct Step {
     pub component_key: String,
     pub step_key: String,
     pub kind: StepKind,
+    pub run_by: RunBy,
     pub title: String,
     pub state: StepState,
     pub waits_for: Option<String>,

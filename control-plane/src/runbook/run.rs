@@ -7,7 +7,7 @@ use shared::catalog::{Manifest, Step as ManifestStep, StepKind, Tag, Wrapper};
 use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
-use super::{AttemptState, Runbook, Step, StepState, store};
+use super::{AttemptState, RunBy, Runbook, Step, StepState, boards, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -96,6 +96,9 @@ async fn next_state(
     if step.kind == StepKind::Manual {
         return Ok((StepState::Waiting, Some("a consultant".to_owned())));
     }
+    if step.run_by == RunBy::Board {
+        return boards::next_state(tx, runbook, step, catalog).await;
+    }
     let missing = missing_deliveries(tx, runbook, step, catalog).await?;
     Ok(match missing.first() {
         Some(slot) => (StepState::Waiting, Some(format!("the delivery of {slot}"))),
@@ -178,7 +181,8 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
     if !enrollment::is_enrolled(&mut tx, device.id).await? {
         return Ok(None);
     }
-    let steps = store::steps(&mut tx, runbook.id).await?;
+    let mut steps = store::steps(&mut tx, runbook.id).await?;
+    steps.retain(|step| step.run_by == RunBy::Agent);
     for step in &steps {
         let (Some(state), Some(attempt_id)) = (step.attempt_state, step.attempt_id) else { continue };
         if !matches!(state, AttemptState::Offered | AttemptState::Running) {

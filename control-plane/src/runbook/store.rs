@@ -1,9 +1,9 @@
-use shared::catalog::Step as ManifestStep;
+use shared::catalog::{As, Step as ManifestStep};
 use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
 use shared::protocol::steps::{AttemptEnded, OutputChunk};
 use shared::time::Timestamp;
 
-use super::{AttemptState, Runbook, Step, StepState};
+use super::{AttemptState, BoardStep, RunBy, Runbook, Step, StepState};
 use crate::db::Tx;
 use crate::on;
 
@@ -38,8 +38,8 @@ pub async fn insert_step(
     step: &ManifestStep,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO steps (id, runbook_id, position, component_key, step_key, kind, title, state, changed_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO steps (id, runbook_id, position, component_key, step_key, kind, title, state, changed_at, \
+         run_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(id)
     .bind(runbook.id)
@@ -50,14 +50,38 @@ pub async fn insert_step(
     .bind(&step.title)
     .bind(StepState::Blocked)
     .bind(runbook.created_at)
+    .bind(if step.run_as == Some(As::Board) { RunBy::Board } else { RunBy::Agent })
     .execute(conn)
     .await
     .map(|_| ()))
 }
 
+/// The steps that the board executes itself and that aren't over, of enrolled devices.
+pub async fn boards_steps(tx: &mut Tx) -> Result<Vec<BoardStep>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT steps.id, runbooks.device_id, devices.client_id, steps.component_key, steps.step_key, \
+         steps.state FROM steps JOIN runbooks ON runbooks.id = steps.runbook_id \
+         JOIN devices ON devices.id = runbooks.device_id \
+         WHERE steps.run_by = 'board' AND steps.state IN ('waiting', 'ready', 'running') \
+         AND devices.state = 'enrolled' ORDER BY steps.id",
+    )
+    .fetch_all(conn)
+    .await)
+}
+
+/// The attempt of a step that isn't over.
+pub async fn open_attempt(tx: &mut Tx, step_id: StepId) -> Result<Option<AttemptId>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT id FROM attempts WHERE step_id = $1 AND state IN ('offered', 'running') ORDER BY number DESC LIMIT 1",
+    )
+    .bind(step_id)
+    .fetch_optional(conn)
+    .await)
+}
+
 pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
+        "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.run_by, steps.title, steps.state, \
          steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
          attempts.offered_at, attempts.expires_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
          attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
@@ -73,7 +97,8 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
 /// Whether there may be something to offer: looked at before the write lock is taken.
 pub async fn has_open_step(tx: &mut Tx, runbook_id: RunbookId) -> Result<bool, sqlx::Error> {
     let count: i64 = on!(tx, conn => sqlx::query_scalar(
-        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND state IN ('ready', 'offered', 'running')",
+        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND run_by = 'agent' \
+         AND state IN ('ready', 'offered', 'running')",
     )
     .bind(runbook_id)
     .fetch_one(conn)

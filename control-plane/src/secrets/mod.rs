@@ -5,6 +5,7 @@
 //! No decrypt without a committed audit entry before it.
 
 pub mod api;
+mod board;
 mod copy;
 mod deliveries;
 mod envelope;
@@ -23,6 +24,7 @@ use shared::ids::{ClientId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
+pub use board::{BoardSecret, StoredBoardSecret, open_board, put_board, remove_board, stored_board};
 pub use copy::{CopyError, copy, copy_form};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan,
@@ -112,18 +114,34 @@ pub async fn put(
     slot: &OurSlot,
     value: &Secret<String>,
 ) -> Result<u64, SecretError> {
-    let salt = client.salt.ok_or(SecretError::Purged)?;
     let mut tx = app.db.write().await?;
-    let last = store::version(&mut tx, client.id, slot.id).await?.unwrap_or(0);
+    let (version, entry) = put_within(app, &mut tx, who, client, slot, value).await?;
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    app.jobs.wake(Wake::Client(client.id));
+    Ok(version)
+}
+
+/// The same as a part of the caller's transaction, who appends the entry last, commits, and wakes the client.
+pub async fn put_within(
+    app: &App,
+    tx: &mut Tx,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+) -> Result<(u64, Entry), SecretError> {
+    let salt = client.salt.ok_or(SecretError::Purged)?;
+    let last = store::version(tx, client.id, slot.id).await?.unwrap_or(0);
     let version = u64::try_from(last).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
     let key = app.root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, app.root.version, place, value.expose().as_bytes(), &*app.random)?;
-    if store::upsert(&mut tx, place, &sealed, app.now()).await? != 1 {
+    if store::upsert(tx, place, &sealed, app.now()).await? != 1 {
         return Err(SecretError::Raced);
     }
-    for device in store::devices_of(&mut tx, client.id).await? {
-        plan(app, &mut tx, device).await?;
+    for device in store::devices_of(tx, client.id).await? {
+        plan(app, tx, device).await?;
     }
     let entry = Entry::new(app.now(), who, Action::SecretStored)
         .client(client.id)
@@ -131,10 +149,7 @@ pub async fn put(
         .detail("slot", format!("{}/{}", slot.component_key, slot.slot_key))
         .detail("version", version)
         .detail("envelope_sha256", hex(&sha256(&sealed)));
-    audit::append(&mut tx, &entry).await?;
-    tx.commit().await?;
-    app.jobs.wake(Wake::Client(client.id));
-    Ok(version)
+    Ok((version, entry))
 }
 
 /// What is stored for a client, without values.

@@ -31,6 +31,8 @@ const FORMS: &[Form] = &[
     ("/clients/{id}/package", &[("tier", Field::Choice), ("addon", Field::Choice)]),
     ("/clients/{id}/integrations", &[("component", Field::Choice), ("param-asks-NAME", Field::Text)]),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
+    ("/clients/{id}/openrouter/limit", &[("limit", Field::Choice)]),
+    ("/providers", &[("secret_value", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
@@ -46,6 +48,11 @@ const FORMS: &[Form] = &[
 /// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
+    "/clients/{id}/openrouter/disable",
+    "/clients/{id}/openrouter/enable",
+    "/clients/{id}/openrouter/make",
+    "/clients/{id}/openrouter/delete",
+    "/providers/remove",
     "/clients/{id}/join-codes",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",
@@ -141,7 +148,8 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = path.starts_with("/users") || path.starts_with("/tokens");
+        let operators =
+            ["/users", "/tokens", "/providers"].iter().any(|operators| path.starts_with(operators));
         if operators { &self.operator } else { &self.cookie }
     }
 

@@ -48,6 +48,7 @@ pub enum Section {
     Support,
     Audit,
     Users,
+    Providers,
 }
 
 impl Shell {
