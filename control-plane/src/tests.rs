@@ -6,6 +6,7 @@ mod database;
 mod forms;
 mod hostile;
 mod paste_routes;
+mod provider_routes;
 mod support_routes;
 mod vectors;
 

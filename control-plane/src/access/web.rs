@@ -144,12 +144,14 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
     if !known {
         return Err(PageFailure::from(failure).into_response());
     }
+    let secret = fields.iter().any(|(name, _)| name == SECRET_FIELD);
     let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD && name != SECRET_FIELD);
     let shown = page(&StepUpPage {
         shell: visitor.shell(Section::None),
         email: visitor.user.as_ref().map(|user| user.email.clone()).unwrap_or_default(),
         action: parts.uri.path().to_owned(),
         fields: kept.map(|(name, value)| (name.clone(), value.expose().clone())).collect(),
+        secret,
         errors: if asked { Vec::new() } else { vec![beside] },
     });
     Err((crate::pages::status(failure.public.status), shown).into_response())

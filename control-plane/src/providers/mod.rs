@@ -10,7 +10,7 @@ mod openrouter;
 mod read;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod views;
 pub mod web;
 mod work;

@@ -1,4 +1,4 @@
-mod stand_in;
+pub(crate) mod stand_in;
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ use crate::secrets::{CopyError, DeliveryState, StoredBoardSecret};
 use crate::testing::{Fixture, MANIFESTS};
 use stand_in::{Fault, Key, StandIn};
 
-const MANAGEMENT: &str = "sk-or-v1-management-canary-0123456789abcdef";
+pub(crate) const MANAGEMENT: &str = "sk-or-v1-management-canary-0123456789abcdef";
 const MANIFEST: &str = include_str!("../../catalog/components/openrouter.toml");
 
-struct Desk {
-    fixture: Fixture,
-    provider: StandIn,
-    client: ClientId,
-    device: DeviceId,
+pub(crate) struct Desk {
+    pub fixture: Fixture,
+    pub provider: StandIn,
+    pub client: ClientId,
+    pub device: DeviceId,
     name: String,
 }
 
 impl Desk {
     /// A client with OpenRouter in its scope, an enrolled device, and no management key.
-    async fn new(db: Db) -> Self {
+    pub async fn new(db: Db) -> Self {
         let provider = StandIn::start(MANAGEMENT).await;
         let fixture = Fixture::with_providers(db, provider.address).await;
         let mut manifests = MANIFESTS.to_vec();
@@ -68,7 +68,7 @@ impl Desk {
         secrets::put_board(&app.db, &app.root, made_of, Fixture::who(), which, &value).await.unwrap();
     }
 
-    async fn work(&self) {
+    pub async fn work(&self) {
         work(&self.fixture.app).await.unwrap();
     }
 
@@ -87,7 +87,7 @@ impl Desk {
         self.step_of(self.device).await
     }
 
-    async fn key(&self) -> ClientKey {
+    pub async fn key(&self) -> ClientKey {
         let mut tx = self.fixture.app.db.read().await.unwrap();
         key(&mut tx, self.client).await.unwrap().unwrap()
     }
@@ -133,6 +133,13 @@ impl Desk {
         let device = enrollment::get_device(&mut tx, self.device).await.unwrap();
         drop(tx);
         runbook::retry(app, Fixture::who(), &device, self.step().await.id).await.unwrap();
+    }
+
+    /// The hourly reading, with what the client used this month in dollars.
+    pub async fn read(&self, usage: f64) {
+        self.provider.inside().keys[0].usage_monthly = usage;
+        self.fixture.clock.advance(Duration::from_secs(3600));
+        read::due(&self.fixture.app).await.unwrap();
     }
 
     async fn api(&self) -> KeyApi {

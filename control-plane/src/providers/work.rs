@@ -36,13 +36,18 @@ pub async fn serve(app: App) {
     }
 }
 
-/// What a provider or a missing key has to say stands where people look; the rest is for the log.
+/// What a provider or a missing key has to say stands where people look, too.
 fn log(what: &str, error: &ProviderError) {
     match error {
         ProviderError::Failure(failure) => {
             tracing::error!(kind = failure.public.kind, error = ?failure.internal, "{what}");
         }
-        other => tracing::error!(error = %other, "{what}"),
+        ProviderError::NoManagementKey
+        | ProviderError::Api(_)
+        | ProviderError::Lost
+        | ProviderError::NoSlot
+        | ProviderError::NoKey
+        | ProviderError::Secret(_) => tracing::error!(%error, "{what}"),
     }
 }
 
@@ -157,7 +162,15 @@ async fn turn(app: &App, step: &BoardStep) -> Result<(), ProviderError> {
             runbook::end_boards(app, &mut tx, job(), step, Err(&found)).await?;
             tx.commit().await?;
         }
-        _ => return Ok(()),
+        StepState::Waiting
+        | StepState::Running
+        | StepState::Blocked
+        | StepState::Offered
+        | StepState::Succeeded
+        | StepState::Failed
+        | StepState::Interrupted
+        | StepState::Cancelled
+        | StepState::Skipped => return Ok(()),
     }
     app.jobs.wake(Wake::Device(step.device_id));
     app.jobs.wake(Wake::Client(step.client_id));

@@ -1,0 +1,136 @@
+//! Providers in the browser: the operator's page, and what a client's page says and does about its key. Neither the
+//! management key nor a client's key is anywhere to be read.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+
+use super::hostile::Log;
+use super::{ask, post, read, signed_in};
+use crate::access::{self, Role};
+use crate::audit;
+use crate::db::testing::on_both;
+use crate::providers::KeyState;
+use crate::providers::tests::{Desk, MANAGEMENT};
+
+/// A part of the management key and of every key that the stand-in makes.
+const CANARY: &str = "canary";
+
+fn form(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+async fn page(desk: &Desk, path: &str, cookie: &str) -> String {
+    let answer = ask(&desk.fixture, Method::GET, path, Some(cookie), "http://board.test").await;
+    let (parts, page) = read(answer).await;
+    assert_eq!(parts.status, StatusCode::OK, "{path}: {page}");
+    page
+}
+
+#[tokio::test]
+async fn from_the_management_key_to_the_clients_numbers_and_nothing_shows_a_key() {
+    on_both(|db| async move {
+        let log = Log::default();
+        let listening = log.start();
+        let desk = Desk::new(db).await;
+        let operator = signed_in(&desk.fixture, Role::Operator).await;
+        let consultant = signed_in(&desk.fixture, Role::Consultant).await;
+        let support = signed_in(&desk.fixture, Role::Support).await;
+        let client = format!("/clients/{}", desk.client);
+        let action = |name: &str| format!("{client}/openrouter/{name}");
+        let mut seen =
+            vec![page(&desk, "/providers", &operator).await, page(&desk, &client, &consultant).await];
+        assert!(seen[0].contains("Without one, consultants enter"), "{}", seen[0]);
+        assert!(seen[1].contains("The board has made no key for this client"), "{}", seen[1]);
+
+        let management = form(&[("secret_value", MANAGEMENT)]);
+        let (parts, _) = post(&desk.fixture, "/providers", &operator, &management).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER);
+        desk.work().await;
+        desk.read(12.4).await;
+        let shown = page(&desk, &client, &consultant).await;
+        assert!(
+            shown.contains("This month: $12.40 of $50.00, read <time") && shown.contains("in use"),
+            "{shown}"
+        );
+        seen.push(shown);
+        let seen_by_support = page(&desk, &client, &support).await;
+        assert!(
+            seen_by_support.contains("$12.40") && !seen_by_support.contains("/openrouter/"),
+            "{seen_by_support}"
+        );
+        desk.read(40.0).await;
+        seen.push(page(&desk, &client, &consultant).await);
+        assert!(seen[3].contains("near its limit"), "from 80 % on: {}", seen[3]);
+
+        for (name, fields, words) in [
+            ("limit", form(&[("limit", "$75.50")]), "of $75.50"),
+            ("disable", Vec::new(), "disabled"),
+            ("enable", Vec::new(), "in use"),
+        ] {
+            let (parts, answer) = post(&desk.fixture, &action(name), &consultant, &fields).await;
+            assert_eq!(parts.status, StatusCode::SEE_OTHER, "{name}: {answer}");
+            let shown = page(&desk, &client, &consultant).await;
+            assert!(shown.contains(words), "{name}: {shown}");
+            seen.push(shown);
+        }
+        desk.fixture.clock.advance(access::STEP_UP_TTL);
+        let (parts, asked) = post(&desk.fixture, &action("delete"), &consultant, &[]).await;
+        assert_eq!(parts.status, StatusCode::UNAUTHORIZED, "a deletion wants a fresh session");
+        seen.push(asked);
+        let right = form(&[("step_up_password", "a long test passphrase")]);
+        let (parts, _) = post(&desk.fixture, &action("delete"), &consultant, &right).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER);
+        assert_eq!(desk.key().await.state, KeyState::Deleted);
+        let (parts, _) = post(&desk.fixture, &action("make"), &consultant, &[]).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER);
+        desk.work().await;
+        assert_eq!(desk.key().await.state, KeyState::Stored);
+
+        let runbook = format!("/devices/{}/runbook", desk.device);
+        for path in [client.as_str(), runbook.as_str(), "/audit"] {
+            seen.push(page(&desk, path, &consultant).await);
+        }
+        for path in ["/api/v1/state".to_owned(), format!("/api/v1{client}/state")] {
+            seen.push(page(&desk, &path, &consultant).await);
+        }
+        seen.push(page(&desk, "/providers", &operator).await);
+        for text in &seen {
+            assert!(!text.contains(CANARY), "{text}");
+        }
+        let mut tx = desk.fixture.app.db.read().await.unwrap();
+        for stored in audit::page(&mut tx, None, 10_000).await.unwrap() {
+            let entry = format!("{:?}", stored.entry);
+            assert!(!entry.contains(CANARY), "{entry}");
+        }
+        drop(listening);
+        assert_eq!(log.lines_with(CANARY), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_that_asks_for_the_password_does_not_hold_the_management_key() {
+    on_both(|db| async move {
+        let desk = Desk::new(db).await;
+        let operator = signed_in(&desk.fixture, Role::Operator).await;
+        desk.fixture.clock.advance(access::STEP_UP_TTL + Duration::from_secs(1));
+        let wrong = form(&[("secret_value", MANAGEMENT), ("step_up_password", "wrong")]);
+        for fields in [form(&[("secret_value", MANAGEMENT)]), wrong] {
+            let (parts, asked) = post(&desk.fixture, "/providers", &operator, &fields).await;
+            assert_eq!(parts.status, StatusCode::UNAUTHORIZED);
+            assert!(!asked.contains(CANARY) && asked.contains("has to be entered again"), "{asked}");
+        }
+        let right = form(&[("secret_value", MANAGEMENT), ("step_up_password", "a long test passphrase")]);
+        let (parts, _) = post(&desk.fixture, "/providers", &operator, &right).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER);
+        let (parts, again) =
+            post(&desk.fixture, "/providers", &operator, &form(&[("secret_value", "canary")])).await;
+        assert_eq!(parts.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(!again.contains(CANARY) && again.contains("sk-or-"), "{again}");
+        let (parts, _) = post(&desk.fixture, "/providers/remove", &operator, &[]).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER);
+        assert!(page(&desk, "/providers", &operator).await.contains("Without one"));
+    })
+    .await;
+}
