@@ -16,8 +16,10 @@ use crate::clients;
 use crate::jobs::Wake;
 use crate::secrets;
 
-/// Nobody else takes over for so long after the last sign of whoever is at it.
-pub(super) const HELD: Duration = Duration::from_secs(180);
+/// Nobody else takes over for so long after the last sign of whoever is at it: longer than a few answers may take.
+pub(super) fn held(app: &App) -> Duration {
+    app.outbound.patience * 9
+}
 /// Tries after the first.
 const AGAIN: usize = 3;
 
@@ -38,7 +40,7 @@ impl<'a> Maker<'a> {
         let holder = hex(&random::bytes::<16>(&*app.random));
         let mut tx = app.db.write().await?;
         let now = app.now();
-        let taken = store::claim(&mut tx, client_id, &holder, now, now.after(HELD)).await?;
+        let taken = store::claim(&mut tx, client_id, &holder, now, now.after(held(app))).await?;
         tx.commit().await?;
         Ok((taken == 1).then_some(Self { app, client_id, holder }))
     }
@@ -81,7 +83,7 @@ impl<'a> Maker<'a> {
 
     pub async fn hold(&self) -> Result<(), ProviderError> {
         let mut tx = self.app.db.write().await?;
-        let until = self.app.now().after(HELD);
+        let until = self.app.now().after(held(self.app));
         if store::hold(&mut tx, self.client_id, &self.holder, until).await? != 1 {
             return Err(ProviderError::Lost);
         }
@@ -93,7 +95,7 @@ impl<'a> Maker<'a> {
         let app = self.app;
         let mut tx = app.db.write().await?;
         let now = app.now();
-        store::hold(&mut tx, self.client_id, &self.holder, now.after(HELD)).await?;
+        store::hold(&mut tx, self.client_id, &self.holder, now.after(held(app))).await?;
         if store::ask(&mut tx, self.client_id, &self.holder, now).await? != 1 {
             return Err(ProviderError::Lost);
         }

@@ -6,7 +6,7 @@ use axum::http::Method;
 use shared::ids::{ClientId, DeviceId};
 use shared::secret::Secret;
 
-use super::make::{HELD, Maker, job};
+use super::make::{Maker, held, job};
 use super::openrouter::KeyApi;
 use super::work::work;
 use super::*;
@@ -314,7 +314,7 @@ async fn killed_at_any_point_it_goes_on_and_leaves_no_orphan() {
                     desk.work().await;
                     assert_eq!(desk.provider.inside().asked.len(), asked, "{place}: it is held");
                 }
-                desk.fixture.clock.advance(HELD);
+                desk.fixture.clock.advance(held(app));
             }
             desk.work().await;
             desk.holds_the_one_that_works(&place).await;
@@ -349,7 +349,7 @@ async fn who_lost_the_hold_deletes_what_it_made() {
         tx.commit().await.unwrap();
         let slow = Maker::claim(app, desk.client).await.unwrap().unwrap();
         let made = slow.ask(&desk.api().await).await.unwrap();
-        desk.fixture.clock.advance(HELD);
+        desk.fixture.clock.advance(held(app));
         desk.work().await;
         desk.holds_the_one_that_works("taken over").await;
         assert!(matches!(slow.keep(&desk.slot().await, &made).await, Err(ProviderError::Lost)));

@@ -16,7 +16,7 @@ use crate::secrets::{self, BoardSecret};
 
 const LOOK: Duration = Duration::from_secs(15);
 
-/// Works until it is dropped. Whatever it was at then goes on after [`super::make::HELD`].
+/// Works until it is dropped. Whatever it was at then goes on after [`super::make::held`].
 pub async fn serve(app: App) {
     let mut changes = app.jobs.listen();
     let mut look = tokio::time::interval(LOOK);
