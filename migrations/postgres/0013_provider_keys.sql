@@ -16,6 +16,8 @@ CREATE TABLE provider_keys (
     limit_micros BIGINT NOT NULL CHECK (limit_micros > 0),
     -- The provider's handle of the key.
     hash         TEXT,
+    -- The version of the client's slot that its value is.
+    version      BIGINT,
     disabled     BOOLEAN NOT NULL DEFAULT FALSE,
     trouble      TEXT,
     changed_at   TIMESTAMPTZ NOT NULL,

@@ -16,6 +16,8 @@ CREATE TABLE provider_keys (
     limit_micros INTEGER NOT NULL CHECK (limit_micros > 0),
     -- The provider's handle of the key.
     hash         TEXT,
+    -- The version of the client's slot that its value is.
+    version      INTEGER,
     disabled     INTEGER NOT NULL DEFAULT 0,
     trouble      TEXT,
     changed_at   INTEGER NOT NULL,

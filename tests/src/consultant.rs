@@ -115,6 +115,20 @@ impl Consultant {
         Ok(id)
     }
 
+    /// Saves another scope of a client whose devices have runbooks, as a person who reads the difference and confirms
+    /// it; gives the page with the difference.
+    pub async fn change_scope(&mut self, client: &str, form: &[(&str, &str)]) -> anyhow::Result<String> {
+        let path = format!("/clients/{client}/integrations");
+        let shown = self.post(&path, form).await?;
+        ensure!(shown.status == StatusCode::OK, "a difference is shown: {} {}", shown.status, shown.text);
+        let seen = Regex::new("name=\"difference\" value=\"([^\"]+)\"")?;
+        let seen = seen.captures(&shown.text).context("the page asks")?[1].to_owned();
+        let form = [form, &[("difference", seen.as_str())]].concat();
+        let answer = self.post(&path, &form).await?;
+        after(&answer, "/secrets")?;
+        Ok(shown.text)
+    }
+
     /// Enters a value for every our-managed slot of the client; `value` gets the slot's key.
     pub async fn enter_secrets(
         &mut self,
@@ -136,6 +150,17 @@ impl Consultant {
             answer.status,
             answer.text
         );
+        Ok(())
+    }
+
+    /// Gives the first of a client's stored secrets a new value.
+    pub async fn rotate_secret(&mut self, client: &str, value: &str, reason: &str) -> anyhow::Result<()> {
+        let page = self.get(&format!("/clients/{client}/secrets")).await?;
+        let path = all(&page, r#"href="(/clients/[0-9a-f-]{36}/secrets/[0-9a-f-]{36}/rotate)""#)?;
+        let path = path.first().context("the page leads to rotating")?;
+        self.get(path).await?;
+        let answer = self.post_as_myself(path, &[("secret", value), ("reason", reason)]).await?;
+        ensure!(answer.status == StatusCode::SEE_OTHER, "rotated: {} {}", answer.status, answer.text);
         Ok(())
     }
 

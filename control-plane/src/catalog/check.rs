@@ -178,10 +178,15 @@ impl Checker<'_> {
                 format!("is the board's own: run names one of its actions ({actions}), not a script"),
             );
         }
-        if step.check.is_some() || step.verify.is_some() || step.undo.is_some() || !step.secrets.is_empty() {
+        if step.check.is_some()
+            || step.verify.is_some()
+            || step.undo.is_some()
+            || !step.secrets.is_empty()
+            || step.restart_on_secret
+        {
             self.say(
                 what,
-                "is the board's own: check, verify, undo and secrets are for the agent; remove them",
+                "is the board's own: check, verify, undo, secrets and restart_on_secret are for the agent; remove them",
             );
         }
         let ours = |key: &String| self.manifest.slot(key).is_some_and(|slot| slot.tag == Tag::OurManaged);
@@ -221,6 +226,11 @@ impl Checker<'_> {
                     self.say(&what, "needs as: user, root or board");
                 }
             }
+        }
+        if step.restart_on_secret
+            && (step.kind == StepKind::Manual || self.manifest.slots_read_by(step).is_empty())
+        {
+            self.say(&what, "has restart_on_secret, but reads no slot: list the slot in secrets, or start a wrapper that gets it");
         }
         for slot in step.slots.iter().chain(step.secrets.iter().map(|secret| &secret.slot)) {
             self.known_slot(&what, slot);

@@ -1,16 +1,16 @@
 //! `board provider …`: the board's own keys at providers. Opens the database, like `board token`.
 
 use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use shared::random::Random;
-use shared::secret::{Secret, read_piped};
+use shared::secret::Secret;
 use shared::time::Clock;
 
-use super::{KeyPlace, Place};
+use super::{KeyPlace, Place, entered};
 use crate::audit::Who;
-use crate::keys::{Provider, RootKey};
 use crate::secrets::{BoardSecret, put_board, remove_board, stored_board};
 
 const WHICH: BoardSecret = BoardSecret::OpenRouterManagement;
@@ -50,17 +50,14 @@ pub enum OpenRouter {
     },
 }
 
-pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> anyhow::Result<String> {
+pub async fn run(command: Command, clock: Arc<dyn Clock>, random: &dyn Random) -> anyhow::Result<String> {
     let Command::Openrouter(command) = command;
     match command {
         OpenRouter::SetKey { place, key } => {
             let db = place.connect().await?;
-            let provider = Provider::open(&key.source()?)?;
-            let mut tx = db.read().await?;
-            let root = RootKey::unwrap(&mut tx, &provider).await?;
-            drop(tx);
+            let root = key.open(&db, &clock).await?;
             let value = enter()?;
-            let version = put_board(&db, &root, (clock, random), Who::cli(), WHICH, &value)
+            let version = put_board(&db, &root, (&*clock, random), Who::cli(), WHICH, &value)
                 .await
                 .context("nothing was stored; a management key begins with sk-or-")?;
             Ok(format!(
@@ -69,7 +66,7 @@ pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> an
         }
         OpenRouter::RemoveKey { place } => {
             let db = place.connect().await?;
-            Ok(match remove_board(&db, clock, Who::cli(), WHICH).await? {
+            Ok(match remove_board(&db, &*clock, Who::cli(), WHICH).await? {
                 true => "The management key was removed. If somebody else may have it, revoke it at openrouter.ai/settings/management-keys, too.".into(),
                 false => "There is no management key; nothing was changed.".into(),
             })
@@ -100,11 +97,8 @@ pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> an
 }
 
 fn enter() -> anyhow::Result<Secret<String>> {
-    if io::stdin().is_terminal() {
-        return Ok(Secret::new(rpassword::prompt_password("OpenRouter's management key, not shown: ")?));
+    match io::stdin().is_terminal() {
+        true => entered::line("OpenRouter's management key, not shown: "),
+        false => entered::piped(io::stdin().lock()),
     }
-    let piped = read_piped(io::stdin().lock())?;
-    String::from_utf8(piped.expose().clone())
-        .map(Secret::new)
-        .map_err(|_| anyhow::anyhow!("what came through the pipe isn't text; nothing was stored"))
 }

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
-use crate::keys::Provider;
+use crate::keys::Outside;
 use crate::outbound::Outbound;
-use crate::{board, link, providers, router};
+use crate::{audit, board, link, providers, router};
 
 /// Open pages and links get this long to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,19 +37,21 @@ pub async fn serve(
             "the board's role owns its tables, so only triggers keep it from changing the audit log: for production give the board a role of its own with `board migrate --owner-url`"
         );
     }
-    let provider = Provider::open(&args.key.source()?)?;
+    let also = args.key.named()?;
     let console = listen(args.console).await?;
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;
     let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
-    let outbound = match args.providers_stand_in {
-        Some(address) => Outbound::through(address)?,
-        None => Outbound::public(),
-    };
-    let app = board::open(db, &provider, agents_url, args.proxy, outbound, clock, random).await?;
+    let mut outside = Outside::process(clock);
+    if let Some(address) = args.providers_stand_in {
+        outside.outbound = Outbound::through(address)?;
+    }
+    let app = board::open(db, also, outside, agents_url, args.proxy, random).await?;
     say(&format!("Console: http://{}", console.local_addr()?));
     say(&format!("Listening for agents: {agents_address}"));
 
+    let looking = tokio::spawn(board::watch_root_key(app.clone()));
+    let checking = tokio::spawn(audit::keep_checked(app.clone()));
     let (stop, stopped) = watch::channel(false);
     let routes = router::agents(app.clone());
     let agents = tokio::spawn(link::serve(
@@ -76,7 +78,9 @@ pub async fn serve(
         }
     }
     tracing::info!("stopping");
+    looking.abort();
     let _ = stop.send(true);
+    checking.abort();
     agents.await.context("the agents' listener ended badly")??;
     // Live pages never end by themselves.
     let _ = tokio::time::timeout(GRACE, console).await;

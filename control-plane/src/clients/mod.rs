@@ -1,5 +1,6 @@
 //! Clients and what they get: the wizard's form and the scope that it leaves behind.
 
+mod change;
 mod scope;
 mod store;
 #[cfg(test)]
@@ -14,9 +15,8 @@ use shared::ids::{ClientId, UserId};
 use shared::random;
 use shared::time::Timestamp;
 
-pub use scope::{
-    Package, Scope, choice_field, choose_package, choose_scope, groups, package, param_field, scope, slots,
-};
+pub use change::{Change, Proposal, choose_package, choose_scope, propose, take_turn};
+pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
 
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};

@@ -6,14 +6,11 @@ use regex::Regex;
 use shared::catalog::Manifest;
 use shared::ids::ClientId;
 
-use super::{CreateError, store};
-use crate::app::App;
-use crate::audit::{self, Action, Entry, Who};
-use crate::catalog::{self, AnySlot, Catalog, tiers::with_dependencies};
+use super::store;
+use crate::catalog::{self, AnySlot, Catalog};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
-use crate::jobs::Wake;
 use crate::web::FieldError;
 
 /// What the wizard's package page chose.
@@ -49,6 +46,15 @@ impl Scope {
     pub fn param(&self, component: &str, key: &str) -> Option<&str> {
         self.params.get(&(component.to_owned(), key.to_owned())).map(String::as_str)
     }
+
+    /// The same without choices and inputs of components that aren't in scope, which are kept but count for nothing.
+    #[must_use]
+    pub fn effective(&self) -> Self {
+        let mut scope = self.clone();
+        scope.choices.retain(|(component, _), _| self.components.contains(component));
+        scope.params.retain(|(component, _), _| self.components.contains(component));
+        scope
+    }
 }
 
 pub async fn package(tx: &mut Tx, id: ClientId) -> Result<Package, sqlx::Error> {
@@ -76,78 +82,8 @@ pub async fn slots(tx: &mut Tx, id: ClientId) -> Result<Vec<AnySlot>, Failure> {
     Ok(slots)
 }
 
-/// Saves the package, and the components that it preselects as the scope to edit.
-pub async fn choose_package(app: &App, who: Who, id: ClientId, package: &Package) -> Result<(), CreateError> {
-    let mut tx = app.db.write().await?;
-    super::get(&mut tx, id).await?;
-    let Some(catalog) = catalog::current(&mut tx).await.map_err(Failure::from)? else {
-        return Err(no_catalog("tier"));
-    };
-    let tiers = &catalog.tiers;
-    let tier_known = package.tier.as_ref().is_none_or(|key| tiers.tiers.iter().any(|tier| tier.key == *key));
-    let addons_known = package.addons.iter().all(|key| tiers.addons.iter().any(|addon| addon.key == *key));
-    if !tier_known || !addons_known {
-        let message = "This package is not in the catalog any more. Choose again.";
-        return Err(CreateError::Fields(vec![FieldError::new("tier", message)]));
-    }
-    let mut chosen: BTreeSet<String> = tiers.always().into_iter().map(ToOwned::to_owned).collect();
-    chosen.extend(package.tier.iter().flat_map(|key| tiers.of_tier(key)).map(ToOwned::to_owned));
-    chosen.extend(package.addons.iter().flat_map(|key| tiers.of_addon(key)).map(ToOwned::to_owned));
-    let before = scope(&mut tx, id).await?;
-    if store::package(&mut tx, id).await? != *package || before.components.is_empty() {
-        let components = with_dependencies(&chosen, &catalog.manifests).into_keys().collect();
-        let scope = Scope { components, ..before };
-        store::replace_package(&mut tx, id, package).await?;
-        store::replace_scope(&mut tx, id, &scope, app.now()).await?;
-        let entry = Entry::new(app.now(), who, Action::ScopeChanged)
-            .client(id)
-            .detail("tier", package.tier.as_deref().unwrap_or("none"))
-            .detail("components", joined(&scope.components));
-        audit::append(&mut tx, &entry).await?;
-        tx.commit().await?;
-        app.jobs.wake(Wake::Client(id));
-    }
-    Ok(())
-}
-
-/// Saves the scope. What the chosen components depend on, and what every client gets, comes along.
-pub async fn choose_scope(app: &App, who: Who, id: ClientId, chosen: &Scope) -> Result<(), CreateError> {
-    let mut tx = app.db.write().await?;
-    super::get(&mut tx, id).await?;
-    let Some(catalog) = catalog::current(&mut tx).await.map_err(Failure::from)? else {
-        return Err(no_catalog("component"));
-    };
-    let mut components = chosen.components.clone();
-    components.extend(catalog.tiers.always().into_iter().map(ToOwned::to_owned));
-    let components: BTreeSet<String> =
-        with_dependencies(&components, &catalog.manifests).into_keys().collect();
-    let mut scope = Scope { components, ..chosen.clone() };
-    let errors = check(&mut scope, &catalog);
-    if !errors.is_empty() {
-        return Err(CreateError::Fields(errors));
-    }
-    store::replace_scope(&mut tx, id, &scope, app.now()).await?;
-    let entry = Entry::new(app.now(), who, Action::ScopeChanged)
-        .client(id)
-        .detail("components", joined(&scope.components));
-    audit::append(&mut tx, &entry).await?;
-    tx.commit().await?;
-    app.jobs.wake(Wake::Client(id));
-    Ok(())
-}
-
-fn joined(components: &BTreeSet<String>) -> String {
-    components.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
-}
-
-fn no_catalog(field: &'static str) -> CreateError {
-    let message =
-        "There is no catalog on this board yet. The operator imports one with `board catalog import`.";
-    CreateError::Fields(vec![FieldError::new(field, message)])
-}
-
 /// Drops choices and params of components that aren't in scope; says what is missing or doesn't fit.
-fn check(scope: &mut Scope, catalog: &Catalog) -> Vec<FieldError> {
+pub(super) fn check(scope: &mut Scope, catalog: &Catalog) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if scope.components.is_empty() {
         errors.push(FieldError::new("component", "Choose at least one component."));

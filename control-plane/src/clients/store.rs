@@ -60,6 +60,15 @@ async fn insert_component(tx: &mut Tx, id: ClientId, key: &str, now: Timestamp) 
     .map(|_| ()))
 }
 
+/// Changes nothing, and keeps the client's row until the transaction ends.
+pub async fn touch(tx: &mut Tx, id: ClientId) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE clients SET name = name WHERE id = $1")
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
 /// Puts the scope in the place of the one before; components that stay keep the time when they were added.
 pub async fn replace_scope(
     tx: &mut Tx,

@@ -78,6 +78,8 @@ pub struct IntegrationsPage {
     pub shell: Shell,
     pub client: ClientRef,
     pub components: Vec<ComponentChoice>,
+    /// Fields of a package that is saved with the scope.
+    pub carried: Vec<(String, String)>,
     pub errors: Vec<FieldError>,
 }
 
@@ -269,7 +271,7 @@ mod tests {
             now: shared::time::Timestamp::from_micros(0),
         };
         let client = ClientRef { href: "/clients/1".to_owned(), name: "Example Client".to_owned() };
-        IntegrationsPage { shell, client, components, errors: Vec::new() }
+        IntegrationsPage { shell, client, components, carried: Vec::new(), errors: Vec::new() }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The wizard: client, package, integrations; then the secrets page. Saved at each page.
+//! The wizard: client, package, integrations; then the secrets page. Saved at each page. What the package and integrations
+//! pages post goes to `runbook::scope_change`, because it may change runbooks.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect};
 use axum_extra::extract::Form;
 use serde::Deserialize;
-use shared::catalog::{Manifest, Platform, Slot, StepKind, Tag};
+use shared::catalog::{As, Manifest, Platform, Slot, StepKind, Tag};
 use shared::ids::ClientId;
 
 use super::views::{
@@ -14,8 +15,8 @@ use super::views::{
     SlotGroup, SlotOption,
 };
 use super::{
-    Client, CreateError, NewClient, Package, Scope, choice_field, choose_package, choose_scope, create,
-    fill_hint, get, groups, package, param_field, scope, set_browser_paste,
+    Client, CreateError, NewClient, Package, Scope, choice_field, create, fill_hint, get, groups, package,
+    param_field, scope, set_browser_paste,
 };
 use crate::access::Visitor;
 use crate::app::App;
@@ -24,6 +25,9 @@ use crate::error::Failure;
 use crate::free_text::shown_again;
 use crate::pages::{Page, PageFailure, page, status};
 use crate::web::{FieldError, Section};
+
+/// The field that says that a package travels with the scope.
+pub const WITH_PACKAGE: &str = "with-package";
 
 #[derive(Deserialize)]
 pub struct ClientForm {
@@ -60,42 +64,23 @@ fn client_form(visitor: &Visitor, form: &NewClient, errors: Vec<FieldError>) -> 
     }
 }
 
-#[derive(Deserialize)]
-pub struct PackageForm {
-    #[serde(default)]
-    tier: String,
-    #[serde(default)]
-    addon: Vec<String>,
-}
-
 pub async fn package_page(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {
     let mut tx = app.db.read().await?;
     let chosen = package(&mut tx, id).await?;
     drop(tx);
-    page(&package_form_view(&app, &visitor, id, &chosen, Vec::new()).await?)
+    page(&package_view(&app, &visitor, id, &chosen, Vec::new()).await?)
 }
 
-pub async fn package_form(
-    State(app): State<App>,
-    visitor: Visitor,
-    Path(id): Path<ClientId>,
-    Form(form): Form<PackageForm>,
-) -> Page {
-    let chosen = Package {
-        tier: Some(form.tier).filter(|tier| !tier.is_empty()),
-        addons: form.addon.into_iter().collect(),
+/// Fields: `tier`, `addon` (repeated).
+pub fn read_package(fields: &[(String, String)]) -> Package {
+    let values = |name: &'static str| {
+        fields.iter().filter(move |(field, value)| field == name && !value.is_empty()).map(|(_, value)| value)
     };
-    match choose_package(&app, visitor.who(), id, &chosen).await {
-        Ok(()) => Ok(Redirect::to(&format!("/clients/{id}/integrations")).into_response()),
-        Err(CreateError::Fields(errors)) => {
-            let shown = package_form_view(&app, &visitor, id, &chosen, errors).await?;
-            Ok((status(422), page(&shown)?).into_response())
-        }
-        Err(CreateError::Failure(failure)) => Err((*failure).into()),
-    }
+    Package { tier: values("tier").next().cloned(), addons: values("addon").cloned().collect() }
 }
 
-async fn package_form_view(
+/// The package page with these ticks.
+pub async fn package_view(
     app: &App,
     visitor: &Visitor,
     id: ClientId,
@@ -164,31 +149,11 @@ pub async fn integrations_page(State(app): State<App>, visitor: Visitor, Path(id
     let mut tx = app.db.read().await?;
     let chosen = scope(&mut tx, id).await?;
     drop(tx);
-    page(&integrations_view(&app, &visitor, id, &chosen, Vec::new()).await?)
+    page(&integrations_view(&app, &visitor, id, &chosen, None, Vec::new()).await?)
 }
 
 /// Fields: `component` (repeated), `choice-COMPONENT-GROUP`, `param-COMPONENT-KEY`.
-pub async fn integrations_form(
-    State(app): State<App>,
-    visitor: Visitor,
-    Path(id): Path<ClientId>,
-    Form(fields): Form<Vec<(String, String)>>,
-) -> Page {
-    let mut tx = app.db.read().await?;
-    let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
-    drop(tx);
-    let chosen = read_scope(&fields, catalog.as_ref());
-    match choose_scope(&app, visitor.who(), id, &chosen).await {
-        Ok(()) => Ok(Redirect::to(&format!("/clients/{id}/secrets")).into_response()),
-        Err(CreateError::Fields(errors)) => {
-            let shown = integrations_view(&app, &visitor, id, &chosen, errors).await?;
-            Ok((status(422), page(&shown)?).into_response())
-        }
-        Err(CreateError::Failure(failure)) => Err((*failure).into()),
-    }
-}
-
-fn read_scope(fields: &[(String, String)], catalog: Option<&Catalog>) -> Scope {
+pub fn read_scope(fields: &[(String, String)], catalog: Option<&Catalog>) -> Scope {
     let value =
         |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.trim().to_owned());
     let mut scope = Scope {
@@ -214,11 +179,13 @@ fn read_scope(fields: &[(String, String)], catalog: Option<&Catalog>) -> Scope {
     scope
 }
 
-async fn integrations_view(
+/// The integrations page with these ticks, choices and inputs. `package` is one that is to be saved with them.
+pub async fn integrations_view(
     app: &App,
     visitor: &Visitor,
     id: ClientId,
     chosen: &Scope,
+    package: Option<&Package>,
     errors: Vec<FieldError>,
 ) -> Result<IntegrationsPage, PageFailure> {
     let mut tx = app.db.read().await?;
@@ -234,13 +201,22 @@ async fn integrations_view(
         shell: visitor.shell(Section::Clients),
         client: ClientRef { href: format!("/clients/{id}"), name: client.name },
         components,
+        carried: package.map(package_fields).unwrap_or_default(),
         errors,
     })
 }
 
+/// The form fields of a package that travels with a scope.
+pub fn package_fields(package: &Package) -> Vec<(String, String)> {
+    let tier = package.tier.iter().map(|key| ("tier".to_owned(), key.clone()));
+    let addons = package.addons.iter().map(|key| ("addon".to_owned(), key.clone()));
+    [(WITH_PACKAGE.to_owned(), "yes".to_owned())].into_iter().chain(tier).chain(addons).collect()
+}
+
 fn choice(manifest: &Manifest, client: &Client, chosen: &Scope, catalog: &Catalog) -> ComponentChoice {
     let steps = |kind| {
-        u32::try_from(manifest.steps.iter().filter(|step| step.kind == kind).count()).unwrap_or(u32::MAX)
+        let own = manifest.steps.iter().filter(|step| step.kind == kind && step.run_as != Some(As::Board));
+        u32::try_from(own.count()).unwrap_or(u32::MAX)
     };
     let alone = |tag| manifest.slots.iter().filter(move |slot| slot.tag == tag && slot.one_of.is_none());
     let hint = |slot: &Slot| fill_hint(slot.hint.as_deref().unwrap_or_default(), client);

@@ -7,6 +7,7 @@ mod device;
 mod join;
 mod quarantine;
 mod renewal;
+pub mod rotation;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ pub use device::{
     is_current, is_enrolled, revoke, seen,
 };
 pub use join::{EnrollError, join, prove, status};
-pub use quarantine::{Quarantined, Release, quarantine, quarantined, release};
+pub use quarantine::{Quarantined, Release, Stopped, quarantine, quarantined, release};
 pub use renewal::{Channel, LateRenewal, RenewError, confirm_renewal, late_renewals, renew};
 
 use crate::app::App;
@@ -76,12 +77,14 @@ pub struct Enrollment {
     pub code_reused_at: Option<Timestamp>,
     nonce: Option<[u8; 32]>,
     certificate: Option<(Vec<u8>, Timestamp)>,
+    /// SubjectPublicKeyInfo of the authority that the device pinned, in DER.
+    ca_spki: Vec<u8>,
 }
 
 impl Enrollment {
     fn fingerprint(&self, app: &App) -> Fingerprint {
         Fingerprint::of(&FingerprintParts {
-            ca_spki: &app.ca_spki,
+            ca_spki: &self.ca_spki,
             board_id: app.board_id,
             client_id: self.client_id,
             enrollment_id: self.id,

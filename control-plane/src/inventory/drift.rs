@@ -189,6 +189,7 @@ fn bad_slots(wanted: Wanted<'_>, component: &str, slots: &[InstalledSlot]) -> Ve
             let drift = match held.map(|held| (held.state, held.version)) {
                 None | Some((SlotState::Empty, _)) => Some(Drift::SlotEmpty),
                 Some((SlotState::Rejected, _)) => Some(Drift::SlotRejected),
+                Some((SlotState::Unreadable, _)) => Some(Drift::Unknown),
                 Some((SlotState::Present | SlotState::Verified | SlotState::Unverifiable, version)) => {
                     let behind = version.zip(stored).is_some_and(|(version, stored)| version < *stored);
                     behind.then_some(Drift::SlotOutdated)
@@ -219,7 +220,7 @@ impl Tally {
             let (differs, open) = components.entry(&finding.component).or_default();
             *differs |= finding.drift.differs();
             *open |= finding.drift.is_open();
-            // What left the scope isn't looked at any more: its age says nothing about the rest.
+            // Not every agent looks at what left the scope: its age says nothing about the rest.
             if finding.drift != Drift::Unwanted {
                 oldest = oldest.into_iter().chain(finding.observed_at).min();
             }

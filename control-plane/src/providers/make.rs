@@ -13,7 +13,6 @@ use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, AnySlot, OurSlot};
 use crate::clients;
-use crate::jobs::Wake;
 use crate::secrets;
 
 /// Nobody else takes over for so long after the last sign of whoever is at it: longer than a few answers may take.
@@ -129,10 +128,9 @@ impl<'a> Maker<'a> {
         if store::stored(&mut tx, self.client_id, &self.holder, &made.data.hash, now).await? != 1 {
             return Err(ProviderError::Lost);
         }
-        let (_, entry) = secrets::put_within(app, &mut tx, job(), &client, slot, &made.key).await?;
-        audit::append(&mut tx, &entry).await?;
-        tx.commit().await?;
-        app.jobs.wake(Wake::Client(self.client_id));
+        let put = secrets::put_within(app, &mut tx, job(), &client, slot, &made.key).await?;
+        store::set_version(&mut tx, self.client_id, put.version).await?;
+        put.commit(app, tx).await?;
         Ok(())
     }
 

@@ -67,6 +67,8 @@ pub struct ClientKey {
     pub limit_micros: i64,
     /// OpenRouter's handle of it.
     pub hash: Option<String>,
+    /// The version of the client's slot that it is.
+    pub version: Option<i64>,
     pub disabled: bool,
     pub trouble: Option<String>,
     pub changed_at: Timestamp,

@@ -7,7 +7,7 @@ use crate::on;
 
 pub async fn key(tx: &mut Tx, client_id: ClientId) -> Result<Option<ClientKey>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT client_id, state, limit_micros, hash, disabled, trouble, changed_at, usage_micros, expires_at, read_at \
+        "SELECT client_id, state, limit_micros, hash, version, disabled, trouble, changed_at, usage_micros, expires_at, read_at \
          FROM provider_keys WHERE client_id = $1",
     )
     .bind(client_id)
@@ -17,7 +17,7 @@ pub async fn key(tx: &mut Tx, client_id: ClientId) -> Result<Option<ClientKey>, 
 
 pub async fn keys(tx: &mut Tx) -> Result<Vec<ClientKey>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT client_id, state, limit_micros, hash, disabled, trouble, changed_at, usage_micros, expires_at, read_at \
+        "SELECT client_id, state, limit_micros, hash, version, disabled, trouble, changed_at, usage_micros, expires_at, read_at \
          FROM provider_keys ORDER BY client_id",
     )
     .fetch_all(conn)
@@ -171,6 +171,16 @@ pub async fn stored(
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))
+}
+
+/// Which version of the client's slot the key is. With [`stored`].
+pub async fn set_version(tx: &mut Tx, client_id: ClientId, version: u64) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE provider_keys SET version = $2 WHERE client_id = $1")
+        .bind(client_id)
+        .bind(i64::try_from(version).unwrap_or(i64::MAX))
+        .execute(conn)
+        .await
+        .map(|_| ()))
 }
 
 /// Whoever was at it can't go on.

@@ -6,7 +6,7 @@ use askama::filters::HtmlSafe;
 use super::{ClientKey, KeyState, money};
 use crate::web::{FieldError, Moment, RowState, Shell};
 
-/// POST /providers with `secret_value`; POST /providers/remove.
+/// POST /providers with `secret`; POST /providers/remove.
 #[derive(Template)]
 #[template(path = "providers/providers.html")]
 pub struct ProvidersPage {
@@ -32,6 +32,8 @@ pub struct KeySection {
     pub expires: Option<Moment>,
     /// What is wrong, and what to do.
     pub trouble: Option<String>,
+    /// What else to know about a key that works.
+    pub notes: Vec<&'static str>,
     /// "50.00"
     pub limit: String,
     pub stored: bool,
@@ -42,6 +44,11 @@ pub struct KeySection {
 }
 
 impl HtmlSafe for KeySection {}
+
+/// A value that was typed took the key's place.
+pub const REPLACED: &str = "The Macs get a value that somebody typed in its place. This key goes on working at OpenRouter: delete it when every Mac has the other one. The typed one isn’t the board’s: end it at OpenRouter by hand.";
+/// A scope takes nothing away.
+pub const OUT_OF_SCOPE: &str = "OpenRouter isn’t in this client’s scope. The key goes on working: disable or delete it when nobody uses it any more.";
 
 /// Above this share of the limit, in percent, the page warns.
 const WARN_PERCENT: i64 = 80;
@@ -98,6 +105,7 @@ impl KeySection {
             read: key.filter(|_| stored).and_then(|key| key.read_at).map(moment),
             expires: key.filter(|_| stored).and_then(|key| key.expires_at).map(moment),
             trouble: key.and_then(|key| key.trouble.clone()),
+            notes: Vec::new(),
             limit: limit.trim_start_matches('$').to_owned(),
             stored,
             disabled,

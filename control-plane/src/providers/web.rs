@@ -6,19 +6,20 @@ use serde::Deserialize;
 use shared::ids::ClientId;
 use shared::secret::Secret;
 
-use super::views::{KeySection, ProvidersPage};
+use super::views::{KeySection, OUT_OF_SCOPE, ProvidersPage, REPLACED};
 use super::{
-    COMPONENT, DEFAULT_LIMIT_MICROS, delete, key, make_again, parse_limit, reading_trouble, set_disabled,
-    set_limit,
+    COMPONENT, DEFAULT_LIMIT_MICROS, KeyState, SLOT, delete, key, make_again, parse_limit, reading_trouble,
+    set_disabled, set_limit,
 };
 use crate::access::{Role, Visitor};
 use crate::app::App;
+use crate::catalog::{self, AnySlot};
 use crate::clients;
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::jobs::Wake;
 use crate::pages::{Page, PageFailure, page, status};
-use crate::secrets::{BoardSecret, SecretError, put_board, remove_board, stored_board};
+use crate::secrets::{self, BoardSecret, SecretError, put_board, remove_board, stored_board};
 use crate::web::{FieldError, Moment, Section};
 
 const FIELD: &str = crate::access::SECRET_FIELD;
@@ -47,7 +48,7 @@ async fn providers(
 #[derive(Deserialize)]
 pub struct ManagementKeyForm {
     #[serde(default = "nothing")]
-    secret_value: Secret<String>,
+    secret: Secret<String>,
 }
 
 fn nothing() -> Secret<String> {
@@ -61,7 +62,7 @@ pub async fn management_key_form(
 ) -> Page {
     let which = BoardSecret::OpenRouterManagement;
     let made_of = (&*app.clock, &*app.random);
-    match put_board(&app.db, &app.root, made_of, visitor.who(), which, &form.secret_value).await {
+    match put_board(&app.db, &app.root, made_of, visitor.who(), which, &form.secret).await {
         Ok(_) => {
             wake_all(&app).await?;
             Ok(Redirect::to("/providers").into_response())
@@ -93,6 +94,13 @@ async fn wake_all(app: &App) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// The version of the client's slot that is stored.
+async fn slot_version(tx: &mut Tx, client_id: ClientId) -> Result<Option<i64>, sqlx::Error> {
+    let Some(AnySlot::Ours(slot)) = catalog::slot(tx, COMPONENT, SLOT).await? else { return Ok(None) };
+    let stored = secrets::stored(tx, client_id).await?;
+    Ok(stored.iter().find(|stored| stored.slot_id == slot.id).map(|stored| stored.version))
+}
+
 /// What a client's page shows; nothing for a client that has nothing to do with OpenRouter.
 pub async fn section(
     tx: &mut Tx,
@@ -104,8 +112,18 @@ pub async fn section(
     if known.is_none() && !in_scope {
         return Ok(None);
     }
+    let mut notes = Vec::new();
+    if let Some(key) = known.as_ref().filter(|key| key.state == KeyState::Stored) {
+        if slot_version(tx, client_id).await? != key.version {
+            notes.push(REPLACED);
+        }
+        if !in_scope {
+            notes.push(OUT_OF_SCOPE);
+        }
+    }
     let action = format!("/clients/{client_id}/openrouter");
     Ok(Some(KeySection {
+        notes,
         can_consult: visitor.can(Role::Consultant),
         ask_password: !visitor.fresh,
         ..KeySection::of(known.as_ref(), action, DEFAULT_LIMIT_MICROS, visitor.now)

@@ -4,7 +4,7 @@
 use shared::catalog::Manifest;
 use shared::ids::{AttemptId, ClientId, DeviceId, StepId};
 
-use super::{AttemptState, Runbook, Step, StepState, run, store};
+use super::{AttemptState, Runbook, Step, StepState, is_paused, run, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::Catalog;
@@ -65,14 +65,17 @@ pub async fn boards_steps(tx: &mut Tx) -> Result<Vec<BoardStep>, sqlx::Error> {
     store::boards_steps(tx).await
 }
 
-/// Ready becomes running, with an attempt. Says whether it was ready.
+/// Ready becomes running, with an attempt, unless somebody paused the runbook. Says whether it did.
 pub async fn begin_boards(app: &App, tx: &mut Tx, step: &BoardStep) -> Result<bool, sqlx::Error> {
+    if is_paused(tx, step.device_id).await? {
+        return Ok(false);
+    }
     let now = app.now();
     if store::move_step(tx, step.id, StepState::Ready, StepState::Running, None, now).await? != 1 {
         return Ok(false);
     }
     let attempt = AttemptId::new(&*app.clock, &*app.random);
-    store::insert_attempt(tx, attempt, step.id, now, now).await?;
+    store::insert_attempt(tx, attempt, step.id, now, now, None).await?;
     store::start_attempt(tx, attempt, now).await?;
     Ok(true)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::catalog::{Manifest, Step, Tag};
+use shared::catalog::{Manifest, Platform, Step, Tag};
 use shared::ids::{RunbookId, StepId};
 
 use super::{Runbook, StepState, run, store};
@@ -16,72 +16,149 @@ use crate::enrollment::Device;
 use crate::error::Failure;
 use crate::secrets;
 
+/// Why a step was skipped that left the scope before it began. It comes back when its component does.
+const LEFT: &str = "no longer in the client's scope";
+
+/// What fitting a runbook to a scope changes. Made by [`changes`] alone, shown before and applied by [`apply`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    /// Steps that come to the end of the runbook, in order.
+    pub added: Vec<Added>,
+    /// Steps that left the scope before they began, and are wanted again.
+    pub back: Vec<super::Step>,
+    /// Steps that have not begun and are skipped.
+    pub left: Vec<super::Step>,
+    /// Steps out of scope that began: they stay as they are.
+    pub begun: Vec<super::Step>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Added {
+    pub component: String,
+    pub step: Step,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.back.is_empty() && self.left.is_empty()
+    }
+}
+
+/// A device's runbook and what a scope would change in it.
+pub(super) struct Fitting {
+    pub runbook: Runbook,
+    pub catalog: Catalog,
+    pub present: Vec<super::Step>,
+    pub changes: Changes,
+}
+
 /// The device's runbook, fitting its client's scope: composed when it has none and there is a catalog; steps that came
 /// into scope later are added at the end, those that left it before they began are skipped. Approval of the device
 /// starts it.
 pub async fn ensure(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Runbook>, Failure> {
-    let now = app.now();
-    let before = store::of_device(tx, device.id).await?;
-    let catalog = match &before {
-        Some(runbook) => catalog::by_digest(tx, &runbook.bundle_digest).await?,
-        None => catalog::current(tx).await?,
-    };
-    let Some(catalog) = catalog else { return Ok(before) };
-    let is_first = before.is_none();
-    let runbook = match before {
-        Some(runbook) => runbook,
-        None => {
-            let runbook = Runbook {
-                id: RunbookId::new(&*app.clock, &*app.random),
-                device_id: device.id,
-                bundle_digest: catalog.digest.clone(),
-                created_at: now,
-            };
-            store::insert(tx, &runbook).await?;
-            runbook
-        }
-    };
+    clients::take_turn(tx, device.client_id).await?;
+    let is_first = store::of_device(tx, device.id).await?.is_none();
+    if is_first {
+        let Some(catalog) = catalog::current(tx).await? else { return Ok(None) };
+        let runbook = Runbook {
+            id: RunbookId::new(&*app.clock, &*app.random),
+            device_id: device.id,
+            bundle_digest: catalog.digest,
+            created_at: app.now(),
+        };
+        store::insert(tx, &runbook).await?;
+    }
     let scope = clients::scope(tx, device.client_id).await?;
-    let stored = secrets::stored_slots(tx, device.client_id).await?;
-    let wanted = wanted(device, &scope, &stored, &catalog);
-    let present = store::steps(tx, runbook.id).await?;
-    let is_there = |component: &str, step: &Step| {
-        present.iter().any(|one| one.component_key == component && one.step_key == step.id)
+    let Some(fitting) = fitting(tx, device, &scope).await? else {
+        return Ok(store::of_device(tx, device.id).await?);
     };
-    let next = i64::try_from(present.len()).unwrap_or(i64::MAX);
-    let added: Vec<_> = wanted.iter().filter(|(component, step)| !is_there(component, step)).collect();
-    for (position, (component, step)) in (next..).zip(&added) {
-        let id = StepId::new(&*app.clock, &*app.random);
-        store::insert_step(tx, &runbook, id, position, component, step).await?;
+    if is_first || !fitting.changes.is_empty() {
+        apply(app, tx, device, &fitting).await?;
+        audit::append(tx, &entry(app, Who::job("runbook"), device, &fitting)).await?;
     }
-    let mut left = 0;
-    for step in &present {
-        let stays = wanted.iter().any(|(key, one)| *key == step.component_key && one.id == step.step_key);
-        let not_begun = matches!(step.state, StepState::Blocked | StepState::Ready | StepState::Waiting);
-        if !stays && not_begun {
-            let note = Some("no longer in the client's scope");
-            let moved =
-                store::move_own_step(tx, device.id, step.id, step.state, StepState::Skipped, note, now)
-                    .await?;
-            left += moved;
+    Ok(Some(fitting.runbook))
+}
+
+/// What a scope would change on this device. `None` while it has no runbook.
+pub(super) async fn fitting(tx: &mut Tx, device: &Device, scope: &Scope) -> Result<Option<Fitting>, Failure> {
+    let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(None) };
+    let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(None) };
+    let stored = secrets::stored_slots(tx, device.client_id).await?;
+    let present = store::steps(tx, runbook.id).await?;
+    let changes = changes(&wanted(device.platform, scope, &stored, &catalog), &present);
+    Ok(Some(Fitting { runbook, catalog, present, changes }))
+}
+
+/// From the steps that a device should have and those that its runbook has, to what has to change.
+pub(super) fn changes(wanted: &[(&str, &Step)], present: &[super::Step]) -> Changes {
+    let mut changes = Changes::default();
+    for (component, step) in wanted {
+        let there = present.iter().any(|one| one.component_key == *component && one.step_key == step.id);
+        if !there {
+            changes.added.push(Added { component: (*component).to_owned(), step: (*step).clone() });
         }
     }
-    if is_first || !added.is_empty() || left > 0 {
-        run::advance(app, tx, &runbook, &catalog).await?;
-        let entry = Entry::new(now, Who::job("runbook"), Action::RunbookComposed)
-            .client(device.client_id)
-            .device(device.id)
-            .detail("bundle", &catalog.digest)
-            .detail("added", added.len())
-            .detail("left", left);
-        audit::append(tx, &entry).await?;
+    for step in present {
+        let stays = wanted.iter().any(|(key, one)| *key == step.component_key && one.id == step.step_key);
+        let left_before = step.state == StepState::Skipped && step.note.as_deref() == Some(LEFT);
+        match (stays, step.state) {
+            (true, _) if left_before => changes.back.push(step.clone()),
+            (true, _) | (false, StepState::Skipped) => {}
+            (false, StepState::Blocked | StepState::Ready | StepState::Waiting) => {
+                changes.left.push(step.clone());
+            }
+            (
+                false,
+                StepState::Offered
+                | StepState::Running
+                | StepState::Succeeded
+                | StepState::Failed
+                | StepState::Interrupted
+                | StepState::Cancelled,
+            ) => changes.begun.push(step.clone()),
+        }
     }
-    Ok(Some(runbook))
+    changes
+}
+
+/// Makes the changes. Comes back with whether each was made: not when a step moved on since they were computed.
+pub(super) async fn apply(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    fitting: &Fitting,
+) -> Result<bool, Failure> {
+    let Fitting { runbook, catalog, present, changes } = fitting;
+    let now = app.now();
+    let next = i64::try_from(present.len()).unwrap_or(i64::MAX);
+    for (position, added) in (next..).zip(&changes.added) {
+        let id = StepId::new(&*app.clock, &*app.random);
+        store::insert_step(tx, runbook, id, position, &added.component, &added.step).await?;
+    }
+    let left = changes.left.iter().map(|step| (step, StepState::Skipped, Some(LEFT)));
+    let back = changes.back.iter().map(|step| (step, StepState::Blocked, None));
+    let mut all = true;
+    for (step, to, note) in left.chain(back) {
+        all &= store::move_own_step(tx, device.id, step.id, step.state, to, note, now).await? == 1;
+    }
+    run::advance(app, tx, runbook, catalog).await?;
+    Ok(all)
+}
+
+/// What the audit log keeps of it.
+pub(super) fn entry(app: &App, who: Who, device: &Device, fitting: &Fitting) -> Entry {
+    let changes = &fitting.changes;
+    Entry::new(app.now(), who, Action::RunbookComposed)
+        .client(device.client_id)
+        .device(device.id)
+        .detail("bundle", &fitting.catalog.digest)
+        .detail("added", changes.added.len() + changes.back.len())
+        .detail("left", changes.left.len())
 }
 
 /// The steps that a device should have, in order.
 fn wanted<'a>(
-    device: &Device,
+    platform: Platform,
     scope: &Scope,
     stored: &BTreeSet<(String, String)>,
     catalog: &'a Catalog,
@@ -91,7 +168,7 @@ fn wanted<'a>(
         ordered(&keys, &catalog.manifests).into_iter().filter_map(|key| catalog.manifests.get(key));
     manifests
         .flat_map(|manifest| manifest.steps.iter().map(move |step| (manifest, step)))
-        .filter(|(manifest, step)| step.runs_on(device.platform, manifest))
+        .filter(|(manifest, step)| step.runs_on(platform, manifest))
         .filter(|(manifest, step)| belongs(step, manifest, scope, stored))
         .map(|(manifest, step)| (manifest.key.as_str(), step))
         .collect()

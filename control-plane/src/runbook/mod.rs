@@ -9,14 +9,18 @@ mod compose;
 mod decide;
 mod lines;
 mod markdown;
+mod pause;
+pub mod plan;
+mod restart;
 mod run;
+pub mod scope_change;
 mod store;
 #[cfg(test)]
 mod tests;
 pub mod views;
 pub mod web;
 
-use shared::catalog::StepKind;
+use shared::catalog::{As, Step as ManifestStep, StepKind};
 use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
 use shared::text_enum;
 use shared::time::Timestamp;
@@ -24,6 +28,8 @@ use shared::time::Timestamp;
 pub use boards::{BoardStep, begin_boards, boards_steps, end_boards, rest_boards};
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
+pub use pause::{Pause, is_paused, pause, pause_of, resume};
+pub use restart::restart;
 pub use run::{
     ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,
     wake_waiting,
@@ -51,6 +57,12 @@ text_enum! {
     pub enum RunBy {
         Agent = "agent",
         Board = "board",
+    }
+}
+
+impl RunBy {
+    pub fn of(step: &ManifestStep) -> Self {
+        if step.run_as == Some(As::Board) { Self::Board } else { Self::Agent }
     }
 }
 
@@ -107,6 +119,17 @@ pub struct Step {
     pub exit_code: Option<i64>,
     pub found: Option<String>,
     pub duration_ms: Option<i64>,
+    /// Why it is to run again: "version 2 of tool/OUR_KEY".
+    pub rerun_for: Option<String>,
+    /// Why the latest attempt ran again.
+    pub reran_for: Option<String>,
+}
+
+impl Step {
+    /// Whether the agent is at it.
+    pub fn runs_on_device(&self) -> bool {
+        self.run_by == RunBy::Agent && self.attempt_state == Some(AttemptState::Running)
+    }
 }
 
 pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Runbook>, sqlx::Error> {

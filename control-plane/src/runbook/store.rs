@@ -1,4 +1,4 @@
-use shared::catalog::{As, Step as ManifestStep};
+use shared::catalog::Step as ManifestStep;
 use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
 use shared::protocol::steps::{AttemptEnded, OutputChunk};
 use shared::time::Timestamp;
@@ -50,20 +50,22 @@ pub async fn insert_step(
     .bind(&step.title)
     .bind(StepState::Blocked)
     .bind(runbook.created_at)
-    .bind(if step.run_as == Some(As::Board) { RunBy::Board } else { RunBy::Agent })
+    .bind(RunBy::of(step))
     .execute(conn)
     .await
     .map(|_| ()))
 }
 
-/// The steps that the board executes itself and that aren't over, of enrolled devices.
+/// The steps that the board executes itself and that aren't over, of enrolled devices. In a paused runbook only what runs
+/// already.
 pub async fn boards_steps(tx: &mut Tx) -> Result<Vec<BoardStep>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT steps.id, runbooks.device_id, devices.client_id, steps.component_key, steps.step_key, \
          steps.state FROM steps JOIN runbooks ON runbooks.id = steps.runbook_id \
          JOIN devices ON devices.id = runbooks.device_id \
          WHERE steps.run_by = 'board' AND steps.state IN ('waiting', 'ready', 'running') \
-         AND devices.state = 'enrolled' ORDER BY steps.id",
+         AND devices.state = 'enrolled' AND (steps.state = 'running' OR NOT EXISTS \
+         (SELECT 1 FROM runbook_pauses WHERE runbook_pauses.runbook_id = runbooks.id)) ORDER BY steps.id",
     )
     .fetch_all(conn)
     .await)
@@ -84,7 +86,7 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
         "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.run_by, steps.title, steps.state, \
          steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
          attempts.offered_at, attempts.expires_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
-         attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
+         attempts.duration_ms, steps.rerun_for, attempts.rerun_for AS reran_for FROM steps LEFT JOIN attempts ON attempts.id = \
          (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
          ORDER BY latest.number DESC LIMIT 1) \
          WHERE steps.runbook_id = $1 ORDER BY steps.position",
@@ -158,21 +160,35 @@ pub async fn insert_attempt(
     step_id: StepId,
     now: Timestamp,
     expires: Timestamp,
+    rerun_for: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at) \
-         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4 FROM attempts WHERE step_id = $2",
+        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at, rerun_for) \
+         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4, $5 FROM attempts WHERE step_id = $2",
     )
     .bind(id)
     .bind(step_id)
     .bind(now)
     .bind(expires)
+    .bind(rerun_for)
     .execute(conn)
     .await
     .map(|_| ()))
 }
 
-/// The step of an attempt, if both belong to this device.
+/// What a step is to run again for; only one of the agent's that was attempted before.
+pub async fn set_rerun(tx: &mut Tx, id: StepId, reason: Option<&str>) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE steps SET rerun_for = $2 WHERE id = $1 AND run_by = 'agent' AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $1)",
+    )
+    .bind(id)
+    .bind(reason)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+/// The step of an attempt, if both belong to this device. What the board executes itself no device reports.
 pub async fn step_of_attempt(
     tx: &mut Tx,
     device_id: DeviceId,
@@ -180,7 +196,8 @@ pub async fn step_of_attempt(
 ) -> Result<Option<StepId>, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
         "SELECT steps.id FROM attempts JOIN steps ON steps.id = attempts.step_id \
-         JOIN runbooks ON runbooks.id = steps.runbook_id WHERE attempts.id = $1 AND runbooks.device_id = $2",
+         JOIN runbooks ON runbooks.id = steps.runbook_id WHERE attempts.id = $1 AND runbooks.device_id = $2 \
+         AND steps.run_by = 'agent'",
     )
     .bind(attempt_id)
     .bind(device_id)

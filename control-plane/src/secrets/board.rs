@@ -63,6 +63,7 @@ pub async fn put_board(
     let last = store::board_row(&mut tx, which.as_str()).await?.map_or(0, |row| row.version);
     let version = last + 1;
     let place = (which.as_str(), u64::try_from(version).unwrap_or(0));
+    let root = root.for_writing(&mut tx).await?;
     let key = root.derive(Purpose::Board);
     let sealed = envelope::seal_board(&key, root.version, place, value.expose().as_bytes(), random)?;
     let now = clock.now();
@@ -118,17 +119,31 @@ pub async fn open_board(
     tx.commit().await?;
 
     let mut tx = app.db.read().await?;
-    let row = store::board_row(&mut tx, which.as_str()).await?;
-    let Some((version, sealed)) = row.and_then(|row| Some((row.version, row.encrypted_value?))) else {
-        return Ok(None);
-    };
-    let written = audit::latest_board_envelope(&mut tx, which.as_str()).await?;
-    if written.as_deref() != Some(hex(&sha256(&sealed)).as_str()) {
-        return Err(SecretError::NotLatest("the audit log holds another hash for it"));
-    }
-    let place = (which.as_str(), u64::try_from(version).unwrap_or(0));
-    let value = envelope::open_board(&app.root.derive(Purpose::Board), place, &sealed)?;
+    let Some((version, sealed)) = sealed(&mut tx, which).await? else { return Ok(None) };
+    let value = open_sealed(&app.root, &mut tx, which, version, &sealed).await?;
     String::from_utf8(value.expose().clone())
         .map(|text| Some(Secret::new(text)))
         .map_err(|_| SecretError::NotLatest("it isn't text"))
+}
+
+/// Its version and envelope.
+pub(super) async fn sealed(tx: &mut Tx, which: BoardSecret) -> Result<Option<(u64, Vec<u8>)>, sqlx::Error> {
+    let row = store::board_row(tx, which.as_str()).await?;
+    Ok(row.and_then(|row| Some((u64::try_from(row.version).unwrap_or(0), row.encrypted_value?))))
+}
+
+/// The caller has committed the audit entry for it already.
+pub(super) async fn open_sealed(
+    root: &RootKey,
+    tx: &mut Tx,
+    which: BoardSecret,
+    version: u64,
+    sealed: &[u8],
+) -> Result<Secret<Vec<u8>>, SecretError> {
+    let written = audit::latest_board_envelope(tx, which.as_str()).await?;
+    if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {
+        return Err(SecretError::NotLatest("the audit log holds another hash for it"));
+    }
+    let root = root.at(tx, envelope::root_version(sealed)?).await?;
+    Ok(envelope::open_board(&root.derive(Purpose::Board), (which.as_str(), version), sealed)?)
 }

@@ -216,7 +216,7 @@ pub async fn recipient(app: &App, device_id: DeviceId) -> Result<Recipient, Past
     }
     Ok(Recipient {
         board_id: app.board_id,
-        ca_spki: app.ca_spki.clone(),
+        ca_spki: app.ca().spki,
         client_id: device.client_id,
         device_id,
         name: device.name,

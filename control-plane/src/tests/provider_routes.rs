@@ -16,9 +16,8 @@ use crate::providers::tests::{Desk, MANAGEMENT};
 /// A part of the management key and of every key that the stand-in makes.
 const CANARY: &str = "canary";
 
-fn form(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
+const NOTHING: &[(&str, &str)] = &[];
+const PASSWORD: (&str, &str) = ("step_up_password", "a long test passphrase");
 
 async fn page(desk: &Desk, path: &str, cookie: &str) -> String {
     let answer = ask(&desk.fixture, Method::GET, path, Some(cookie), "http://board.test").await;
@@ -43,8 +42,7 @@ async fn from_the_management_key_to_the_clients_numbers_and_nothing_shows_a_key(
         assert!(seen[0].contains("Without one, consultants enter"), "{}", seen[0]);
         assert!(seen[1].contains("The board has made no key for this client"), "{}", seen[1]);
 
-        let management = form(&[("secret_value", MANAGEMENT)]);
-        let (parts, _) = post(&desk.fixture, "/providers", &operator, &management).await;
+        let (parts, _) = post(&desk.fixture, "/providers", &operator, &[("secret", MANAGEMENT)]).await;
         assert_eq!(parts.status, StatusCode::SEE_OTHER);
         desk.work().await;
         desk.read(12.4).await;
@@ -64,25 +62,24 @@ async fn from_the_management_key_to_the_clients_numbers_and_nothing_shows_a_key(
         assert!(seen[3].contains("near its limit"), "from 80 % on: {}", seen[3]);
 
         for (name, fields, words) in [
-            ("limit", form(&[("limit", "$75.50")]), "of $75.50"),
-            ("disable", Vec::new(), "disabled"),
-            ("enable", Vec::new(), "in use"),
+            ("limit", &[("limit", "$75.50")][..], "of $75.50"),
+            ("disable", NOTHING, "disabled"),
+            ("enable", NOTHING, "in use"),
         ] {
-            let (parts, answer) = post(&desk.fixture, &action(name), &consultant, &fields).await;
+            let (parts, answer) = post(&desk.fixture, &action(name), &consultant, fields).await;
             assert_eq!(parts.status, StatusCode::SEE_OTHER, "{name}: {answer}");
             let shown = page(&desk, &client, &consultant).await;
             assert!(shown.contains(words), "{name}: {shown}");
             seen.push(shown);
         }
         desk.fixture.clock.advance(access::STEP_UP_TTL);
-        let (parts, asked) = post(&desk.fixture, &action("delete"), &consultant, &[]).await;
+        let (parts, asked) = post(&desk.fixture, &action("delete"), &consultant, NOTHING).await;
         assert_eq!(parts.status, StatusCode::UNAUTHORIZED, "a deletion wants a fresh session");
         seen.push(asked);
-        let right = form(&[("step_up_password", "a long test passphrase")]);
-        let (parts, _) = post(&desk.fixture, &action("delete"), &consultant, &right).await;
+        let (parts, _) = post(&desk.fixture, &action("delete"), &consultant, &[PASSWORD]).await;
         assert_eq!(parts.status, StatusCode::SEE_OTHER);
         assert_eq!(desk.key().await.state, KeyState::Deleted);
-        let (parts, _) = post(&desk.fixture, &action("make"), &consultant, &[]).await;
+        let (parts, _) = post(&desk.fixture, &action("make"), &consultant, NOTHING).await;
         assert_eq!(parts.status, StatusCode::SEE_OTHER);
         desk.work().await;
         assert_eq!(desk.key().await.state, KeyState::Stored);
@@ -115,20 +112,18 @@ async fn the_page_that_asks_for_the_password_does_not_hold_the_management_key() 
         let desk = Desk::new(db).await;
         let operator = signed_in(&desk.fixture, Role::Operator).await;
         desk.fixture.clock.advance(access::STEP_UP_TTL + Duration::from_secs(1));
-        let wrong = form(&[("secret_value", MANAGEMENT), ("step_up_password", "wrong")]);
-        for fields in [form(&[("secret_value", MANAGEMENT)]), wrong] {
-            let (parts, asked) = post(&desk.fixture, "/providers", &operator, &fields).await;
+        let typed = ("secret", MANAGEMENT);
+        for fields in [&[typed][..], &[typed, ("step_up_password", "wrong")]] {
+            let (parts, asked) = post(&desk.fixture, "/providers", &operator, fields).await;
             assert_eq!(parts.status, StatusCode::UNAUTHORIZED);
-            assert!(!asked.contains(CANARY) && asked.contains("has to be entered again"), "{asked}");
+            assert!(!asked.contains(CANARY) && asked.contains("but not the secret"), "{asked}");
         }
-        let right = form(&[("secret_value", MANAGEMENT), ("step_up_password", "a long test passphrase")]);
-        let (parts, _) = post(&desk.fixture, "/providers", &operator, &right).await;
+        let (parts, _) = post(&desk.fixture, "/providers", &operator, &[typed, PASSWORD]).await;
         assert_eq!(parts.status, StatusCode::SEE_OTHER);
-        let (parts, again) =
-            post(&desk.fixture, "/providers", &operator, &form(&[("secret_value", "canary")])).await;
+        let (parts, again) = post(&desk.fixture, "/providers", &operator, &[("secret", "canary")]).await;
         assert_eq!(parts.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert!(!again.contains(CANARY) && again.contains("sk-or-"), "{again}");
-        let (parts, _) = post(&desk.fixture, "/providers/remove", &operator, &[]).await;
+        let (parts, _) = post(&desk.fixture, "/providers/remove", &operator, NOTHING).await;
         assert_eq!(parts.status, StatusCode::SEE_OTHER);
         assert!(page(&desk, "/providers", &operator).await.contains("Without one"));
     })

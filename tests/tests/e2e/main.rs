@@ -3,14 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod access;
+mod authority;
 mod browser;
+mod commands;
+mod device;
+mod entries;
 mod hostile;
 mod identity;
 mod joining;
 mod kills;
 mod operator;
 mod paste;
+mod plan;
+mod providers;
 mod readme;
+mod rotation;
+mod secrets;
 mod stage;
 mod state;
 mod thread;

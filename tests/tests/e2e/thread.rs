@@ -32,7 +32,7 @@ async fn the_whole_thread(database: Database) {
     let inventory = agent.inventory().await.unwrap();
     assert_eq!(inventory["components"].as_array().unwrap().len(), 2, "{inventory:#}");
     let status = agent.status().await.unwrap();
-    assert!(status["audit_head"]["seq"].as_u64().unwrap() > 0, "{status:#}");
+    assert!(status["heads"][0]["seq"].as_u64().unwrap() > 0, "{status:#}");
 
     let doctor = agent.doctor().await.unwrap();
     let checks = doctor["findings"].as_array().unwrap();
@@ -66,7 +66,7 @@ async fn a_device_that_was_off_gets_what_it_missed_and_support_is_answered_meanw
     stage.consultant.runbook_done(&device, SOON).await.unwrap();
     stage.consultant.all_present(&client, SOON).await.unwrap();
     agent.stop().await.unwrap();
-    stage.consultant.enter_secrets(&client, |_| "another-value-entirely".to_owned()).await.unwrap();
+    stage.consultant.rotate_secret(&client, "another-value-entirely", "a year is over").await.unwrap();
     let state = stage.consultant.json(&format!("/api/v1/clients/{client}/state")).await.unwrap();
     assert_eq!(
         state["devices"][0]["components"].as_array().unwrap().len(),
@@ -123,10 +123,12 @@ async fn a_component_that_comes_into_scope_is_installed_on_a_mac_that_is_on() {
     let device = stage.enroll(&client, &agent).await;
     agent.start().unwrap();
     stage.consultant.runbook_done(&device, SOON).await.unwrap();
-    let path = format!("/clients/{client}/integrations");
-    let saved =
-        stage.consultant.post(&path, &[("component", "ground"), ("component", "tool")]).await.unwrap();
-    assert_eq!(saved.status.as_u16(), 303, "{}", saved.text);
+    let wider = [("component", "ground"), ("component", "tool")];
+    let shown = stage.consultant.change_scope(&client, &wider).await.unwrap();
+    assert!(
+        shown.contains("1 step for the agent") && shown.contains("The agent begins as soon as you confirm"),
+        "{shown}"
+    );
     stage.consultant.enter_secrets(&client, |_| VALUE.to_owned()).await.unwrap();
     let started = std::time::Instant::now();
     loop {
@@ -139,5 +141,42 @@ async fn a_component_that_comes_into_scope_is_installed_on_a_mac_that_is_on() {
     }
     let length = std::fs::read_to_string(agent.home().join("key-length")).unwrap();
     assert_eq!(length.trim(), VALUE.len().to_string());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_component_that_left_the_scope_is_looked_at_until_it_is_gone() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage
+        .consultant
+        .create_client("Example Client", &["either"], &[("choice-either-sign", "OUR_SIGN")])
+        .await
+        .unwrap();
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    agent.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    let shown = stage.consultant.change_scope(&client, &[("component", "ground")]).await.unwrap();
+    assert!(shown.contains("1 component stays on the device") && shown.contains("seen installed"), "{shown}");
+    let path = format!("/api/v1/clients/{client}/state");
+    let started = std::time::Instant::now();
+    let drift = async |stage: &mut Stage, wanted: Option<&str>| {
+        loop {
+            let state = stage.consultant.json(&path).await.unwrap();
+            let components = state["devices"][0]["components"].as_array().unwrap();
+            let either = components.iter().find(|one| one["component"] == "either").unwrap();
+            if either["drift"].as_str() == wanted {
+                return;
+            }
+            assert!(started.elapsed() < SOON, "{wanted:?}: {state:#}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    drift(&mut stage, Some("unwanted")).await;
+    std::fs::remove_file(agent.home().join("either")).unwrap();
+    // The device looks again when it comes back.
+    agent.stop().await.unwrap();
+    agent.start().unwrap();
+    drift(&mut stage, None).await;
     agent.stop().await.unwrap();
 }

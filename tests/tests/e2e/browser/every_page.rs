@@ -20,7 +20,13 @@ enum Answer {
     JoinCode,
     WrongFingerprint,
     FieldError,
+    ScopeChange,
     NotFound,
+    Planned,
+    PlanPage,
+    PauseForm,
+    Paused,
+    ClientPaused,
 }
 
 #[tokio::test]
@@ -110,8 +116,19 @@ async fn walk(names: &Names, kind: &str) {
         let window = if page.public { &stranger } else { &window };
         problems.extend(check_page(&scene, &page, window, kind).await);
     }
-    for answer in [Answer::JoinCode, Answer::WrongFingerprint, Answer::FieldError, Answer::NotFound] {
-        show(&scene, answer, &window).await;
+    for answer in [
+        Answer::JoinCode,
+        Answer::WrongFingerprint,
+        Answer::FieldError,
+        Answer::ScopeChange,
+        Answer::NotFound,
+        Answer::Planned,
+        Answer::PlanPage,
+        Answer::PauseForm,
+        Answer::Paused,
+        Answer::ClientPaused,
+    ] {
+        show(&scene, names, answer, &window).await;
         problems.extend(check(&window, &format!("{kind}-{answer:?}")).await);
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -127,8 +144,9 @@ async fn check_page(scene: &Scene, page: &Page, window: &Window, kind: &str) -> 
     check(window, &format!("{kind}{name}")).await
 }
 
-async fn show(scene: &Scene, answer: Answer, window: &Window) {
+async fn show(scene: &Scene, names: &Names, answer: Answer, window: &Window) {
     let client = format!("/clients/{}", scene.client);
+    let runbook = format!("/devices/{}/runbook", scene.device);
     match answer {
         Answer::JoinCode => {
             window.go(&client).await;
@@ -149,9 +167,45 @@ async fn show(scene: &Scene, answer: Answer, window: &Window) {
             window.click("main button.primary").await;
             window.see(".summary").await;
         }
+        Answer::ScopeChange => {
+            window.go(&format!("{client}/integrations")).await;
+            window.click("#c-tool").await;
+            window.click("#c-either").await;
+            window.click("#choice-either-sign-THEIR_SIGN").await;
+            window.see("#param-asked-WORKSPACE").await.clear().await.unwrap();
+            window.fill("#param-asked-WORKSPACE", "harbour").await;
+            window.click("main button.primary").await;
+            window.see("form.decide").await;
+        }
         Answer::NotFound => {
             window.go("/nothing-here").await;
             window.see(".notice .status").await;
+        }
+        Answer::Planned => {
+            window.go(&runbook).await;
+            window.click("#plan-ask button").await;
+            window.read(".standing", "would run").await;
+        }
+        Answer::PlanPage => {
+            window.click(".standing a").await;
+            window.arrive("/plan").await;
+            window.see("td .planned").await;
+        }
+        Answer::PauseForm => {
+            window.go(&runbook).await;
+            window.click("#pause summary").await;
+            window.see("#pause-reason").await;
+        }
+        Answer::Paused => {
+            let fill = "document.getElementById('pause-reason').value = arguments[0]";
+            window.call(fill, [names.reason.as_str().into()]).await;
+            window.click("#pausing button").await;
+            window.click("#pause-why summary").await;
+            window.see("#pause-why .help").await;
+        }
+        Answer::ClientPaused => {
+            window.go(&client).await;
+            window.read("#client", "paused, ").await;
         }
     }
 }
@@ -193,11 +247,12 @@ pub(super) async fn check(window: &Window, name: &str) -> Vec<String> {
     problems.into_iter().map(|problem| format!("{name}: {problem}")).collect()
 }
 
-/// Of the page with what it needs, and of its scripts alone; in bytes.
+/// Of the page with what it needs, as it is sent, and of its scripts alone, as they are read; in bytes.
 async fn weights(window: &Window) -> [u64; 2] {
     let script =
         "const all = ['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type));
-        const size = (list) => list.reduce((sum, entry) => sum + entry.encodedBodySize, 0);
-        return [size(all), size(all.filter((entry) => entry.name.includes('.js')))]";
+        const size = (list, which) => list.reduce((sum, entry) => sum + entry[which], 0);
+        const scripts = all.filter((entry) => entry.name.includes('.js'));
+        return [size(all, 'encodedBodySize'), size(scripts, 'decodedBodySize')]";
     serde_json::from_value(window.eval(script).await).unwrap()
 }

@@ -9,5 +9,6 @@ mod keyboard;
 mod pages;
 mod paste;
 mod scene;
+mod scope;
 mod steady;
 mod window;
