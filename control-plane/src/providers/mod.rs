@@ -1,6 +1,10 @@
 //! Clients' keys at OpenRouter: one per client with a monthly limit, made by the board with its management key, read
 //! each hour, disabled and deleted from the client's page.
 //!
+//! A scope without OpenRouter takes nothing away, like every change of scope: the key goes on working, both pages say so,
+//! and a person disables or deletes it. Only the end of an engagement disables it ([`disable_for`]). A value that somebody
+//! types over it leaves it working, too.
+//!
 //! The board never asks for a second key while it may hold a first one: what was asked for and not stored is deleted by
 //! its name before another is made. A key's value is in memory between the answer and its envelope, and nowhere else.
 

@@ -1,3 +1,4 @@
+mod runbooks;
 pub(crate) mod stand_in;
 
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::testing::{Fixture, MANIFESTS};
 use stand_in::{Fault, Key, StandIn};
 
 pub(crate) const MANAGEMENT: &str = "sk-or-v1-management-canary-0123456789abcdef";
-const MANIFEST: &str = include_str!("../../catalog/components/openrouter.toml");
+pub(crate) const MANIFEST: &str = include_str!("../../catalog/components/openrouter.toml");
 
 pub(crate) struct Desk {
     pub fixture: Fixture,
@@ -29,6 +30,11 @@ pub(crate) struct Desk {
     pub client: ClientId,
     pub device: DeviceId,
     name: String,
+}
+
+/// One look of the task that makes keys.
+pub(crate) async fn look(app: &App) {
+    work(app).await.unwrap();
 }
 
 impl Desk {
@@ -69,7 +75,7 @@ impl Desk {
     }
 
     pub async fn work(&self) {
-        work(&self.fixture.app).await.unwrap();
+        look(&self.fixture.app).await;
     }
 
     async fn step_of(&self, device: DeviceId) -> Step {
@@ -92,7 +98,7 @@ impl Desk {
         key(&mut tx, self.client).await.unwrap().unwrap()
     }
 
-    async fn slot(&self) -> OurSlot {
+    pub async fn slot(&self) -> OurSlot {
         let mut tx = self.fixture.app.db.read().await.unwrap();
         match catalog::slot(&mut tx, COMPONENT, SLOT).await.unwrap().unwrap() {
             AnySlot::Ours(slot) => slot,

@@ -129,3 +129,67 @@ async fn the_page_that_asks_for_the_password_does_not_hold_the_management_key() 
     })
     .await;
 }
+
+#[tokio::test]
+async fn rotating_by_hand_says_what_becomes_of_the_boards_key() {
+    on_both(|db| async move {
+        let desk = Desk::new(db).await;
+        let operator = signed_in(&desk.fixture, Role::Operator).await;
+        let consultant = signed_in(&desk.fixture, Role::Consultant).await;
+        post(&desk.fixture, "/providers", &operator, &[("secret", MANAGEMENT)]).await;
+        desk.work().await;
+        let client = format!("/clients/{}", desk.client);
+        let shown = page(&desk, &client, &consultant).await;
+        assert!(shown.contains("in use") && !shown.contains("typed in its place"), "{shown}");
+        let rotate = format!("{client}/secrets/{}/rotate", desk.slot().await.id);
+        let asked = page(&desk, &rotate, &consultant).await;
+        assert!(
+            asked.contains("takes the place of the board’s key") && asked.contains("#openrouter"),
+            "{asked}"
+        );
+        let typed = [("secret", "sk-or-v1-canary-typed-by-hand-0001"), ("reason", "it leaked")];
+        let (parts, answer) = post(&desk.fixture, &rotate, &consultant, &typed).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER, "{answer}");
+        let shown = page(&desk, &client, &consultant).await;
+        assert!(shown.contains("somebody typed in its place") && !shown.contains(CANARY), "{shown}");
+
+        for name in ["delete", "make"] {
+            let path = format!("{client}/openrouter/{name}");
+            let (parts, answer) = post(&desk.fixture, &path, &consultant, NOTHING).await;
+            assert_eq!(parts.status, StatusCode::SEE_OTHER, "{answer}");
+        }
+        desk.work().await;
+        let shown = page(&desk, &client, &consultant).await;
+        assert!(
+            shown.contains("in use") && !shown.contains("typed in its place"),
+            "the board's again: {shown}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_scope_without_openrouter_says_that_the_key_goes_on_working() {
+    on_both(|db| async move {
+        let desk = Desk::new(db).await;
+        let operator = signed_in(&desk.fixture, Role::Operator).await;
+        let consultant = signed_in(&desk.fixture, Role::Consultant).await;
+        post(&desk.fixture, "/providers", &operator, &[("secret", MANAGEMENT)]).await;
+        desk.work().await;
+        let client = format!("/clients/{}", desk.client);
+        let path = format!("{client}/integrations");
+        let fewer = ("component", "base");
+        let (_, shown) = post(&desk.fixture, &path, &consultant, &[fewer]).await;
+        assert!(shown.contains("it goes on working at its provider"), "{shown}");
+        let (_, basis) = shown.split_once("name=\"difference\" value=\"").unwrap();
+        let seen = ("difference", basis.split('"').next().unwrap());
+        let (parts, answer) = post(&desk.fixture, &path, &consultant, &[fewer, seen]).await;
+        assert_eq!(parts.status, StatusCode::SEE_OTHER, "{answer}");
+        let shown = page(&desk, &client, &consultant).await;
+        assert!(
+            shown.contains("isn’t in this client’s scope") && shown.contains("Disable the key"),
+            "{shown}"
+        );
+    })
+    .await;
+}

@@ -4,6 +4,7 @@ use shared::secret::Secret;
 use super::Running;
 use crate::db::Db;
 use crate::db::testing::on_both;
+use crate::on;
 use crate::runbook::{StepState, retry};
 use crate::secrets;
 use crate::testing::{Fixture, MANIFESTS};
@@ -111,6 +112,27 @@ async fn an_attempt_that_failed_to_run_again_stays_one_until_it_succeeds() {
         let step = running.step("configure").await;
         retry(&running.fixture.app, Fixture::who(), &running.device, step.id).await.unwrap();
         assert_eq!(running.offer().await.unwrap().kind, OfferKind::Rerun);
+    })
+    .await;
+}
+
+/// `board catalog check` refuses a step of the board's own that is marked; the board doesn't lean on it.
+#[tokio::test]
+async fn what_the_board_executes_itself_runs_again_for_no_secret() {
+    on_both(|db| async move {
+        let mut running = done(db).await;
+        let mut tx = running.tx().await;
+        on!(&mut tx, conn => sqlx::query("UPDATE steps SET run_by = 'board' WHERE step_key = 'configure'")
+            .execute(conn)
+            .await
+            .map(|_| ()))
+        .unwrap();
+        tx.commit().await.unwrap();
+        rotate(&running, "ours-second-value").await;
+        running.deliver().await;
+        let step = running.step("configure").await;
+        assert_eq!((step.state, step.rerun_for), (StepState::Succeeded, None));
+        assert!(running.offer().await.is_none());
     })
     .await;
 }
