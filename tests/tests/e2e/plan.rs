@@ -133,7 +133,8 @@ async fn an_agent_that_is_killed_in_a_plan_has_not_answered_it_and_answers_the_n
     agent.start().unwrap();
     let fits = |runbook: &Value| runbook["plan"]["state"] == "unanswered";
     let unanswered = runbook(&mut stage, &device, "the plan is not answered", fits).await;
-    assert_eq!(unanswered["plan"]["reason"], "the agent started again in the middle of it");
+    let reason = unanswered["plan"]["reason"].as_str().unwrap();
+    assert!(reason.contains("doesn't know of it"), "{reason}");
     let page = stage.consultant.get(&format!("/devices/{device}/runbook")).await.unwrap();
     assert!(page.contains("Not answered"), "{page}");
     runbook(&mut stage, &device, "the device is on", is_on).await;
