@@ -1,5 +1,6 @@
 use shared::protocol::steps::{OfferKind, Outcome};
 use shared::secret::Secret;
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::Running;
 use crate::db::Db;
@@ -122,11 +123,8 @@ async fn what_the_board_executes_itself_runs_again_for_no_secret() {
     on_both(|db| async move {
         let mut running = done(db).await;
         let mut tx = running.tx().await;
-        on!(&mut tx, conn => sqlx::query("UPDATE steps SET run_by = 'board' WHERE step_key = 'configure'")
-            .execute(conn)
-            .await
-            .map(|_| ()))
-        .unwrap();
+        let sql = "UPDATE steps SET run_by = 'board' WHERE step_key = 'configure'".to_owned();
+        on!(&mut tx, conn => conn.execute(AssertSqlSafe(sql)).await.map(|_| ())).unwrap();
         tx.commit().await.unwrap();
         rotate(&running, "ours-second-value").await;
         running.deliver().await;
