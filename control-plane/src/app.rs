@@ -14,6 +14,7 @@ use crate::db::Db;
 use crate::jobs::Jobs;
 use crate::keys::RootKey;
 use crate::links::Links;
+use crate::outbound::Outbound;
 
 /// The authority that the agents' listener of this process shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Parts {
     /// What keeps the audit log from being written, as far as anybody noticed.
     pub audit_watch: Watch,
     pub jobs: Jobs,
+    /// How requests to providers leave this machine.
+    pub outbound: Outbound,
     pub links: Links,
 }
 

@@ -22,6 +22,7 @@ use crate::gate::{gate, no_browser};
 use crate::link;
 use crate::overview;
 use crate::pages::{PageFailure, wordless};
+use crate::providers;
 use crate::runbook;
 use crate::secrets;
 use crate::support;
@@ -71,6 +72,11 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/statement",               SignedIn,   get(overview::statement::web::statement_page)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
         ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(runbook::web::rotate_page).post(runbook::web::rotate_form)),
+        ("/clients/{id}/openrouter/limit",        Consultant, post(providers::web::limit_form)),
+        ("/clients/{id}/openrouter/disable",      Consultant, post(providers::web::disable_form)),
+        ("/clients/{id}/openrouter/enable",       Consultant, post(providers::web::enable_form)),
+        ("/clients/{id}/openrouter/make",         Consultant, post(providers::web::make_form)),
+        ("/clients/{id}/openrouter/delete",       Fresh(Role::Consultant), post(providers::web::delete_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -99,6 +105,8 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/users/{id}/enable",                    Fresh(Role::Operator), post(access::users::web::enable_form)),
         ("/tokens",                               Fresh(Role::Operator), post(access::users::web::token_form)),
         ("/tokens/{id}/revoke",                   Operator,   post(access::users::web::revoke_token_form)),
+        ("/providers",                            Fresh(Role::Operator), get(providers::web::providers_page).post(providers::web::management_key_form)),
+        ("/providers/remove",                     Fresh(Role::Operator), post(providers::web::remove_management_key_form)),
         ("/support",                              SignedIn,   get(support::web::support_page)),
         ("/support.csv",                          SignedIn,   get(support::web::support_csv)),
         ("/support.json",                         SignedIn,   get(support::web::support_json)),

@@ -1,7 +1,7 @@
 //! What unit tests start from: a board in a database, with a catalog, a user, and devices that speak for themselves.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
 use crate::jobs::Wake;
 use crate::keys::{Outside, Source};
+use crate::outbound::Outbound;
 use crate::runbook;
 
 /// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
@@ -143,11 +144,18 @@ pub struct Fixture {
 }
 
 impl Fixture {
+    /// A board whose providers can't be reached.
     pub async fn new(db: Db) -> Self {
+        Self::with_providers(db, SocketAddr::from(([127, 0, 0, 1], 1))).await
+    }
+
+    /// A board with a server on this machine that plays the providers.
+    pub async fn with_providers(db: Db, stand_in: SocketAddr) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let folder = tempfile::tempdir().unwrap();
         let key = Source::File(folder.path().join("root.key"));
-        let outside = Outside::of(clock.clone(), &[]);
+        let mut outside = Outside::of(clock.clone(), &[]);
+        outside.outbound = Outbound::through(stand_in).unwrap();
         let token =
             board::init(&db, &key, outside.clone(), "consultant@example.com", &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);

@@ -10,6 +10,7 @@ mod database;
 mod forms;
 mod hostile;
 mod paste_routes;
+mod provider_routes;
 mod rotate_routes;
 mod scope_routes;
 mod statement_routes;
@@ -261,7 +262,7 @@ async fn a_live_page_ends_with_its_session() {
 
 /// Lowest first: a module may use what stands before it. Modules in one line don't use each other.
 const LAYERS: &[&[&str]] = &[
-    &["aead", "jobs", "links", "db"],
+    &["aead", "jobs", "links", "outbound", "db"],
     &["keys"],
     &["audit"],
     &["web"],
@@ -275,6 +276,7 @@ const LAYERS: &[&[&str]] = &[
     &["secrets"],
     &["inventory"],
     &["runbook"],
+    &["providers"],
     &["link", "overview", "support"],
     &["gate"],
     &["router", "board"],

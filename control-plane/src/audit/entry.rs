@@ -52,6 +52,17 @@ text_enum! {
         ApprovalGiven = "approval.given",
         ApprovalDeclined = "approval.declined",
         SecretDecrypted = "secret.decrypted",
+        BoardSecretStored = "board-secret.stored",
+        /// The same value and version under another root key.
+        BoardSecretRekeyed = "board-secret.rekeyed",
+        BoardSecretRemoved = "board-secret.removed",
+        BoardSecretDecrypted = "board-secret.decrypted",
+        ProviderKeyAsked = "provider-key.asked",
+        ProviderKeyMade = "provider-key.made",
+        /// Made by the board, but its value was lost on the way.
+        ProviderKeyOrphaned = "provider-key.orphaned",
+        ProviderKeyChanged = "provider-key.changed",
+        ProviderKeyDeleted = "provider-key.deleted",
         JoinCodeMade = "join-code.made",
         JoinAsked = "join.asked",
         EnrollmentApproved = "enrollment.approved",

@@ -89,6 +89,17 @@ pub async fn latest_envelope(
         .and_then(|entry| entry.detail.get("envelope_sha256").cloned()))
 }
 
+/// The same for a secret of the board itself.
+pub async fn latest_board_envelope(tx: &mut Tx, name: &str) -> Result<Option<String>, sqlx::Error> {
+    let writes = [Action::BoardSecretStored, Action::BoardSecretRekeyed];
+    let written = store::latest_for_board(tx, writes).await?;
+    Ok(written
+        .iter()
+        .filter_map(|text| serde_json::from_str::<Entry>(text).ok())
+        .find(|entry| entry.detail.get("name").is_some_and(|of| of == name))
+        .and_then(|entry| entry.detail.get("envelope_sha256").cloned()))
+}
+
 /// A stored entry, for pages and exports.
 #[derive(Clone, Debug)]
 pub struct Stored {

@@ -294,6 +294,19 @@ pub async fn between(
     .await)
 }
 
+/// Entries of two actions about secrets of the board itself, newest first. There are as many as an operator stored keys, and
+/// as many again for each root key.
+pub async fn latest_for_board(tx: &mut Tx, [first, second]: [Action; 2]) -> Result<Vec<String>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT canonical FROM audit_log WHERE client_id IS NULL AND slot_id IS NULL AND action IN ($1, $2) \
+         ORDER BY seq DESC",
+    )
+    .bind(first)
+    .bind(second)
+    .fetch_all(conn)
+    .await)
+}
+
 pub async fn latest_for_slot(
     tx: &mut Tx,
     client_id: ClientId,

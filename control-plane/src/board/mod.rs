@@ -112,7 +112,7 @@ pub async fn open(
 ) -> Result<App, BoardError> {
     let mut tx = db.read().await?;
     let board_id = store::id(&mut tx).await?.ok_or(BoardError::Missing)?;
-    let clock = Arc::clone(&outside.clock);
+    let (clock, outbound) = (Arc::clone(&outside.clock), outside.outbound);
     let root = RootKey::open(&mut tx, also, outside).await?;
     let authority = Authority::load(&mut tx, &root, board_id).await?;
     let shown_ca = RwLock::new(ShownCa { number: authority.number, spki: authority.spki()? });
@@ -129,6 +129,7 @@ pub async fn open(
         console_url: OnceLock::new(),
         audit_watch: audit::Watch::default(),
         jobs: Jobs::default(),
+        outbound,
         links: Links::default(),
     }))
 }

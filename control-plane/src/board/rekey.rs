@@ -2,7 +2,8 @@
 //! and 10), beside a board that runs.
 //!
 //! 1. A new version of the root key is made, wrapped by its provider and stored; from there on two versions are living.
-//! 2. Every secret moves in a transaction of its own, with the audit entry of its new hash.
+//! 2. Every secret, of a client or of the board itself, moves in a transaction of its own, with the audit entry of its new
+//!    hash.
 //! 3. In one transaction: the old version is retired, if nothing is left under it; the authority's key is wrapped under
 //!    the new one; the HMAC keys of tokens are kept ([`keys::keep`]).
 //!
@@ -21,7 +22,7 @@ use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::{Db, Tx};
 use crate::enrollment::ca::{self, CaError};
 use crate::keys::{self, KeyError, NewVersion, Outside, RootKey, RootVersion, Source};
-use crate::secrets::{self, Moved, Place, SecretError};
+use crate::secrets::{self, BoardSecret, Moved, Place, SecretError};
 
 /// Renewed with every row. Who was killed is believed dead after this long.
 const LEASE: Duration = Duration::from_secs(2);
@@ -49,7 +50,7 @@ pub enum RekeyError {
     )]
     Unfinished(String),
     #[error(
-        "{count} secrets can't be opened under the old root key, so they didn't move, and the old root key stays: {}. Everything else moved. Rotate them (on the client's page, or with `board rotate`), then run the same command again",
+        "{count} secrets can't be opened under the old root key, so they didn't move, and the old root key stays: {}. Everything else moved. Rotate them (on the client's page, or with `board rotate`; the board's own are stored again on the Providers page), then run the same command again",
         .named.join("; ")
     )]
     Unmovable { count: usize, named: Vec<String> },
@@ -144,6 +145,20 @@ pub async fn rekey(
     })
 }
 
+/// A secret that a rekey moves.
+#[derive(Clone, Copy, Debug)]
+enum Row {
+    Client(Place),
+    Board(BoardSecret),
+}
+
+/// Everything that isn't under this version.
+async fn left(tx: &mut Tx, newest: &RootVersion) -> Result<Vec<Row>, SecretError> {
+    let board = secrets::unmoved_board(tx, newest.version).await?.into_iter().map(Row::Board);
+    let clients = secrets::unmoved(tx, newest.version).await?.into_iter().map(Row::Client);
+    Ok(board.chain(clients).collect())
+}
+
 struct Run<'a> {
     db: &'a Db,
     board_id: BoardId,
@@ -181,7 +196,7 @@ impl Run<'_> {
             self.root.add(new);
         }
         let newest = self.root.newest();
-        let rows = secrets::unmoved(&mut tx, newest.version).await?.len();
+        let rows = left(&mut tx, &newest).await?.len();
         let provider = keys::living(&mut tx).await?.into_iter().next().map(|listed| listed.provider);
         let entry = Entry::new(now, Who::cli(), Action::RekeyStarted)
             .detail("from", self.old)
@@ -215,17 +230,20 @@ impl Run<'_> {
     /// meanwhile.
     async fn pass(&mut self, newest: &RootVersion) -> Result<(u64, Vec<String>), RekeyError> {
         let mut tx = self.db.read().await?;
-        let places = secrets::unmoved(&mut tx, newest.version).await?;
+        let rows = left(&mut tx, newest).await?;
         drop(tx);
         let (before, mut unmovable) = (self.moved, Vec::new());
-        for place in places {
-            match self.one(newest, place).await {
+        for row in rows {
+            match self.one(newest, row).await {
                 Ok(Moved::Moved) => self.moved += 1,
                 Ok(Moved::Nothing) => {}
                 // Purged since the list was made: nothing opens it any more, under no key.
                 Err(RekeyError::Secret(SecretError::Purged)) => {}
                 Err(RekeyError::Secret(error @ (SecretError::NotLatest(_) | SecretError::Envelope(_)))) => {
-                    let name = secrets::name_of(&mut self.db.read().await?, place).await?;
+                    let name = match row {
+                        Row::Client(place) => secrets::name_of(&mut self.db.read().await?, place).await?,
+                        Row::Board(which) => format!("the board's own {which}"),
+                    };
                     unmovable.push(format!("{name}: {error}"));
                 }
                 Err(error) => return Err(error),
@@ -237,10 +255,14 @@ impl Run<'_> {
         Ok((self.moved - before, unmovable))
     }
 
-    async fn one(&self, newest: &RootVersion, place: Place) -> Result<Moved, RekeyError> {
+    async fn one(&self, newest: &RootVersion, row: Row) -> Result<Moved, RekeyError> {
         let now = self.now();
         let mut tx = self.held(now).await?;
-        let moved = secrets::move_to(&mut tx, &self.root, newest, place, now, self.random).await?;
+        let (root, random) = (&self.root, self.random);
+        let moved = match row {
+            Row::Client(place) => secrets::move_to(&mut tx, root, newest, place, now, random).await?,
+            Row::Board(which) => secrets::move_board_to(&mut tx, root, newest, which, now, random).await?,
+        };
         tx.commit().await?;
         Ok(moved)
     }
@@ -251,7 +273,7 @@ impl Run<'_> {
         let mut tx = self.held(now).await?;
         let old = self.root.at(&mut tx, self.old).await?;
         keys::retire(&mut tx, self.old, now).await?;
-        if !secrets::unmoved(&mut tx, newest.version).await?.is_empty() {
+        if !left(&mut tx, newest).await?.is_empty() {
             return Ok(false);
         }
         let authorities = ca::rewrap(&mut tx, &old, newest, self.board_id, self.random).await?;

@@ -14,10 +14,12 @@ use crate::db::testing::{on_both, on_sqlite, owner_of};
 use crate::enrollment::ca::Authority;
 use crate::keys::{self, KeyError, Outside, Source, TOKENS_LIVE};
 use crate::on;
-use crate::secrets::{self, SecretError};
+use crate::secrets::{self, BoardSecret, Moved, SecretError};
 use crate::testing::{Fixture, TestDevice};
 
 const VALUE: &str = "ours-canary-3e19";
+const MANAGEMENT: &str = "sk-or-v1-management-canary-0123456789abcdef";
+const BOARDS: BoardSecret = BoardSecret::OpenRouterManagement;
 const REASON: &str = "to compare";
 
 impl Fixture {
@@ -37,6 +39,18 @@ impl Fixture {
         let (stored, slot) = (self.get_client(client).await, self.our_slot().await);
         let value = Secret::new(value.to_owned());
         secrets::put(&self.app, Self::who(), &stored, &slot, &value).await
+    }
+
+    async fn manage(&self) {
+        let app = &self.app;
+        let value = Secret::new(MANAGEMENT.to_owned());
+        let made_of = (&*app.clock, &*app.random);
+        secrets::put_board(&app.db, &app.root, made_of, Self::who(), BOARDS, &value).await.unwrap();
+    }
+
+    async fn managed(&self) -> String {
+        let value = secrets::open_board(&self.app, Self::who(), BOARDS, REASON).await.unwrap().unwrap();
+        value.expose().clone()
     }
 
     /// By the copy button's way, which opens it.
@@ -340,6 +354,103 @@ async fn a_board_that_cant_reach_the_new_provider_says_so_and_writes_nothing_und
         hide(&away, &key);
         fixture.store(clients[0], "ours-new-value").await.unwrap();
         assert_eq!(fixture.app.root.trouble(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_boards_own_secrets_move_with_their_entry_and_open_after() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        fixture.clients_with_secrets(1).await;
+        fixture.manage().await;
+        assert_eq!(fixture.managed().await, MANAGEMENT);
+        let done = fixture.rekey("two.key").await.unwrap();
+        assert!(matches!(done, Rekeyed::Done { old: 1, new: 2, moved: 2, .. }), "{done:?}");
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let kept = secrets::stored_board(&mut tx, BOARDS).await.unwrap().unwrap();
+        assert_eq!(kept.version, 1, "the same value and version");
+        assert!(secrets::unmoved_board(&mut tx, 2).await.unwrap().is_empty());
+        assert_eq!(secrets::unmoved_board(&mut tx, 1).await.unwrap(), [BOARDS]);
+        drop(tx);
+        assert_eq!(fixture.managed().await, MANAGEMENT);
+        let log = fixture.log().await;
+        let moved: Vec<_> = log.iter().filter(|entry| entry.action == Action::BoardSecretRekeyed).collect();
+        assert_eq!(moved.len(), 1);
+        assert_eq!((moved[0].detail["from"].as_str(), moved[0].detail["to"].as_str()), ("1", "2"));
+        let started = log.iter().find(|entry| entry.action == Action::RekeyStarted).unwrap();
+        assert_eq!(started.detail["rows"], "2");
+
+        let (app, to) = (&fixture.app, "three.key");
+        assert!(secrets::remove_board(&app.db, &*app.clock, Fixture::who(), BOARDS).await.unwrap());
+        let done = fixture.rekey(to).await.unwrap();
+        assert!(matches!(done, Rekeyed::Done { moved: 1, .. }), "a removed one isn't missed: {done:?}");
+        fixture.manage().await;
+        assert_eq!(fixture.managed().await, MANAGEMENT);
+    })
+    .await;
+}
+
+/// Killed before the first row, between a client's and the board's, between the board's and a client's, and before the end.
+#[tokio::test]
+async fn a_rekey_that_was_killed_ends_with_the_boards_own_secrets_too() {
+    for (boards, clients) in [(false, false), (false, true), (true, false), (true, true)] {
+        on_both(move |db| async move {
+            let fixture = Fixture::new(db).await;
+            let client = fixture.clients_with_secrets(1).await[0];
+            fixture.manage().await;
+            begin(&fixture, "two.key").await;
+            let (app, now, random) = (&fixture.app, fixture.app.now(), &SystemRandom);
+            let mut tx = app.db.write().await.unwrap();
+            app.root.look(&mut tx).await.unwrap();
+            let newest = app.root.newest();
+            assert_eq!(newest.version, 2);
+            if boards {
+                let moved = secrets::move_board_to(&mut tx, &app.root, &newest, BOARDS, now, random).await;
+                assert_eq!(moved.unwrap(), Moved::Moved);
+                tx.commit().await.unwrap();
+                tx = app.db.write().await.unwrap();
+                let again = secrets::move_board_to(&mut tx, &app.root, &newest, BOARDS, now, random).await;
+                assert_eq!(again.unwrap(), Moved::Nothing);
+            }
+            if clients {
+                let place = secrets::unmoved(&mut tx, 2).await.unwrap()[0];
+                secrets::move_to(&mut tx, &app.root, &newest, place, now, random).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            assert_eq!(fixture.managed().await, MANAGEMENT, "it opens while both versions live");
+            let refused = fixture.rekey("three.key").await.unwrap_err();
+            assert!(matches!(refused, RekeyError::Unfinished(_)), "{refused}");
+            let done = fixture.rekey("two.key").await.unwrap();
+            let left = 2 - u64::from(boards) - u64::from(clients);
+            assert!(matches!(done, Rekeyed::Done { new: 2, moved, .. } if moved == left), "{done:?}");
+            assert_eq!(fixture.managed().await, MANAGEMENT);
+            assert_eq!(fixture.opened(client).await, format!("{VALUE}-0"));
+            let rekeyed = |entry: &&audit::Entry| entry.action == Action::BoardSecretRekeyed;
+            assert_eq!(fixture.log().await.iter().filter(rekeyed).count(), 1);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_management_key_that_does_not_open_is_named_and_moves_once_it_is_stored_again() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db.clone()).await;
+        fixture.manage().await;
+        let broken = match &db {
+            Db::Sqlite(_) => "zeroblob(60)",
+            Db::Postgres(_) => "decode(repeat('00', 60), 'hex')",
+        };
+        run(&db, &format!("UPDATE board_secrets SET encrypted_value = {broken}")).await;
+        let refused = fixture.rekey("two.key").await.unwrap_err();
+        let RekeyError::Unmovable { count: 1, named } = &refused else { panic!("{refused}") };
+        assert!(named[0].contains("openrouter-management-key"), "{refused}");
+        assert!(refused.to_string().contains("Providers page"), "{refused}");
+        assert_eq!(fixture.living().await.len(), 2, "the old root key stays");
+        fixture.manage().await;
+        assert!(matches!(fixture.rekey("two.key").await.unwrap(), Rekeyed::Done { moved: 0, .. }));
+        assert_eq!(fixture.managed().await, MANAGEMENT);
     })
     .await;
 }

@@ -13,6 +13,9 @@ use shared::catalog::{As, Bundle, Detect, Manifest, Step, StepKind, Tag, parse_d
 
 use super::tiers::Tiers;
 
+/// What a step with `as = "board"` may run.
+const BOARD_ACTIONS: &[&str] = &["openrouter-key"];
+
 const CATEGORIES: &[&str] =
     &["system", "runtime", "remote", "secrets", "ai", "crm", "commerce", "real-estate", "integration"];
 
@@ -165,6 +168,33 @@ impl Checker<'_> {
         }
     }
 
+    /// A step that the board executes itself: it names one of its actions, and the slot that the action fills.
+    fn board_action(&mut self, what: &str, step: &Step) {
+        let known = step.run.as_deref().is_some_and(|run| BOARD_ACTIONS.contains(&run));
+        if !known {
+            let actions = BOARD_ACTIONS.join(", ");
+            self.say(
+                what,
+                format!("is the board's own: run names one of its actions ({actions}), not a script"),
+            );
+        }
+        if step.check.is_some()
+            || step.verify.is_some()
+            || step.undo.is_some()
+            || !step.secrets.is_empty()
+            || step.restart_on_secret
+        {
+            self.say(
+                what,
+                "is the board's own: check, verify, undo, secrets and restart_on_secret are for the agent; remove them",
+            );
+        }
+        let ours = |key: &String| self.manifest.slot(key).is_some_and(|slot| slot.tag == Tag::OurManaged);
+        if step.slots.len() != 1 || !step.slots.iter().all(ours) {
+            self.say(what, "is the board's own: slots names the one our-managed slot that it fills");
+        }
+    }
+
     fn step(&mut self, step: &Step) {
         let what = format!("step {}", step.id);
         if let Some(timeout) = &step.timeout
@@ -184,6 +214,10 @@ impl Checker<'_> {
             StepKind::Auto => {
                 if step.run.is_none() {
                     self.say(&what, "is auto and needs run");
+                }
+                if step.run_as == Some(As::Board) {
+                    self.board_action(&what, step);
+                    return;
                 }
                 if step.verify.is_none() && step.check.is_none() {
                     self.say(&what, "needs verify (or at least check): the exit code of run proves nothing");

@@ -248,3 +248,27 @@ async fn a_newer_bundle_replaces_an_older_one_and_a_tag_never_changes() {
     })
     .await;
 }
+
+#[test]
+fn a_step_of_the_board_names_an_action_and_the_slot_that_it_fills() {
+    let good = include_str!("../../catalog/components/openrouter.toml")
+        .replace("key = \"openrouter\"", "key = \"thing\"");
+    assert_eq!(findings(&good), "");
+    for (from, to, words) in [
+        (
+            "run = \"openrouter-key\"",
+            "run = 'curl example.com'",
+            "run names one of its actions (openrouter-key)",
+        ),
+        (
+            "run = \"openrouter-key\"",
+            "run = \"openrouter-key\"\ncheck = 'true'",
+            "are for the agent; remove them",
+        ),
+        ("slots = [\"OPENROUTER_API_KEY\"]\n", "", "slots names the one our-managed slot"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let found = findings(&good.replacen(from, to, 1));
+        assert!(found.contains(words) && found.contains("step key"), "{to}: {found}");
+    }
+}

@@ -32,9 +32,6 @@ Exit codes:
 pub struct DoctorArgs {
     #[command(flatten)]
     serve: ServeArgs,
-    /// How browsers reach the console: asked over TLS, as they do.
-    #[arg(long, value_name = "URL")]
-    console_url: Option<String>,
     /// Public key of the publisher, to look at the catalog's signature again.
     #[arg(long, value_name = "PATH")]
     publisher_key: Option<PathBuf>,
@@ -55,7 +52,7 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Outp
         }
         None => None,
     };
-    let ServeArgs { place, key, console, proxy, agents, agents_url, agents_per_address: _ } = args.serve;
+    let ServeArgs { place, key, console, proxy, console_url, agents, agents_url, .. } = args.serve;
     let patient = Patient {
         database: place.url(),
         root_key: key.named()?,
@@ -64,7 +61,7 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Outp
         proxy,
         agents,
         agents_url,
-        console_url: args.console_url,
+        console_url: console_url.map(|url| url.as_str().trim_end_matches('/').to_owned()),
         publisher,
         outside: Outside::process(clock),
     };
@@ -92,6 +89,12 @@ fn configured(
         ("root key", "BOARD_ROOT_KEY", text(args.key.root_key.clone()), ""),
         ("console", "BOARD_CONSOLE", args.console.to_string(), "127.0.0.1:8080"),
         ("proxy", "BOARD_PROXY", text(args.proxy.map(|proxy| proxy.to_string())), ""),
+        (
+            "console's address",
+            "BOARD_CONSOLE_URL",
+            text(args.console_url.as_ref().map(ToString::to_string)),
+            "",
+        ),
         ("agents", "BOARD_AGENTS", args.agents.to_string(), "0.0.0.0:8443"),
         ("agents' address", "BOARD_AGENTS_URL", text(args.agents_url.clone()), ""),
     ];

@@ -6,6 +6,7 @@ mod ca;
 mod doctor;
 mod entered;
 mod paste;
+mod provider;
 mod rekey;
 mod rotate;
 mod serve;
@@ -102,6 +103,9 @@ enum Command {
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
+    /// The board's own keys at providers.
+    #[command(subcommand)]
+    Provider(provider::Command),
     /// Check, sign and import the catalog.
     Catalog {
         #[command(flatten)]
@@ -160,6 +164,9 @@ pub struct ServeArgs {
     /// the agents' addresses.
     #[arg(long, env = "BOARD_AGENTS_PER_ADDRESS", default_value_t = crate::link::PER_ADDRESS)]
     agents_per_address: usize,
+    /// For tests: a loopback address that plays every provider, in plain HTTP.
+    #[arg(long, hide = true)]
+    providers_stand_in: Option<SocketAddr>,
 }
 
 impl Place {
@@ -235,6 +242,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,
+        Command::Provider(command) => provider::run(command, clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
             catalog::Command::Keygen { key } => catalog::keygen(&key, &*random),

@@ -15,7 +15,8 @@ use url::Host;
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
 use crate::keys::Outside;
-use crate::{audit, board, link, router};
+use crate::outbound::Outbound;
+use crate::{audit, board, link, providers, router};
 
 /// Open pages and links get this long to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -42,7 +43,11 @@ pub async fn serve(
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;
     let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
-    let app = board::open(db, also, Outside::process(clock), agents_url, args.proxy, random).await?;
+    let mut outside = Outside::process(clock);
+    if let Some(address) = args.providers_stand_in {
+        outside.outbound = Outbound::through(address)?;
+    }
+    let app = board::open(db, also, outside, agents_url, args.proxy, random).await?;
     let own = format!("http://localhost:{}", console.local_addr()?.port());
     let console_url = match (args.console_url, args.proxy) {
         (None, None) => Some(own.parse()?),
@@ -70,6 +75,7 @@ pub async fn serve(
         args.agents_per_address,
         until(stopped.clone()),
     ));
+    let keys = tokio::spawn(providers::serve(app.clone()));
     let pages = router::console(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let console =
         tokio::spawn(axum::serve(console, pages).with_graceful_shutdown(until(stopped)).into_future());
@@ -92,6 +98,8 @@ pub async fn serve(
     agents.await.context("the agents' listener ended badly")??;
     // Live pages never end by themselves.
     let _ = tokio::time::timeout(GRACE, console).await;
+    // Whatever it is at is taken up again after the next start.
+    keys.abort();
     app.db.close().await;
     Ok("Stopped.".into())
 }

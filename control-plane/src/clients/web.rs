@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect};
 use axum_extra::extract::Form;
 use serde::Deserialize;
-use shared::catalog::{Manifest, Platform, Slot, StepKind, Tag};
+use shared::catalog::{As, Manifest, Platform, Slot, StepKind, Tag};
 use shared::ids::ClientId;
 
 use super::views::{
@@ -247,7 +247,8 @@ pub fn package_fields(package: &Package) -> Vec<(String, String)> {
 
 fn choice(manifest: &Manifest, client: &Client, chosen: &Scope, catalog: &Catalog) -> ComponentChoice {
     let steps = |kind| {
-        u32::try_from(manifest.steps.iter().filter(|step| step.kind == kind).count()).unwrap_or(u32::MAX)
+        let own = manifest.steps.iter().filter(|step| step.kind == kind && step.run_as != Some(As::Board));
+        u32::try_from(own.count()).unwrap_or(u32::MAX)
     };
     let alone = |tag| manifest.slots.iter().filter(move |slot| slot.tag == tag && slot.one_of.is_none());
     let hint = |slot: &Slot| fill_hint(slot.hint.as_deref().unwrap_or_default(), client);

@@ -28,6 +28,8 @@ pub type Key = Secret<[u8; 32]>;
 /// What a derived key is for. Each has a label of its own, so that no key serves two purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
+    /// Secrets of the board itself.
+    Board,
     CaWrap,
     JoinCode,
     Token,
@@ -36,6 +38,7 @@ pub enum Purpose {
 impl Purpose {
     const fn label(self) -> &'static str {
         match self {
+            Self::Board => "board/board-key/v1",
             Self::CaWrap => "board/ca-wrap/v1",
             Self::JoinCode => "board/join-code/v1",
             Self::Token => "board/token/v1",

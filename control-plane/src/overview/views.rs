@@ -5,6 +5,7 @@ use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
 use crate::inventory::Drift;
+use crate::providers::views::KeySection;
 use crate::secrets::views::SpreadLine;
 use crate::web::{Moment, RowState, Shell};
 
@@ -19,6 +20,8 @@ pub struct ClientPage {
     /// Whether copying a secret needs a second person. An operator switches it off alone, a consultant asks another.
     pub second_person: bool,
     pub ask_password: bool,
+    /// The client's key at OpenRouter, when it has to do with it.
+    pub openrouter: Option<KeySection>,
     pub fragment: ClientFragment,
 }
 

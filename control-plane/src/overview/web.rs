@@ -21,6 +21,7 @@ use crate::inventory::{self, ClientFindings, InstalledSlot};
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
 use crate::pages::{Page, page};
+use crate::providers;
 use crate::runbook;
 use crate::secrets::views::SpreadLine;
 use crate::secrets::{self, Spread, StoredSecret};
@@ -106,9 +107,11 @@ pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Pat
     let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
     let browser_paste = clients::browser_paste(&mut tx, id).await?;
     let second_person = clients::second_person(&mut tx, id).await?;
+    let openrouter = providers::web::section(&mut tx, id, &visitor).await?;
     page(&ClientPage {
         browser_paste,
         second_person,
+        openrouter,
         ask_password: !visitor.fresh,
         shell: visitor.shell(Section::Clients),
         vault_name: client.vault_name,

@@ -12,7 +12,7 @@ use super::plan::views::{Control, PlannedWord};
 use super::views::{
     BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally, UndoLink,
 };
-use super::{AttemptState, Step, StepState, markdown, of_device, plan, restart, steps, tail, undo};
+use super::{AttemptState, RunBy, Step, StepState, markdown, of_device, plan, restart, steps, tail, undo};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, Catalog};
@@ -215,9 +215,10 @@ async fn step_line(
     visitor: &Visitor,
     context: &Context<'_>,
 ) -> Result<StepLine, Failure> {
-    let who = match step.kind {
-        StepKind::Auto => "agent",
-        StepKind::Manual => "you",
+    let who = match (step.kind, step.run_by) {
+        (StepKind::Auto, RunBy::Agent) => "agent",
+        (StepKind::Auto, RunBy::Board) => "board",
+        (StepKind::Manual, _) => "you",
     };
     let slots = slots_of_step(tx, device, step, context).await?;
     let is_any =
@@ -228,7 +229,7 @@ async fn step_line(
         StepState::Ready if context.is_paused => {
             (RowState::Waiting, "when the runbook is resumed".to_owned())
         }
-        StepState::Ready => (RowState::Waiting, "next for the agent".to_owned()),
+        StepState::Ready => (RowState::Waiting, format!("next for the {who}")),
         // If the device has taken it already, its next word is that it runs.
         StepState::Offered if context.is_paused => {
             (RowState::Waiting, "offered before the pause; not again until it is over".to_owned())
@@ -250,7 +251,7 @@ async fn step_line(
             (RowState::Done, word.to_owned())
         }
         StepState::Succeeded => {
-            let so = step.attempt_state == Some(AttemptState::AlreadySo);
+            let so = step.attempt_state == Some(AttemptState::AlreadySo) || step.attempt_id.is_none();
             let took = if so { "was already so".to_owned() } else { took.unwrap_or_default() };
             (RowState::Done, format!("{took} · {who}"))
         }
@@ -266,7 +267,8 @@ async fn step_line(
             (RowState::NeedsYou, word.to_owned())
         }
         StepState::Waiting => {
-            (RowState::Waiting, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
+            let state = if step.run_by == RunBy::Board { RowState::NeedsYou } else { RowState::Waiting };
+            (state, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
         }
     };
     let meta = match (step.state, &step.undo_for, &step.undone_for) {

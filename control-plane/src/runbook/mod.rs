@@ -4,6 +4,7 @@
 //! the device fast.
 
 pub mod api;
+mod boards;
 mod compose;
 mod decide;
 mod lines;
@@ -20,11 +21,12 @@ pub mod undo;
 pub mod views;
 pub mod web;
 
-use shared::catalog::StepKind;
+use shared::catalog::{As, Step as ManifestStep, StepKind};
 use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
 use shared::text_enum;
 use shared::time::Timestamp;
 
+pub use boards::{BoardStep, begin_boards, boards_steps, end_boards, rest_boards};
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
 pub use pause::{Pause, is_paused, pause, pause_of, resume};
@@ -48,6 +50,20 @@ text_enum! {
         Cancelled = "cancelled",
         Skipped = "skipped",
         Waiting = "waiting",
+    }
+}
+
+text_enum! {
+    /// Who executes an automatic step.
+    pub enum RunBy {
+        Agent = "agent",
+        Board = "board",
+    }
+}
+
+impl RunBy {
+    pub fn of(step: &ManifestStep) -> Self {
+        if step.run_as == Some(As::Board) { Self::Board } else { Self::Agent }
     }
 }
 
@@ -88,6 +104,7 @@ pub struct Step {
     pub component_key: String,
     pub step_key: String,
     pub kind: StepKind,
+    pub run_by: RunBy,
     pub title: String,
     pub state: StepState,
     pub waits_for: Option<String>,
@@ -113,6 +130,13 @@ pub struct Step {
     pub undo_from: Option<StepState>,
     /// Why the latest attempt undid it, or tried to.
     pub undone_for: Option<String>,
+}
+
+impl Step {
+    /// Whether the agent is at it.
+    pub fn runs_on_device(&self) -> bool {
+        self.run_by == RunBy::Agent && self.attempt_state == Some(AttemptState::Running)
+    }
 }
 
 pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Runbook>, sqlx::Error> {

@@ -8,7 +8,7 @@ use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
 use super::compose::Wants;
-use super::{AttemptState, Runbook, Step, StepState, pause_of, restart, store, undo};
+use super::{AttemptState, RunBy, Runbook, Step, StepState, boards, pause_of, restart, store, undo};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -104,6 +104,9 @@ async fn next_state(
     if step.kind == StepKind::Manual {
         return Ok((StepState::Waiting, Some("a consultant".to_owned())));
     }
+    if step.run_by == RunBy::Board {
+        return boards::next_state(tx, runbook, step, catalog).await;
+    }
     let missing = missing_deliveries(tx, runbook, step, catalog, wants).await?;
     Ok(match missing.first() {
         Some(slot) => (StepState::Waiting, Some(format!("the delivery of {slot}"))),
@@ -174,7 +177,8 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
     if !enrollment::is_enrolled(&mut tx, device.id).await? || pause_of(&mut tx, runbook.id).await?.is_some() {
         return Ok(None);
     }
-    let steps = store::steps(&mut tx, runbook.id).await?;
+    let mut steps = store::steps(&mut tx, runbook.id).await?;
+    steps.retain(|step| step.run_by == RunBy::Agent);
     let scope = clients::scope(&mut tx, device.client_id).await?;
     for step in &steps {
         let (Some(state), Some(attempt_id)) = (step.attempt_state, step.attempt_id) else { continue };

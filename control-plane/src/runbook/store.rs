@@ -3,7 +3,7 @@ use shared::ids::{AttemptId, DeviceId, RunbookId, StepId};
 use shared::protocol::steps::{AttemptEnded, OutputChunk};
 use shared::time::Timestamp;
 
-use super::{AttemptState, Runbook, Step, StepState};
+use super::{AttemptState, BoardStep, RunBy, Runbook, Step, StepState};
 use crate::db::Tx;
 use crate::on;
 
@@ -38,8 +38,8 @@ pub async fn insert_step(
     step: &ManifestStep,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO steps (id, runbook_id, position, component_key, step_key, kind, title, state, changed_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO steps (id, runbook_id, position, component_key, step_key, kind, title, state, changed_at, \
+         run_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(id)
     .bind(runbook.id)
@@ -50,14 +50,40 @@ pub async fn insert_step(
     .bind(&step.title)
     .bind(StepState::Blocked)
     .bind(runbook.created_at)
+    .bind(RunBy::of(step))
     .execute(conn)
     .await
     .map(|_| ()))
 }
 
+/// The steps that the board executes itself and that aren't over, of enrolled devices. In a paused runbook only what runs
+/// already.
+pub async fn boards_steps(tx: &mut Tx) -> Result<Vec<BoardStep>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT steps.id, runbooks.device_id, devices.client_id, steps.component_key, steps.step_key, \
+         steps.state FROM steps JOIN runbooks ON runbooks.id = steps.runbook_id \
+         JOIN devices ON devices.id = runbooks.device_id \
+         WHERE steps.run_by = 'board' AND steps.state IN ('waiting', 'ready', 'running') \
+         AND devices.state = 'enrolled' AND (steps.state = 'running' OR NOT EXISTS \
+         (SELECT 1 FROM runbook_pauses WHERE runbook_pauses.runbook_id = runbooks.id)) ORDER BY steps.id",
+    )
+    .fetch_all(conn)
+    .await)
+}
+
+/// The attempt of a step that isn't over.
+pub async fn open_attempt(tx: &mut Tx, step_id: StepId) -> Result<Option<AttemptId>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT id FROM attempts WHERE step_id = $1 AND state IN ('offered', 'running') ORDER BY number DESC LIMIT 1",
+    )
+    .bind(step_id)
+    .fetch_optional(conn)
+    .await)
+}
+
 pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
+        "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.run_by, steps.title, steps.state, \
          steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
          attempts.offered_at, attempts.expires_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
          attempts.duration_ms, steps.rerun_for, attempts.rerun_for AS reran_for, \
@@ -74,7 +100,8 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
 /// Whether there may be something to offer: looked at before the write lock is taken.
 pub async fn has_open_step(tx: &mut Tx, runbook_id: RunbookId) -> Result<bool, sqlx::Error> {
     let count: i64 = on!(tx, conn => sqlx::query_scalar(
-        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND state IN ('ready', 'offered', 'running')",
+        "SELECT count(*) FROM steps WHERE runbook_id = $1 AND run_by = 'agent' \
+         AND state IN ('ready', 'offered', 'running')",
     )
     .bind(runbook_id)
     .fetch_one(conn)
@@ -152,10 +179,10 @@ pub async fn insert_attempt(
     .map(|_| ()))
 }
 
-/// What a step is to run again for; only one that was attempted before and isn't skipped.
+/// What a step is to run again for; only one of the agent's that was attempted before and isn't skipped.
 pub async fn set_rerun(tx: &mut Tx, id: StepId, reason: Option<&str>) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE steps SET rerun_for = $2 WHERE id = $1 AND state <> $3 \
+        "UPDATE steps SET rerun_for = $2 WHERE id = $1 AND state <> $3 AND run_by = 'agent' \
          AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $1)",
     )
     .bind(id)
@@ -177,7 +204,7 @@ pub async fn ask_undo(
 ) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE steps SET state = 'ready', undo_from = state, undo_for = $4, rerun_for = NULL, waits_for = NULL, \
-         note = NULL, changed_at = $5 WHERE id = $2 AND state = $3 \
+         note = NULL, changed_at = $5 WHERE id = $2 AND state = $3 AND run_by = 'agent' \
          AND runbook_id IN (SELECT id FROM runbooks WHERE device_id = $1) \
          AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $2)",
     )
@@ -200,7 +227,7 @@ pub async fn undo_offered(tx: &mut Tx, id: StepId) -> Result<(), sqlx::Error> {
         .map(|_| ()))
 }
 
-/// The step of an attempt, if both belong to this device.
+/// The step of an attempt, if both belong to this device. What the board executes itself no device reports.
 pub async fn step_of_attempt(
     tx: &mut Tx,
     device_id: DeviceId,
@@ -208,7 +235,8 @@ pub async fn step_of_attempt(
 ) -> Result<Option<StepId>, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
         "SELECT steps.id FROM attempts JOIN steps ON steps.id = attempts.step_id \
-         JOIN runbooks ON runbooks.id = steps.runbook_id WHERE attempts.id = $1 AND runbooks.device_id = $2",
+         JOIN runbooks ON runbooks.id = steps.runbook_id WHERE attempts.id = $1 AND runbooks.device_id = $2 \
+         AND steps.run_by = 'agent'",
     )
     .bind(attempt_id)
     .bind(device_id)

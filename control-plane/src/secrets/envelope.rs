@@ -50,6 +50,34 @@ pub fn root_version(envelope: &[u8]) -> Result<u32, EnvelopeError> {
     rest.first_chunk::<4>().map(|version| u32::from_be_bytes(*version)).ok_or(EnvelopeError::Format)
 }
 
+/// A secret of the board itself: the same envelope under the board key, bound to its name and version.
+pub fn seal_board(
+    key: &Key,
+    root_version: u32,
+    (name, version): (&str, u64),
+    value: &[u8],
+    random: &dyn Random,
+) -> Result<Vec<u8>, EnvelopeError> {
+    let aad = board_aad(root_version, name, version);
+    let sealed = aead::seal(key, &aad, value, random).map_err(|_| EnvelopeError::Closed)?;
+    Ok([MAGIC.as_slice(), &root_version.to_be_bytes(), &sealed].concat())
+}
+
+pub fn open_board(
+    key: &Key,
+    (name, version): (&str, u64),
+    envelope: &[u8],
+) -> Result<Secret<Vec<u8>>, EnvelopeError> {
+    let rest = envelope.strip_prefix(MAGIC).ok_or(EnvelopeError::Format)?;
+    let (root_version, sealed) = rest.split_first_chunk::<4>().ok_or(EnvelopeError::Format)?;
+    let aad = board_aad(u32::from_be_bytes(*root_version), name, version);
+    aead::open(key, &aad, sealed).map_err(|_| EnvelopeError::Closed)
+}
+
+fn board_aad(root_version: u32, name: &str, version: u64) -> Vec<u8> {
+    ByteString::labelled("board/boardcred/v1").u32(root_version).part(name.as_bytes()).u64(version).finish()
+}
+
 fn aad(root_version: u32, place: Place) -> Vec<u8> {
     ByteString::labelled("board/cred/v1")
         .u32(root_version)

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod approvals;
+mod board;
 mod copy;
 mod deliveries;
 mod envelope;
@@ -23,10 +24,11 @@ use std::collections::BTreeSet;
 
 use shared::catalog::Manifest;
 use shared::crypto::{hex, sha256};
-use shared::ids::{ClientId, SlotId};
+use shared::ids::{ClientId, DeviceId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
+pub use board::{BoardSecret, StoredBoardSecret, open_board, put_board, remove_board, stored_board};
 pub use copy::{CopyError, ask_for_copy, copy, copy_approved, copy_form, decide};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
@@ -34,7 +36,7 @@ pub use deliveries::{
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
-pub use rekey::{Moved, move_to, name_of, unmoved};
+pub use rekey::{Moved, move_board_to, move_to, name_of, unmoved, unmoved_board};
 pub use rotate::{RotateError, Rotated, rotate};
 pub use spread::{Spread, note_held, spread};
 
@@ -157,8 +159,7 @@ pub async fn put(
     Ok(put_after(app, who, client, slot, value, last, "").await?.version)
 }
 
-/// Stores a value in place of version `last`, unless somebody else did. Its version is above the last, and above all that
-/// devices say they hold: after a restore they may be ahead of the board.
+/// Stores a value in place of version `last`, unless somebody else did.
 async fn put_after(
     app: &App,
     who: Who,
@@ -168,34 +169,80 @@ async fn put_after(
     last: Option<i64>,
     reason: &str,
 ) -> Result<Rotated, SecretError> {
+    let (mut tx, _) = app.root.write(&app.db).await?;
+    let mut put = write(app, &mut tx, who, client, slot, value, last).await?;
+    put.entry = put.entry.reason(reason);
+    put.commit(app, tx).await
+}
+
+/// Stores a value as a part of the caller's transaction, which began with [`crate::keys::RootKey::write`] and ends with
+/// [`Put::commit`].
+pub async fn put_within(
+    app: &App,
+    tx: &mut Tx,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+) -> Result<Put, SecretError> {
+    let last = store::version(tx, client.id, slot.id).await?;
+    write(app, tx, who, client, slot, value, last).await
+}
+
+/// A value that is stored as soon as its transaction is.
+#[must_use = "without its entry the value can't be opened"]
+#[derive(Debug)]
+pub struct Put {
+    pub version: u64,
+    client_id: ClientId,
+    devices: Vec<DeviceId>,
+    entry: Entry,
+}
+
+impl Put {
+    /// Appends the entry, commits, and wakes whom the value concerns.
+    pub async fn commit(self, app: &App, mut tx: Tx) -> Result<Rotated, SecretError> {
+        audit::append(&mut tx, &self.entry).await?;
+        tx.commit().await?;
+        app.jobs.wake(Wake::Client(self.client_id));
+        for device in &self.devices {
+            app.jobs.wake(Wake::Device(*device));
+        }
+        Ok(Rotated { version: self.version, devices: self.devices.len() })
+    }
+}
+
+/// Its version is above the last, and above all that devices say they hold: after a restore they may be ahead of the board.
+async fn write(
+    app: &App,
+    tx: &mut Tx,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+    last: Option<i64>,
+) -> Result<Put, SecretError> {
     let salt = client.salt.ok_or(SecretError::Purged)?;
-    let (mut tx, root) = app.root.write(&app.db).await?;
-    let held = store::highest_held(&mut tx, client.id, slot.id).await?;
+    let held = store::highest_held(tx, client.id, slot.id).await?;
     let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
+    let root = app.root.for_writing(tx).await?;
     let key = root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
-    if store::upsert(&mut tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
+    if store::upsert(tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
         return Err(SecretError::Raced);
     }
-    let devices = store::devices_of(&mut tx, client.id).await?;
+    let devices = store::devices_of(tx, client.id).await?;
     for device in &devices {
-        plan(app, &mut tx, *device).await?;
+        plan(app, tx, *device).await?;
     }
     let entry = Entry::new(app.now(), who, Action::SecretStored)
         .client(client.id)
         .slot(slot.id)
-        .reason(reason)
         .detail("slot", format!("{}/{}", slot.component_key, slot.slot_key))
         .detail("version", version)
         .detail("envelope_sha256", hex(&sha256(&sealed)));
-    audit::append(&mut tx, &entry).await?;
-    tx.commit().await?;
-    app.jobs.wake(Wake::Client(client.id));
-    for device in &devices {
-        app.jobs.wake(Wake::Device(*device));
-    }
-    Ok(Rotated { version, devices: devices.len() })
+    Ok(Put { version, client_id: client.id, devices, entry })
 }
 
 /// What is stored for a client, without values.

@@ -5,10 +5,10 @@ use shared::crypto::{hex, sha256};
 use shared::random::Random;
 use shared::time::Timestamp;
 
-use super::{Place, SecretError, envelope, open_sealed, store};
+use super::{BoardSecret, Place, SecretError, board, envelope, open_sealed, store};
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
-use crate::keys::{RootKey, RootVersion};
+use crate::keys::{Purpose, RootKey, RootVersion};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
@@ -63,6 +63,50 @@ pub async fn move_to(
         .client(place.client_id)
         .slot(place.slot_id)
         .detail("version", place.version)
+        .detail("from", from)
+        .detail("to", newest.version)
+        .detail("envelope_sha256", hex(&sha256(&again)));
+    audit::append(tx, &entry).await?;
+    Ok(Moved::Moved)
+}
+
+/// The board's own secrets that are not under this version of the root key.
+pub async fn unmoved_board(tx: &mut Tx, version: u32) -> Result<Vec<BoardSecret>, SecretError> {
+    let mut left = Vec::new();
+    for which in BoardSecret::ALL {
+        let sealed = store::board_row(tx, which.as_str()).await?.and_then(|row| row.encrypted_value);
+        // One that is no envelope can't be moved, and so isn't under any version.
+        if sealed.is_some_and(|sealed| envelope::root_version(&sealed) != Ok(version)) {
+            left.push(*which);
+        }
+    }
+    Ok(left)
+}
+
+/// Encrypts one of the board's own secrets under `newest`. The transaction must end right after it.
+pub async fn move_board_to(
+    tx: &mut Tx,
+    root: &RootKey,
+    newest: &RootVersion,
+    which: BoardSecret,
+    now: Timestamp,
+    random: &dyn Random,
+) -> Result<Moved, SecretError> {
+    let Some((version, sealed)) = board::sealed(tx, which).await? else { return Ok(Moved::Nothing) };
+    let from = envelope::root_version(&sealed)?;
+    if from == newest.version {
+        return Ok(Moved::Nothing);
+    }
+    let value = board::open_sealed(root, tx, which, version, &sealed).await?;
+    let place = (which.as_str(), version);
+    let again =
+        envelope::seal_board(&newest.derive(Purpose::Board), newest.version, place, value.expose(), random)?;
+    if store::exchange_board(tx, which.as_str(), &sealed, &again).await? != 1 {
+        return Ok(Moved::Nothing);
+    }
+    let entry = Entry::new(now, Who::cli(), Action::BoardSecretRekeyed)
+        .detail("name", which)
+        .detail("version", version)
         .detail("from", from)
         .detail("to", newest.version)
         .detail("envelope_sha256", hex(&sha256(&again)));

@@ -61,6 +61,8 @@ pub struct RotatePage {
     pub devices: Vec<SpreadLine>,
     /// What runs again on each device that has the new version.
     pub restarts: Vec<RunsAgain>,
+    /// The board makes its values itself, where it has a management key.
+    pub boards: bool,
     /// What was typed.
     pub reason: String,
     pub errors: Vec<FieldError>,

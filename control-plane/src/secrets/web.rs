@@ -11,7 +11,9 @@ use super::rotate::ours as our_slot;
 use super::views::{
     OurSlot as OurView, RotatePage, RunsAgain, SecretsPage, SpreadLine, TheirSlot as TheirView,
 };
-use super::{CopyError, RotateError, SecretError, check_value, copy, copy_form, first, rotate, spread, stored};
+use super::{
+    CopyError, RotateError, SecretError, check_value, copy, copy_form, first, rotate, spread, stored,
+};
 use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, AnySlot};
@@ -158,6 +160,7 @@ async fn rotating(
         version: u64::try_from(known.version).unwrap_or(0),
         at: Moment { at: known.last_rotated_at, now: visitor.now },
         devices: devices.collect(),
+        boards: manifest.is_some_and(|manifest| manifest.is_made_by_board(&slot.slot_key)),
         restarts,
         reason,
         errors,

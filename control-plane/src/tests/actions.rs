@@ -20,6 +20,8 @@ use crate::audit::{self, Action};
 use crate::db::testing::on_both;
 use crate::enrollment;
 use crate::on;
+use crate::providers::tests::stand_in::StandIn;
+use crate::providers::tests::{MANAGEMENT, MANIFEST as OPENROUTER, look};
 use crate::runbook;
 use crate::testing::{Fixture, MANIFESTS, TestDevice};
 
@@ -125,9 +127,11 @@ const WHY: (&str, &str) = ("reason", "because it has to be");
 #[tokio::test]
 async fn every_form_leaves_its_entry() {
     on_both(|db| async move {
-        let fixture = Fixture::new(db).await;
+        let provider = StandIn::start(MANAGEMENT).await;
+        let fixture = Fixture::with_providers(db, provider.address).await;
         let mut manifests = MANIFESTS.to_vec();
         manifests.push(("hand", BY_HAND));
+        manifests.push(("openrouter", OPENROUTER));
         fixture.import_with_tiers(2, &manifests, TIERS).await.unwrap();
         let (c, o) = (signed_in(&fixture, Role::Consultant).await, signed_in(&fixture, Role::Operator).await);
         let client = fixture.client("Example Client", &["base", "tool", "hand"]).await;
@@ -160,6 +164,8 @@ async fn every_form_leaves_its_entry() {
         let fields = [("secret", "ours-another-88bb"), WHY];
         sent.form(rotate, &both, &c, &fields, Action::SecretStored).await;
         sent.form("/clients/{id}/join-codes", &id, &c, &[], Action::JoinCodeMade).await;
+
+        providers(&mut sent, &c, &o).await;
 
         let asking = TestDevice::new("B-UUID", sent.fixture.app.now());
         let code = sent.fixture.code(client).await;
@@ -305,6 +311,25 @@ async fn passkeys(sent: &mut Sent, cookie: &str) {
     let answer = key.create(&ask(&nobody, Purpose::Register, &at).await);
     let fields = [("name", "a phone"), ("passkey", answer.as_str())];
     sent.form("/welcome/{token}/passkey", &token, "", &fields, Action::PasskeyRegistered).await;
+}
+
+/// What is done with the management key, and with the key of a client that the board makes.
+async fn providers(sent: &mut Sent, consultant: &str, operator: &str) {
+    sent.form("/providers", &[], operator, &[("secret", MANAGEMENT)], Action::BoardSecretStored).await;
+    let client = sent.fixture.client("Client of OpenRouter", &["openrouter"]).await;
+    let (_, device) = sent.fixture.enrolled(client, "P-UUID").await;
+    sent.fixture.with_runbook(device).await;
+    look(&sent.fixture.app).await;
+    let id = [client.to_string()];
+    let changed = Action::ProviderKeyChanged;
+    let fields = [("limit", "75.50")];
+    sent.form("/clients/{id}/openrouter/limit", &id, consultant, &fields, changed).await;
+    sent.form("/clients/{id}/openrouter/disable", &id, consultant, &[], changed).await;
+    sent.form("/clients/{id}/openrouter/enable", &id, consultant, &[], changed).await;
+    let delete = "/clients/{id}/openrouter/delete";
+    sent.form(delete, &id, consultant, &[], Action::ProviderKeyDeleted).await;
+    sent.form("/clients/{id}/openrouter/make", &id, consultant, &[], changed).await;
+    sent.form("/providers/remove", &[], operator, &[], Action::BoardSecretRemoved).await;
 }
 
 async fn invited(fixture: &Fixture) -> (UserId, String) {

@@ -22,7 +22,7 @@ use crate::db::testing::{empty_postgres, on_both, owner_of};
 use crate::db::{Cause, Db};
 use crate::error::Failure;
 use crate::on;
-use crate::secrets::{self, Delivery, DeliveryState, SecretError};
+use crate::secrets::{self, BoardSecret, Delivery, DeliveryState, SecretError};
 use crate::testing::Fixture;
 
 async fn run(db: &Db, sql: &str) {
@@ -54,17 +54,21 @@ async fn on_every_connection(db: &Db, sqlite: &str, postgres: &str) {
 }
 
 const VALUE: &str = "ours-canary-77aa";
+const MANAGEMENT: &str = "sk-or-v1-management-canary-0123456789abcdef";
+const BOARDS: BoardSecret = BoardSecret::OpenRouterManagement;
 const WHY: &str = "reason=The+vendor+wants+it+typed";
 
 /// Every function that opens an envelope, by file: [`InUse::refuses`] and [`InUse::goes_on`] ask each of them.
-const DECRYPTS: &[&str] = &["secrets/copy.rs", "secrets/deliveries.rs", "secrets/rotate.rs"];
+const DECRYPTS: &[&str] =
+    &["secrets/board.rs", "secrets/copy.rs", "secrets/deliveries.rs", "secrets/rotate.rs"];
 
 #[test]
 fn every_decrypt_is_tried_without_its_entry() {
     let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     super::rust_files(&source, &mut files);
-    let opens = Regex::new(r"(?:^|[^:_a-z])open\(\s*app,|secrets::open\(|envelope::open\(").unwrap();
+    let opens =
+        Regex::new(r"(?:^|[^:_a-z])open\(\s*app,|secrets::open\(|envelope::open(?:_board)?\(").unwrap();
     let mut found: Vec<String> = Vec::new();
     for file in files {
         let name = file.strip_prefix(&source).unwrap().display().to_string();
@@ -100,6 +104,9 @@ impl InUse {
         let value = Secret::new(VALUE.to_owned());
         let stored = fixture.get_client(client).await;
         secrets::put(&fixture.app, Fixture::who(), &stored, &slot, &value).await.unwrap();
+        let made_of = (&*fixture.app.clock, &*fixture.app.random);
+        let (db, root, value) = (&fixture.app.db, &fixture.app.root, Secret::new(MANAGEMENT.to_owned()));
+        secrets::put_board(db, root, made_of, Fixture::who(), BOARDS, &value).await.unwrap();
         let mut tx = fixture.app.db.read().await.unwrap();
         let delivery = secrets::for_device(&mut tx, device_id).await.unwrap().remove(0);
         drop(tx);
@@ -137,14 +144,9 @@ impl InUse {
             assert!(page.contains("audit log") && page.contains(cause.what()), "{page}");
         }
         let refused = secrets::seal(&self.fixture.app, &self.delivery, "digest").await.unwrap_err();
-        let behind = if let SecretError::Database(error) = &refused {
-            Cause::of(error)
-        } else if let SecretError::Audit(error) = &refused {
-            error.cause()
-        } else {
-            panic!("refused for another reason: {refused}")
-        };
-        assert_eq!(behind, cause);
+        assert_eq!(behind(&refused), cause);
+        let refused = self.open_board().await.unwrap_err();
+        assert_eq!(behind(&refused), cause);
         let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
         assert!(!said.contains(VALUE) && said.contains(cause.what()), "{said}");
@@ -161,6 +163,10 @@ impl InUse {
         assert_eq!(failure.public.status, 503, "{:?}", failure.public);
     }
 
+    async fn open_board(&self) -> Result<Option<Secret<String>>, SecretError> {
+        secrets::open_board(&self.fixture.app, Who::job("t"), BOARDS, "a test").await
+    }
+
     /// When it is over: nothing was done meanwhile, the log holds, and the same is done.
     async fn goes_on(&self) {
         let app = &self.fixture.app;
@@ -171,7 +177,7 @@ impl InUse {
         let state = secrets::for_device(&mut tx, self.delivery.device_id).await.unwrap()[0].state;
         assert_eq!(state, DeliveryState::Pending);
         let log = audit::page(&mut tx, None, 1000).await.unwrap();
-        let decrypts = [Action::SecretDecrypted, Action::SecretCopied];
+        let decrypts = [Action::SecretDecrypted, Action::SecretCopied, Action::BoardSecretDecrypted];
         assert!(log.iter().all(|stored| !decrypts.contains(&stored.entry.action)));
         assert!(log.iter().all(|stored| stored.entry.action != Action::LogTried));
         drop(tx);
@@ -179,6 +185,7 @@ impl InUse {
         let (status, page) = self.health().await;
         assert_eq!(status, StatusCode::OK, "{page}");
         secrets::seal(app, &self.delivery, "digest").await.unwrap().unwrap();
+        assert_eq!(self.open_board().await.unwrap().unwrap().expose(), MANAGEMENT);
         let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
         assert_eq!((status, said.as_str()), (StatusCode::OK, VALUE));
         let approved = format!("/approvals/{}/copy", self.approved);
@@ -203,6 +210,16 @@ async fn approved(fixture: &Fixture, cookie: &str, client: ClientId, slot: SlotI
     secrets::decide(app, Fixture::who(), fixture.user, waiting, true).await.unwrap();
     clients::set_second_person(app, Fixture::who(), client, false, "a test").await.unwrap();
     waiting
+}
+
+fn behind(refused: &SecretError) -> Cause {
+    if let SecretError::Database(error) = refused {
+        Cause::of(error)
+    } else if let SecretError::Audit(error) = refused {
+        error.cause()
+    } else {
+        panic!("refused for another reason: {refused}")
+    }
 }
 
 fn escaped(text: &str) -> String {

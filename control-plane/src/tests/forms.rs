@@ -45,6 +45,8 @@ const FORMS: &[Form] = &[
         &[("component", Field::Choice), ("param-noted-NAME", Field::Text), ("difference", Field::Choice)],
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
+    ("/clients/{id}/openrouter/limit", &[("limit", Field::Choice)]),
+    ("/providers", &[("secret", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
     ("/clients/{id}/secrets/{slot}/ask", &[("reason", Field::Text)]),
     ("/clients/{id}/second-person/ask-off", &[("reason", Field::Text)]),
@@ -71,6 +73,11 @@ const NO_TEXT: &[&str] = &[
     "/approvals/{id}/approve",
     "/approvals/{id}/decline",
     "/approvals/{id}/copy",
+    "/clients/{id}/openrouter/disable",
+    "/clients/{id}/openrouter/enable",
+    "/clients/{id}/openrouter/make",
+    "/clients/{id}/openrouter/delete",
+    "/providers/remove",
     "/clients/{id}/join-codes",
     "/devices/{id}/runbook/resume",
     "/devices/{id}/runbook/plan",
@@ -174,8 +181,8 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators =
-            ["/users", "/tokens", "/audit/alarms", "/passkeys"].iter().any(|start| path.starts_with(start));
+        let operators = ["/users", "/tokens", "/audit/alarms", "/passkeys", "/providers"];
+        let operators = operators.iter().any(|start| path.starts_with(start));
         if operators || path.ends_with("/second-person/off") { &self.operator } else { &self.cookie }
     }
 

@@ -42,15 +42,15 @@ const CROWD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// What the board logs in this test: its tasks run on the test's own thread.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn start(&self) -> tracing::subscriber::DefaultGuard {
+    pub(super) fn start(&self) -> tracing::subscriber::DefaultGuard {
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(self.clone()).finish();
         tracing::subscriber::set_default(subscriber)
     }
 
-    fn lines_with(&self, words: &str) -> usize {
+    pub(super) fn lines_with(&self, words: &str) -> usize {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains(words)).count()
     }

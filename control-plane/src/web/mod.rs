@@ -53,6 +53,7 @@ pub enum Section {
     Support,
     Audit,
     Users,
+    Providers,
 }
 
 impl Shell {

@@ -88,6 +88,12 @@ impl Manifest {
         let wrapped = self.wrappers.iter().filter(starts).flat_map(|wrapper| wrapper.slots.values());
         wrapped.chain(step.secrets.iter().map(|secret| &secret.slot)).map(String::as_str).collect()
     }
+
+    /// Whether a step that the board executes itself fills this slot.
+    pub fn is_made_by_board(&self, slot: &str) -> bool {
+        let own = |step: &&Step| step.run_as == Some(As::Board);
+        self.steps.iter().filter(own).any(|step| step.slots.iter().any(|filled| filled == slot))
+    }
 }
 
 /// A secret that the component needs; never anything else.

@@ -29,6 +29,7 @@ pub(super) use local::{create_item, open_item};
 pub use vault::TransitKey;
 
 use super::Key;
+use crate::outbound::Outbound;
 
 /// The service of our items in a keychain.
 const SERVICE: &str = "board root key";
@@ -89,24 +90,28 @@ pub trait Provider: Debug + Send + Sync {
 
 type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
 
-/// What providers need of the world: the time, to sign requests with, and the environment.
+/// What lies outside of the board: the time, the environment, and how requests to providers of credentials leave this
+/// machine.
 #[derive(Clone)]
 pub struct Outside {
     pub clock: Arc<dyn Clock>,
+    pub outbound: Outbound,
     variables: Arc<Variables>,
 }
 
 impl Outside {
     /// The environment of this process.
     pub fn process(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, variables: Arc::new(|name| std::env::var(name).ok().filter(|value| !value.is_empty())) }
+        let variables = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self { clock, outbound: Outbound::public(), variables: Arc::new(variables) }
     }
 
     #[cfg(test)]
     pub fn of(clock: Arc<dyn Clock>, variables: &[(&str, &str)]) -> Self {
         let known: std::collections::BTreeMap<_, _> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { clock, variables: Arc::new(move |name| known.get(name).cloned()) }
+        let variables = move |name: &str| known.get(name).cloned();
+        Self { clock, outbound: Outbound::public(), variables: Arc::new(variables) }
     }
 
     fn variable(&self, name: &str) -> Option<String> {

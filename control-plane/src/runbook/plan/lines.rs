@@ -8,7 +8,7 @@ use crate::access::{Role, Visitor};
 use crate::catalog::Catalog;
 use crate::db::Tx;
 use crate::enrollment::Device;
-use crate::runbook::{AttemptState, Runbook, Step, StepState, pause_of};
+use crate::runbook::{Runbook, Step, StepState, pause_of};
 use crate::web::{Moment, RowState, count};
 
 /// The head's part, and the word of each step that the latest plan still says something about.
@@ -34,7 +34,7 @@ pub async fn shown(
         let state = plan.standing(visitor.now);
         let looks = looks(&plan, state, &looked, steps);
         words = looks.iter().filter(|look| !look.is_outdated).map(Look::at_its_step).collect();
-        let running = steps.iter().any(|step| step.attempt_state == Some(AttemptState::Running));
+        let running = steps.iter().any(Step::runs_on_device);
         plan_shown(device, &plan, state, &looks, running, catalog, visitor)
     });
     let control = Control {

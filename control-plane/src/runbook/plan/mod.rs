@@ -17,7 +17,7 @@ use shared::text_enum;
 use shared::time::Timestamp;
 
 use super::run::ApplyError;
-use super::{AttemptState, of_device, steps};
+use super::{Step, of_device, steps};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::clients;
@@ -234,8 +234,7 @@ pub async fn next_plan(app: &App, device: &Device, knows_plans: bool) -> Result<
         tx.commit().await?;
         return Ok(Some(Due::Ended));
     }
-    let runs = |state| state == Some(AttemptState::Running);
-    let running = steps(&mut tx, runbook.id).await?.iter().any(|step| runs(step.attempt_state));
+    let running = steps(&mut tx, runbook.id).await?.iter().any(Step::runs_on_device);
     if running || store::send(&mut tx, open.id, now).await? != 1 {
         return Ok(None);
     }

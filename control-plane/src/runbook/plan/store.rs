@@ -22,11 +22,11 @@ pub async fn insert(tx: &mut Tx, plan: &Plan) -> Result<u64, sqlx::Error> {
     .map(|done| done.rows_affected()))
 }
 
-/// The runbook's automatic steps, but those that were skipped.
+/// The agent's steps of the runbook, but those that were skipped.
 pub async fn insert_steps(tx: &mut Tx, id: PlanId, runbook_id: RunbookId) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO plan_steps (plan_id, step_id, found) SELECT $1, id, '' FROM steps \
-         WHERE runbook_id = $2 AND kind = 'auto' AND state <> 'skipped'",
+         WHERE runbook_id = $2 AND kind = 'auto' AND run_by = 'agent' AND state <> 'skipped'",
     )
     .bind(id)
     .bind(runbook_id)

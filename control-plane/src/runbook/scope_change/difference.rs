@@ -6,8 +6,8 @@ use shared::catalog::{Manifest, StepKind, Tag};
 use shared::protocol::inventory::Presence;
 use shared::time::Timestamp;
 
-use super::super::compose::{self, Fitting};
-use super::super::{Step, StepState};
+use super::super::compose::{self, Added, Fitting};
+use super::super::{RunBy, Step, StepState};
 use super::views::{
     DeviceDifference, Difference, NewSlot, NotHere, ParamChange, Stays, Steps, UnusedSlot, Why,
 };
@@ -66,19 +66,21 @@ fn device_difference(
     now: Timestamp,
 ) -> DeviceDifference {
     let (catalog, changes) = (&fitting.catalog, &fitting.changes);
-    let coming = |kind: StepKind| {
-        let added = changes.added.iter().filter(move |added| added.step.kind == kind);
+    let coming = |kind: StepKind, by: RunBy| {
+        let is_it = move |added: &&Added| added.step.kind == kind && RunBy::of(&added.step) == by;
+        let added = changes.added.iter().filter(is_it);
         let added = added.map(|added| (added.component.as_str(), added.step.title.as_str()));
-        let back = titles(&changes.back, move |step| step.kind == kind);
-        let again = titles(&changes.again, move |step| step.kind == kind);
+        let back = titles(&changes.back, move |step| step.kind == kind && step.run_by == by);
+        let again = titles(&changes.again, move |step| step.kind == kind && step.run_by == by);
         by_component(catalog, back.chain(again).chain(added))
     };
     let begun = |states: &[StepState]| {
         by_component(catalog, titles(&changes.begun, |step| states.contains(&step.state)))
     };
     DeviceDifference {
-        agent: coming(StepKind::Auto),
-        you: coming(StepKind::Manual),
+        agent: coming(StepKind::Auto, RunBy::Agent),
+        board: coming(StepKind::Auto, RunBy::Board),
+        you: coming(StepKind::Manual, RunBy::Agent),
         skipped: by_component(catalog, titles(&changes.left, |_| true)),
         not_again: by_component(catalog, titles(&changes.rests, |_| true)),
         under_way: begun(&[StepState::Offered, StepState::Running]),
@@ -259,7 +261,8 @@ fn unused_slots(
         if stored || !on.is_empty() {
             let ours = slot.tag == Tag::OurManaged;
             let (component, name) = (manifest.name.clone(), slot.name.clone());
-            found.push(UnusedSlot { component, name, ours, stored, on });
+            let boards = stored && manifest.is_made_by_board(&slot.key);
+            found.push(UnusedSlot { component, name, ours, stored, boards, on });
         }
     }
     found

@@ -50,6 +50,8 @@ pub struct DeviceDifference {
     pub since: Option<Moment>,
     /// Steps that the agent runs by itself.
     pub agent: Vec<Steps>,
+    /// Steps that the board executes itself.
+    pub board: Vec<Steps>,
     /// Steps for a consultant.
     pub you: Vec<Steps>,
     /// Not begun, skipped.
@@ -124,6 +126,8 @@ pub struct UnusedSlot {
     pub ours: bool,
     /// Ours, encrypted on the board.
     pub stored: bool,
+    /// The board may have made it at its provider.
+    pub boards: bool,
     /// Names of devices that hold it.
     pub on: Vec<String>,
 }
@@ -177,6 +181,10 @@ impl Difference {
                 parts.push(format!("the agents get {all} and begin at once where the device is on{unless}"));
             }
         }
+        match sum(|device| &device.board) {
+            0 => {}
+            own => parts.push(format!("the board does {}", steps(own))),
+        }
         match sum(|device| &device.you) {
             0 => {}
             you => parts.push(format!("you get {}", steps(you))),
@@ -225,8 +233,15 @@ impl DeviceDifference {
     }
 
     pub fn is_empty(&self) -> bool {
-        let steps =
-            [&self.agent, &self.you, &self.skipped, &self.not_again, &self.under_way, &self.unfinished];
+        let steps = [
+            &self.agent,
+            &self.board,
+            &self.you,
+            &self.skipped,
+            &self.not_again,
+            &self.under_way,
+            &self.unfinished,
+        ];
         steps.iter().all(|steps| steps.is_empty())
             && self.stays.is_empty()
             && self.params.is_empty()

@@ -1,11 +1,13 @@
 use axum::http::Method;
 use shared::protocol::steps::{OfferKind, Outcome};
 use shared::secret::Secret;
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::Running;
 use crate::access::Role;
 use crate::db::Db;
 use crate::db::testing::on_both;
+use crate::on;
 use crate::runbook::{StepState, pause, retry, would_restart};
 use crate::secrets;
 use crate::secrets::views::RunsAgain;
@@ -147,6 +149,24 @@ async fn the_page_of_a_rotation_says_what_runs_again_by_each_runbooks_own_catalo
         let shown = ask(&running.fixture, Method::GET, &path, Some(&cookie), "http://board.test").await;
         let (_, page) = read(shown).await;
         assert!(page.contains("Configure the tool; its runbook is paused: when it is resumed"), "{page}");
+    })
+    .await;
+}
+
+/// `board catalog check` refuses a step of the board's own that is marked; the board doesn't lean on it.
+#[tokio::test]
+async fn what_the_board_executes_itself_runs_again_for_no_secret() {
+    on_both(|db| async move {
+        let mut running = done(db).await;
+        let mut tx = running.tx().await;
+        let sql = "UPDATE steps SET run_by = 'board' WHERE step_key = 'configure'".to_owned();
+        on!(&mut tx, conn => conn.execute(AssertSqlSafe(sql)).await.map(|_| ())).unwrap();
+        tx.commit().await.unwrap();
+        rotate(&running, "ours-second-value").await;
+        running.deliver().await;
+        let step = running.step("configure").await;
+        assert_eq!((step.state, step.rerun_for), (StepState::Succeeded, None));
+        assert!(running.offer().await.is_none());
     })
     .await;
 }

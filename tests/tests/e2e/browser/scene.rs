@@ -159,10 +159,11 @@ db.commit()
     output(python.args(["-c", script]).arg(database).arg(claims)).await.unwrap();
 }
 
-/// Two devices more that wait for a decision: one quarantined, one that asks to renew after a long silence.
+/// Two devices more that wait for a decision: one quarantined, one that asks to renew after a long silence. And a key at
+/// OpenRouter that used most of its limit.
 async fn others(stage: &Stage, device: &str) {
     let script = "
-import os, sqlite3, sys, uuid
+import os, sqlite3, sys, time, uuid
 db = sqlite3.connect(sys.argv[1], timeout=30)
 db.row_factory = sqlite3.Row
 def copy(table, key, value, **changes):
@@ -176,6 +177,10 @@ copy('devices', 'id', device, id=silent, hardware_uuid='SILENT', last_seen_at=1)
 used = db.execute('SELECT join_code_id FROM enrollments WHERE device_id = ?', (device,)).fetchone()[0]
 copy('join_codes', 'id', used, id=code, code_hmac=os.urandom(32))
 copy('enrollments', 'device_id', device, id=os.urandom(16), device_id=silent, join_code_id=code, renewal_asked_at=2)
+client = db.execute('SELECT client_id FROM devices WHERE id = ?', (device,)).fetchone()[0]
+now = time.time_ns() // 1000 - 720_000_000
+db.execute('INSERT INTO provider_keys (client_id, state, limit_micros, hash, usage_micros, read_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+    (client, 'stored', 50_000_000, 'a-hash', 42_400_000, now, now))
 db.commit()
 ";
     let database = stage.board.layout.path("board/board.db");
