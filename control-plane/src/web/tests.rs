@@ -37,7 +37,15 @@ fn a_moment_carries_the_exact_time() {
 
 #[test]
 fn every_asset_is_found_by_the_name_in_its_address() {
-    for name in ["console.css", "console.js", "paste.js", "icons.svg", "favicon.svg", "favicon-needs.svg"] {
+    for name in [
+        "console.css",
+        "sheet.css",
+        "console.js",
+        "paste.js",
+        "icons.svg",
+        "favicon.svg",
+        "favicon-needs.svg",
+    ] {
         let asset = assets::find(name).expect(name);
         assert!(!asset.bytes.is_empty());
         let mut unzipped = Vec::new();
