@@ -3,6 +3,7 @@ mod doctor;
 mod install;
 mod inventory;
 mod paste;
+mod undo;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -76,6 +77,9 @@ enum Command {
     /// Enter a secret that the client supplies: it goes into this device's store and nowhere else
     #[command(after_help = paste::HELP)]
     Paste(paste::Paste),
+    /// Let the board undo one more step within the hour: for root
+    #[command(after_help = undo::HELP)]
+    AllowUndo(undo::AllowUndo),
     /// Make the agent a service of this system, which starts with it: for root
     #[command(after_help = install::INSTALL_HELP)]
     Install(install::Install),
@@ -158,6 +162,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
+        Command::AllowUndo(options) => undo::allow_undo(&options),
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),
         Command::RunAs => {

@@ -28,13 +28,15 @@ pub enum Rule {
     /// This role; and whatever changes something needs a fresh session (`access::step_up`). What only takes access
     /// away doesn't want one: it has to be quick.
     Fresh(Role),
+    /// Any role, about what is their own; fresh like the above.
+    Own,
 }
 
 impl Rule {
     fn lets(self, visitor: &Visitor) -> bool {
         match self {
             Self::Public => true,
-            Self::SignedIn => visitor.is_known(),
+            Self::SignedIn | Self::Own => visitor.is_known(),
             Self::Consultant => visitor.can(Role::Consultant),
             Self::Operator => visitor.can(Role::Operator),
             Self::Fresh(role) => visitor.can(role),
@@ -42,7 +44,7 @@ impl Rule {
     }
 
     fn wants_fresh(self, method: &Method) -> bool {
-        matches!(self, Self::Fresh(_)) && !method.is_safe()
+        matches!(self, Self::Fresh(_) | Self::Own) && !method.is_safe()
     }
 }
 
@@ -199,6 +201,7 @@ async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Fai
         host: browser.host,
         secure: browser.secure,
         pending: 0,
+        approvals: 0,
         now: app.now(),
     })
 }
@@ -221,6 +224,10 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Re
     } else {
         0
     };
+    let approvals = match &session {
+        Some(session) if rule != Rule::Public => access::approvals_for(app, &session.user, now).await?,
+        Some(_) | None => 0,
+    };
     Ok(Visitor {
         fresh: session.as_ref().is_some_and(|session| session.is_fresh(now)),
         user: session.map(|session| session.user),
@@ -230,6 +237,7 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Re
         host: browser.host,
         secure: browser.secure,
         pending,
+        approvals,
         now,
     })
 }

@@ -36,13 +36,20 @@ const AGENTS_REQUEST: Duration = Duration::from_secs(60);
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
-    use Rule::{Consultant, Fresh, Operator, Public, SignedIn};
+    use Rule::{Consultant, Fresh, Operator, Own, Public, SignedIn};
     vec![
         ("/",                                     Public,     get(overview::web::home)),
         ("/health",                               Public,     get(health)),
         ("/static/{name}",                        Public,     get(asset)),
         ("/sign-in",                              Public,     get(access::web::sign_in_page).post(access::web::sign_in_form)),
         ("/welcome/{token}",                      Public,     get(access::web::link_page).post(access::web::link_form)),
+        ("/sign-in/passkey",                      Public,     post(access::passkeys::web::sign_in_form)),
+        ("/welcome/{token}/passkey",              Public,     post(access::passkeys::web::link_form)),
+        ("/passkeys/{purpose}",                   Public,     get(access::passkeys::web::question)),
+        ("/passkeys/required",                    Fresh(Role::Operator), post(access::passkeys::web::require_form)),
+        ("/account",                              SignedIn,   get(access::passkeys::web::account_page)),
+        ("/account/passkeys",                     Own,        post(access::passkeys::web::register_form)),
+        ("/account/passkeys/{id}/remove",         Own,        post(access::passkeys::web::remove_form)),
         ("/sign-out",                             SignedIn,   post(access::web::sign_out_form)),
         ("/clients",                              SignedIn,   get(overview::web::clients_page)),
         ("/clients/new",                          Consultant, get(clients::web::new_page).post(clients::web::new_form)),
@@ -52,9 +59,18 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/integrations",            Consultant, get(clients::web::integrations_page).post(runbook::scope_change::web::integrations_form)),
         ("/clients/{id}/secrets",                 Consultant, get(secrets::web::secrets_page).post(secrets::web::secrets_form)),
         ("/clients/{id}/secrets/{slot}/copy",     Fresh(Role::Consultant), post(secrets::web::copy_secret)),
+        ("/clients/{id}/secrets/{slot}/ask",      Consultant, post(secrets::approvals::web::ask_form)),
+        ("/clients/{id}/second-person",           Consultant, post(clients::web::second_person_form)),
+        ("/clients/{id}/second-person/ask-off",   Fresh(Role::Consultant), post(clients::web::ask_off_form)),
+        ("/clients/{id}/second-person/off",       Fresh(Role::Operator), post(clients::web::off_form)),
+        ("/approvals",                            Consultant, get(secrets::approvals::web::approvals_page)),
+        ("/approvals/events",                     Consultant, get(secrets::approvals::web::events)),
+        ("/approvals/{id}/approve",               Fresh(Role::Consultant), post(secrets::approvals::web::approve_form)),
+        ("/approvals/{id}/decline",               Fresh(Role::Consultant), post(secrets::approvals::web::decline_form)),
+        ("/approvals/{id}/copy",                  Fresh(Role::Consultant), post(secrets::approvals::web::copy_form)),
         ("/clients/{id}/statement",               SignedIn,   get(overview::statement::web::statement_page)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
-        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(secrets::web::rotate_page).post(secrets::web::rotate_form)),
+        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(runbook::web::rotate_page).post(runbook::web::rotate_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -70,6 +86,8 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/devices/{id}/runbook/plan",            Consultant, post(runbook::web::plan_form)),
         ("/devices/{id}/runbook/steps/{step}/retry", Consultant, post(runbook::web::retry_form)),
         ("/devices/{id}/runbook/steps/{step}/skip", Consultant, post(runbook::web::skip_form)),
+        ("/devices/{id}/runbook/steps/{step}/undo", Fresh(Role::Consultant), get(runbook::undo::web::undo_page).post(runbook::undo::web::undo_form)),
+        ("/devices/{id}/runbook/steps/{step}/keep", Consultant, post(runbook::undo::web::keep_form)),
         ("/devices/{id}/runbook/steps/{step}/mark", Consultant, post(runbook::web::mark_form)),
         ("/devices/{id}/plan",                    SignedIn,   get(runbook::web::plan_page)),
         ("/devices/{id}/output/{attempt}",        SignedIn,   get(runbook::web::output_page)),
@@ -206,7 +224,7 @@ async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>, header
             let headers = [
                 (header::CONTENT_TYPE, asset.content_type.to_owned()),
                 (header::CACHE_CONTROL, caching.to_owned()),
-                (header::ETAG, asset.etag()),
+                (header::ETAG, asset.etag(zipped)),
                 (header::VARY, header::ACCEPT_ENCODING.to_string()),
             ];
             match zipped {

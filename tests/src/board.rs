@@ -1,14 +1,14 @@
 //! A board: made by `board init` with a publisher key of its own, a signed catalog imported, and served.
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::process::{Process, output, program};
+use crate::process::{Process, at_a_terminal, output, program};
 
 /// The first user.
 pub const EMAIL: &str = "consultant@example.com";
@@ -137,6 +137,8 @@ impl Board {
         if let Some(filter) = self.log_filter {
             command.env("BOARD_LOG", filter);
         }
+        // What it left behind by accident would lie beside its data.
+        command.current_dir(&self.layout.root);
         let mut process = Process::spawn(&mut command, &self.layout.log("board"))?;
         let within = Duration::from_secs(30);
         self.console_url = process.line_after("Console:", within).await?;
@@ -151,6 +153,11 @@ impl Board {
 
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().context("the board is not served")?.kill().await
+    }
+
+    /// SIGABRT; says how it ended.
+    pub async fn abort(&mut self) -> anyhow::Result<ExitStatus> {
+        self.process.take().context("the board is not served")?.abort().await
     }
 
     pub async fn stop(&mut self) -> anyhow::Result<()> {
@@ -183,6 +190,9 @@ impl Board {
         let mut command = Command::new(program("board")?);
         let [_, key] = self.key();
         command.args(arguments).args(self.place()).env("BOARD_ROOT_KEY", key).kill_on_drop(true);
+        if let Some(filter) = self.log_filter {
+            command.env("BOARD_LOG", filter);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let mut pipe = child.stdin.take().context("standard input is piped")?;
@@ -190,6 +200,18 @@ impl Board {
         let _ = pipe.write_all(input.as_bytes()).await;
         drop(pipe);
         Ok(child.wait_with_output().await?)
+    }
+
+    /// The same at a terminal of its own, where a person types one answer to each question that shows nothing.
+    pub async fn at_a_terminal(
+        &self,
+        arguments: &[&str],
+        typed: &[&str],
+    ) -> anyhow::Result<(Option<i32>, String)> {
+        let (board, place, [_, key]) = (program("board")?, self.place(), self.key());
+        let board = board.to_str().context("the program's path is text")?;
+        let command = [&[board], arguments, &place.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        at_a_terminal(&command, &[("BOARD_ROOT_KEY", &key)], typed, Duration::from_secs(60)).await
     }
 
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.

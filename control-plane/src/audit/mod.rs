@@ -24,7 +24,9 @@ pub use chain::{Break, Standing, Walk};
 pub use entry::{Action, Actor, Entry, Who};
 pub use export::{Exported, Format, export, read_export};
 pub use filter::{Filter, FilterError, Moment};
-pub use heads::{Alarm, Witness, acknowledge, alarms, compare, head, standing};
+pub use heads::{
+    Alarm, Witness, acknowledge, acknowledge_up_to, alarms, compare, count_alarms, head, standing,
+};
 pub use mark::{Checked, keep_checked};
 pub use witness::{Compared, Told, WitnessError, compare_heads, read_witness};
 

@@ -11,12 +11,15 @@ mod rotate;
 mod serve;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use url::Url;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
@@ -143,6 +146,10 @@ pub struct ServeArgs {
     /// that it asked for, and the session cookie is sent over TLS only.
     #[arg(long, env = "BOARD_PROXY")]
     proxy: Option<IpAddr>,
+    /// How browsers reach the console, such as https://board.example.com: passkeys belong to that name, and no IP address will
+    /// do. Without a proxy it is http://localhost with the console's port.
+    #[arg(long, env = "BOARD_CONSOLE_URL")]
+    console_url: Option<Url>,
     /// Address of the agents' port.
     #[arg(long, env = "BOARD_AGENTS", default_value = "0.0.0.0:8443")]
     agents: SocketAddr,
@@ -217,6 +224,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::State(args) => return state::run(args).await,
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
         Command::Audit(command) => return audit::run(command).await,
+        Command::Rotate(args) => return rotate::run(args, clock, random).await,
         Command::Doctor(args) => return doctor::run(args, clock).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, clock, &*random).await
@@ -224,7 +232,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
-        Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,

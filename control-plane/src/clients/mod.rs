@@ -2,6 +2,7 @@
 
 mod change;
 mod scope;
+mod second_person;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,9 @@ use shared::ids::{ClientId, UserId};
 use shared::random;
 use shared::time::Timestamp;
 
-pub use change::{Change, Proposal, choose_package, choose_scope, propose, take_turn};
+pub use change::{Change, Proposal, propose, take_turn};
 pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
+pub use second_person::{ask_to_switch_off, second_person, set_second_person, switched_off};
 
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -25,6 +27,9 @@ use crate::error::Failure;
 use crate::free_text;
 use crate::jobs::Wake;
 use crate::web::FieldError;
+
+#[cfg(test)]
+pub use crate::testing::{choose_package, choose_scope};
 
 /// Characters that a 1Password reference may have in its vault part.
 static VAULT_NAME: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[A-Za-z0-9._ -]{1,100}$").ok());
@@ -113,7 +118,12 @@ fn check(form: &NewClient, vault_name: &str) -> Vec<FieldError> {
 
 /// A client, or the answer that there is none.
 pub async fn get(tx: &mut Tx, id: ClientId) -> Result<Client, Failure> {
-    store::get(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+    find(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+}
+
+/// A client, if there is one.
+pub async fn find(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, sqlx::Error> {
+    store::get(tx, id).await
 }
 
 /// All clients, by name.

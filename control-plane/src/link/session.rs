@@ -10,6 +10,7 @@ use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scop
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
+use super::hello;
 use super::pastes::Waiters;
 use super::reports::{self, Origin};
 use crate::app::App;
@@ -135,6 +136,7 @@ struct Session {
 impl Session {
     async fn serve(&mut self) -> Result<(), End> {
         let hello = self.hello().await?;
+        hello::check(&hello).map_err(End::Close)?;
         if hello.hardware_uuid != self.device.hardware_uuid {
             let stopped =
                 enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
@@ -478,10 +480,7 @@ pub(super) async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Sco
         Some(runbook) => Some(runbook.bundle_digest),
         None => catalog::current(tx).await?.map(|catalog| catalog.digest),
     };
-    let mut params: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for ((component, key), value) in clients::scope(tx, device.client_id).await?.params {
-        params.entry(component).or_default().insert(key, value);
-    }
+    let params = clients::scope(tx, device.client_id).await?.all_params();
     let components = clients::components(tx, device.client_id).await?;
     let mut look_at = inventory::not_absent(tx, device.id).await?;
     look_at.retain(|key| !components.contains(key));

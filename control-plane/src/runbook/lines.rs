@@ -7,11 +7,12 @@ use shared::crypto::hex;
 use shared::ids::DeviceId;
 use shared::protocol::inventory::SlotState;
 
+use super::compose::Wants;
 use super::plan::views::{Control, PlannedWord};
 use super::views::{
-    BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally,
+    BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally, UndoLink,
 };
-use super::{AttemptState, Step, StepState, markdown, of_device, plan, steps, tail};
+use super::{AttemptState, Step, StepState, markdown, of_device, plan, restart, steps, tail, undo};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, Catalog};
@@ -66,6 +67,7 @@ pub async fn fragment(
     let is_paused = control.pause.is_some();
     let consultant = visitor.can(Role::Consultant);
     let browser = consultant && clients::browser_paste(tx, client.id).await?;
+    let second_person = clients::second_person(tx, client.id).await?;
     let sealing_key = if browser { secrets::sealing_key(tx, device.id).await? } else { None };
     let context = Context {
         catalog: catalog.as_ref(),
@@ -75,6 +77,7 @@ pub async fn fragment(
         board: visitor.board(),
         sealing_key: sealing_key.map(|key| hex(&key)),
         is_paused,
+        wants: Wants::of(tx, client.id).await?,
         planned,
     };
     for key in all
@@ -92,7 +95,7 @@ pub async fn fragment(
         let place = (delivery.client_id, delivery.slot_id);
         let keys = (delivery.component_key.as_str(), delivery.slot_key.as_str());
         let (name, id) = (&delivery.display_name, delivery.id.to_string());
-        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id);
+        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id, second_person);
         let mut line = delivery_line(delivery, slot.as_ref(), head.on, copying);
         let own = |one: &&Spread| one.device_id == device.id && one.slot_id == delivery.slot_id;
         let older = spread.iter().find(own).filter(|one| !one.arrived()).and_then(Spread::in_place);
@@ -154,12 +157,14 @@ fn delivery_line(
             SlotState::Unreadable => (RowState::Failed, "the device can't read its own store".to_owned()),
             SlotState::Empty | SlotState::Present => (RowState::Done, "receipt from the device".to_owned()),
         },
-        DeliveryState::Pending | DeliveryState::Superseded if on => {
-            (RowState::Running, "being sealed".to_owned())
-        }
+        DeliveryState::Pending if on => (RowState::Running, "being sealed".to_owned()),
         DeliveryState::Sent if on => (RowState::Running, "sealed and sent".to_owned()),
-        DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
+        DeliveryState::Pending | DeliveryState::Sent => {
             (RowState::Waiting, "when the device is on".to_owned())
+        }
+        // Of each slot the newest is shown: no newer version took its place.
+        DeliveryState::Superseded => {
+            (RowState::Done, "not delivered: no longer in the client’s scope".to_owned())
         }
         DeliveryState::Refused => (RowState::Failed, "refused by the device".to_owned()),
     };
@@ -178,6 +183,7 @@ fn delivery_line(
             .or_else(|| delivery.reason.clone()),
         output_href: None,
         detail: Some(format!("version {}", delivery.version)),
+        undo: None,
         retry: None,
         skip: None,
         note: None,
@@ -197,6 +203,7 @@ struct Context<'a> {
     /// Whoever sees the page may seal in it to this key.
     sealing_key: Option<String>,
     is_paused: bool,
+    wants: Wants,
     /// By step.
     planned: BTreeMap<String, PlannedWord>,
 }
@@ -262,6 +269,15 @@ async fn step_line(
             (RowState::Waiting, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
         }
     };
+    let meta = match (step.state, &step.undo_for, &step.undone_for) {
+        (StepState::Ready, Some(_), _) => format!("to be undone: {meta}"),
+        (StepState::Offered | StepState::Running, _, Some(_)) => format!("being undone: {meta}"),
+        (StepState::Failed | StepState::Interrupted | StepState::Cancelled, _, Some(_)) => {
+            format!("undoing it: {meta}")
+        }
+        (StepState::Skipped, _, Some(_)) if undo::is_undone(step) => "undone".to_owned(),
+        _ => meta,
+    };
     let tail = match (state, step.attempt_id) {
         (RowState::Failed, Some(attempt)) => tail(tx, attempt, TAIL).await?,
         (RowState::Running, Some(attempt)) => tail(tx, attempt, 1).await?,
@@ -270,8 +286,16 @@ async fn step_line(
     let failed = state == RowState::Failed;
     let consultant = visitor.can(Role::Consultant);
     let manual = step.kind == StepKind::Manual && step.state == StepState::Waiting;
+    let undo_word = if undo::is_undone(step) {
+        Some("Set up again")
+    } else if step.undo_for.is_some() {
+        Some("Keep it")
+    } else {
+        undo::may_be_asked(step, context.catalog).then_some("Undo")
+    };
     let action = |name: &str| format!("/devices/{}/runbook/steps/{}/{name}", device.id, step.id);
-    let retry = (failed && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
+    let wanted = context.catalog.is_none_or(|catalog| context.wants.step(catalog, step));
+    let retry = (failed && wanted && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
     let waits = step.state == StepState::Waiting;
     let skip = ((failed || waits) && consultant).then(|| action("skip"));
     let mark = (manual && consultant).then(|| action("mark"));
@@ -291,11 +315,11 @@ async fn step_line(
             .attempt_id
             .filter(|_| step.running_at.is_some())
             .map(|attempt| format!("/devices/{}/output/{attempt}", device.id)),
-        detail: match (&step.rerun_for, &step.reran_for) {
-            (Some(why), _) => Some(format!("runs again for {why}")),
-            (None, Some(why)) => Some(format!("ran again for {why}")),
-            (None, None) => None,
+        detail: match &step.undo_for {
+            Some(why) => Some(format!("to be undone; {why}")),
+            None => restart::in_words(step, wanted),
         },
+        undo: undo_word.filter(|_| consultant).map(|word| UndoLink { href: action("undo"), word }),
         retry,
         skip,
         note: step.note.clone(),

@@ -1,3 +1,4 @@
+mod leaving;
 mod restarting;
 
 use std::time::Duration;
@@ -7,7 +8,7 @@ use askama::Template as _;
 use rcgen::SigningKey as _;
 use shared::ids::AttemptId;
 use shared::protocol::inventory::{SlotCheck, SlotReport, SlotState};
-use shared::protocol::link::Receipt;
+use shared::protocol::link::{Deliver, Receipt};
 use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
 use shared::secret::Secret;
 use shared::time::Clock as _;
@@ -80,13 +81,19 @@ impl Running {
         self.steps().await.into_iter().map(name).collect()
     }
 
-    async fn deliver(&self) {
+    pub async fn deliver(&self) {
         let app = &self.fixture.app;
         let mut tx = self.tx().await;
         secrets::plan(app, &mut tx, self.device.id).await.unwrap();
         let delivery = secrets::for_device(&mut tx, self.device.id).await.unwrap().remove(0);
         tx.commit().await.unwrap();
         let frame = secrets::seal(app, &delivery, "digest").await.unwrap().unwrap();
+        self.receipt(frame).await;
+    }
+
+    /// The device has it, and says so.
+    async fn receipt(&self, frame: Deliver) {
+        let app = &self.fixture.app;
         let mut receipt = Receipt {
             delivery_id: frame.delivery_id,
             component: frame.component,
@@ -365,6 +372,7 @@ impl Running {
             address,
             secure: true,
             pending: 0,
+            approvals: 0,
             now,
             fresh: true,
             host: String::new(),
@@ -375,7 +383,7 @@ impl Running {
         fragment.unwrap().render().unwrap()
     }
 
-    async fn step(&self, key: &str) -> Step {
+    pub async fn step(&self, key: &str) -> Step {
         self.steps().await.into_iter().find(|step| step.step_key == key).unwrap()
     }
 }

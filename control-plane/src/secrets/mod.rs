@@ -1,10 +1,11 @@
 //! Our-managed secrets: at rest as `BSE1` envelopes under the client's own key, on their way as `BSD1` sealed to one
-//! device. Nothing here takes a value for a client-supplied slot: [`put`] wants an [`OurSlot`], and [`relay`] takes what
+//! device. Nothing here takes a value for a client-supplied slot: [`first`] wants an [`OurSlot`], and [`relay`] takes what
 //! only the device can open, passes it on and forgets it.
 //!
 //! No decrypt without a committed audit entry before it.
 
 pub mod api;
+pub mod approvals;
 mod copy;
 mod deliveries;
 mod envelope;
@@ -26,20 +27,20 @@ use shared::ids::{ClientId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
-pub use copy::{CopyError, copy, copy_form};
+pub use copy::{CopyError, ask_for_copy, copy, copy_approved, copy_form, decide};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
-    reconcile, seal,
+    plan_all, reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
-pub use rekey::{Moved, move_to, unmoved};
+pub use rekey::{Moved, move_to, name_of, unmoved};
 pub use rotate::{RotateError, Rotated, rotate};
 pub use spread::{Spread, note_held, spread};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
-use crate::catalog::OurSlot;
+use crate::catalog::{CatalogError, OurSlot};
 use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
@@ -70,8 +71,23 @@ pub enum SecretError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error("the catalog can't be read: {0}")]
+    Catalog(CatalogError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl From<CatalogError> for SecretError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Database(error) => Self::Database(error),
+            CatalogError::Audit(error) => Self::Audit(error),
+            other @ (CatalogError::Bundle(_)
+            | CatalogError::NotNewer { .. }
+            | CatalogError::TagChanged { .. }
+            | CatalogError::Check(_)) => Self::Catalog(other),
+        }
+    }
 }
 
 impl From<SecretError> for Failure {
@@ -85,6 +101,7 @@ impl From<SecretError> for Failure {
             SecretError::Database(error) => error.into(),
             SecretError::Key(error) => error.into(),
             SecretError::Audit(error) => error.into(),
+            SecretError::Catalog(error) => error.into(),
             SecretError::NotLatest(_) | SecretError::Envelope(_) | SecretError::Seal => Self::internal(error),
         }
     }
@@ -114,7 +131,19 @@ pub fn check_value(manifest: &Manifest, slot_key: &str, value: &Secret<String>) 
     }
 }
 
-/// Stores a value, whatever was stored before. Devices get it by deliveries.
+/// Stores the first value of a slot; [`SecretError::Raced`] when there is one. Devices get it by deliveries.
+pub async fn first(
+    app: &App,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+) -> Result<u64, SecretError> {
+    Ok(put_after(app, who, client, slot, value, None, "").await?.version)
+}
+
+/// For tests: stores a value, whatever was stored before.
+#[cfg(test)]
 pub async fn put(
     app: &App,
     who: Who,
@@ -140,11 +169,10 @@ async fn put_after(
     reason: &str,
 ) -> Result<Rotated, SecretError> {
     let salt = client.salt.ok_or(SecretError::Purged)?;
-    let mut tx = app.db.write().await?;
+    let (mut tx, root) = app.root.write(&app.db).await?;
     let held = store::highest_held(&mut tx, client.id, slot.id).await?;
     let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
-    let root = app.root.for_writing(&mut tx).await?;
     let key = root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
     if store::upsert(&mut tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
@@ -227,8 +255,7 @@ async fn open_sealed(
     place: Place,
     sealed: &[u8],
 ) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
-    let client =
-        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+    let client = clients::find(tx, place.client_id).await?.ok_or(SecretError::NotLatest("no such client"))?;
     let salt = client.salt.ok_or(SecretError::Purged)?;
     let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
     if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {

@@ -4,13 +4,16 @@ use axum::extract::{Form, Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
-use shared::catalog::{Manifest, Step};
 use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 
 use super::rotate::ours as our_slot;
-use super::views::{OurSlot as OurView, RotatePage, SecretsPage, SpreadLine, TheirSlot as TheirView};
-use super::{RotateError, SecretError, check_value, copy, copy_form, put, rotate, spread, stored};
+use super::views::{
+    OurSlot as OurView, RotatePage, RunsAgain, SecretsPage, SpreadLine, TheirSlot as TheirView,
+};
+use super::{
+    CopyError, RotateError, SecretError, check_value, copy, copy_form, first, rotate, spread, stored,
+};
 use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, AnySlot};
@@ -53,14 +56,14 @@ pub async fn secrets_form(
         let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
         let checked = manifest.map_or(Ok(()), |manifest| check_value(manifest, &slot.slot_key, value));
         let done = match checked {
-            Ok(()) => put(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
+            Ok(()) => first(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
             Err(error) => Err(error),
         };
         match done {
             Ok(()) => saved += 1,
-            Err(error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form)) => {
-                errors.push(FieldError::new(field, error.to_string()));
-            }
+            Err(
+                error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form | SecretError::Raced),
+            ) => errors.push(FieldError::new(field, error.to_string())),
             Err(error) => return Err(Failure::from(error).into()),
         }
     }
@@ -73,12 +76,14 @@ pub async fn secrets_form(
     Ok((status(422), page(&shown)?).into_response())
 }
 
+/// The page that takes a new value; `restarts` is what the runbooks do when it arrives.
 pub async fn rotate_page(
-    State(app): State<App>,
-    visitor: Visitor,
-    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
+    app: &App,
+    visitor: &Visitor,
+    (client_id, slot_id): (ClientId, SlotId),
+    restarts: Vec<RunsAgain>,
 ) -> Page {
-    page(&rotating(&app, &visitor, client_id, slot_id, String::new(), Vec::new()).await?)
+    page(&rotating(app, visitor, (client_id, slot_id), restarts, String::new(), Vec::new()).await?)
 }
 
 /// `secret` is the one name of a field that the page which asks for the password again doesn't hold.
@@ -89,11 +94,13 @@ pub struct RotateFields {
     reason: String,
 }
 
+/// What was posted to that page.
 pub async fn rotate_form(
-    State(app): State<App>,
-    visitor: Visitor,
-    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
-    Form(form): Form<RotateFields>,
+    app: &App,
+    visitor: &Visitor,
+    (client_id, slot_id): (ClientId, SlotId),
+    restarts: Vec<RunsAgain>,
+    form: RotateFields,
 ) -> Page {
     let mut errors = Vec::new();
     if let Err(failure) = free_text::reason(&form.reason) {
@@ -103,7 +110,7 @@ pub async fn rotate_form(
     match value {
         None => errors.insert(0, FieldError::new("secret", "Enter the new value.")),
         Some(value) if errors.is_empty() => {
-            match rotate(&app, visitor.who(), client_id, slot_id, &value, &form.reason).await {
+            match rotate(app, visitor.who(), client_id, slot_id, &value, &form.reason).await {
                 Ok(_) => return Ok(Redirect::to(&format!("/clients/{client_id}#slots")).into_response()),
                 Err(
                     error @ (RotateError::Same
@@ -117,15 +124,15 @@ pub async fn rotate_form(
         Some(_) => errors.push(FieldError::new("secret", "Enter the new value again: it is never kept.")),
     }
     let reason = free_text::shown_again(&form.reason).to_owned();
-    let shown = rotating(&app, &visitor, client_id, slot_id, reason, errors).await?;
+    let shown = rotating(app, visitor, (client_id, slot_id), restarts, reason, errors).await?;
     Ok((status(422), page(&shown)?).into_response())
 }
 
 async fn rotating(
     app: &App,
     visitor: &Visitor,
-    client_id: ClientId,
-    slot_id: SlotId,
+    (client_id, slot_id): (ClientId, SlotId),
+    restarts: Vec<RunsAgain>,
     reason: String,
     errors: Vec<FieldError>,
 ) -> Result<RotatePage, Failure> {
@@ -135,7 +142,6 @@ async fn rotating(
     let known = known.into_iter().find(|secret| secret.slot_id == slot_id);
     let catalog = catalog::current(&mut tx).await?;
     let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
-    let restarts = manifest.map(|manifest| restarts(manifest, &slot.slot_key)).unwrap_or_default();
     let found = spread(&mut tx, client_id).await?;
     let devices = enrollment::devices_of(&mut tx, client_id).await?;
     let devices = devices.iter().filter(|device| device.state == DeviceState::Enrolled).map(|device| {
@@ -161,12 +167,6 @@ async fn rotating(
     })
 }
 
-/// Titles of the steps that run again when the slot has a new version.
-fn restarts(manifest: &Manifest, slot: &str) -> Vec<String> {
-    let reads = |step: &&Step| step.restart_on_secret && manifest.slots_read_by(step).contains(slot);
-    manifest.steps.iter().filter(reads).map(|step| step.title.clone()).collect()
-}
-
 #[derive(Deserialize)]
 pub struct CopyFields {
     #[serde(default)]
@@ -181,14 +181,23 @@ pub async fn copy_secret(
     Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
     Form(form): Form<CopyFields>,
 ) -> Result<Response, Failure> {
-    if !wants_problem(&headers) {
+    let by = visitor.user()?.id;
+    handed_over(&headers, async || copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await)
+        .await
+}
+
+/// Gives a script of ours what `value` opens.
+pub(super) async fn handed_over(
+    headers: &HeaderMap,
+    value: impl AsyncFnOnce() -> Result<Secret<Vec<u8>>, CopyError>,
+) -> Result<Response, Failure> {
+    if !wants_problem(headers) {
         let detail = "Copying needs JavaScript: the value goes straight into the clipboard and is never on a page. \
                       Nothing was copied.";
         let failure = Failure::new(406, "script-only", "Not copied", detail);
         return Ok(PageFailure::from(failure).into_response());
     }
-    let by = visitor.user()?.id;
-    let value = copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await?;
+    let value = value().await?;
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     Ok((plain, value.expose().clone()).into_response())
 }
@@ -216,6 +225,7 @@ async fn filled(
     let known = stored(&mut tx, id).await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     let name = |key: &str| catalog.as_ref().map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key));
+    let second_person = clients::second_person(&mut tx, id).await?;
     let (mut ours, mut theirs, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     for slot in clients::slots(&mut tx, id).await? {
         if let AnySlot::Ours(slot) = &slot
@@ -223,7 +233,9 @@ async fn filled(
         {
             let keys = (slot.component_key.as_str(), slot.slot_key.as_str());
             let anchor = slot.id.to_string();
-            copies.extend(copy_form(visitor, catalog.as_ref(), (id, slot.id), keys, &slot.name, anchor));
+            let place = (id, slot.id);
+            let form = copy_form(visitor, catalog.as_ref(), place, keys, &slot.name, anchor, second_person);
+            copies.extend(form);
         }
         match slot {
             AnySlot::Ours(slot) => ours.push(OurView {

@@ -8,11 +8,13 @@ use std::path::Path;
 
 use axum::http::StatusCode;
 use regex::Regex;
-use shared::ids::{DeviceId, UserId};
+use shared::ids::{ClientId, DeviceId, UserId};
+use shared::secret::Secret;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::access_routes::{self, SCRIPT};
 use super::{forms, post, signed_in};
+use crate::access::passkeys::{Purpose, tests as software};
 use crate::access::{self, Role};
 use crate::audit::{self, Action};
 use crate::db::testing::on_both;
@@ -152,6 +154,7 @@ async fn every_form_leaves_its_entry() {
         let (status, _) = access_routes::post(&sent.fixture, &c, &path, "reason=It+is+typed", SCRIPT).await;
         assert_eq!(status, StatusCode::OK);
         sent.expect("/clients/{id}/secrets/{slot}/copy", before, Action::SecretCopied).await;
+        second_person(&mut sent, (&c, &o), client, &slot).await;
         let rotate = "/clients/{id}/secrets/{slot}/rotate";
         let both = [client.to_string(), slot.clone()];
         let fields = [("secret", "ours-another-88bb"), WHY];
@@ -187,6 +190,14 @@ async fn every_form_leaves_its_entry() {
         sent.form(mark, &look, &c, &[], Action::StepMarked).await;
         let skip = "/devices/{id}/runbook/steps/{step}/skip";
         sent.form(skip, &configure, &c, &[WHY], Action::StepSkipped).await;
+        let (undo, keep) =
+            ("/devices/{id}/runbook/steps/{step}/undo", "/devices/{id}/runbook/steps/{step}/keep");
+        let attempt = "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at) \
+                       SELECT id, id, 1, 'succeeded', changed_at, changed_at FROM steps WHERE step_key = 'configure'";
+        sent.sql(attempt).await;
+        sent.sql("UPDATE steps SET state = 'succeeded' WHERE step_key = 'configure'").await;
+        sent.form(undo, &configure, &c, &[WHY], Action::StepUndoAsked).await;
+        sent.form(keep, &configure, &c, &[], Action::StepUndoDropped).await;
         sent.form("/devices/{id}/runbook/pause", &own, &c, &[WHY], Action::RunbookPaused).await;
         sent.form("/devices/{id}/runbook/resume", &own, &c, &[], Action::RunbookResumed).await;
         let on = sent.fixture.app.links.open(device, sent.fixture.app.now());
@@ -216,11 +227,84 @@ async fn every_form_leaves_its_entry() {
         let alarm = forms::raised(&sent.fixture).await.to_string();
         sent.form("/audit/alarms/{id}", &[alarm], &o, &[WHY], Action::AlarmAcknowledged).await;
 
+        passkeys(&mut sent, &o).await;
         let all: BTreeSet<&str> = forms::paths().collect();
         assert_eq!(sent.paths, all, "a form needs its step in this test");
         sent.form("/sign-out", &[], &c, &[], Action::SignedOut).await;
     })
     .await;
+}
+
+/// A copy that another consultant approves, one that they decline, and both ways to switch it off again.
+async fn second_person(sent: &mut Sent, (c, o): (&str, &str), client: ClientId, slot: &str) {
+    let d = signed_in(&sent.fixture, Role::Consultant).await;
+    let (id, both) = ([client.to_string()], [client.to_string(), slot.to_owned()]);
+    let ask = "/clients/{id}/secrets/{slot}/ask";
+    let on = "/clients/{id}/second-person";
+    sent.form(on, &id, c, &[], Action::SecondPersonChanged).await;
+    sent.form(ask, &both, c, &[WHY], Action::ApprovalAsked).await;
+    let asked = [waiting(&sent.fixture).await];
+    sent.form("/approvals/{id}/approve", &asked, &d, &[], Action::ApprovalGiven).await;
+    let before = sent.entries().await.len();
+    let path = format!("/approvals/{}/copy", asked[0]);
+    let (status, _) = access_routes::post(&sent.fixture, c, &path, "", SCRIPT).await;
+    assert_eq!(status, StatusCode::OK);
+    sent.expect("/approvals/{id}/copy", before, Action::SecretCopied).await;
+    sent.form(ask, &both, c, &[WHY], Action::ApprovalAsked).await;
+    let asked = [waiting(&sent.fixture).await];
+    sent.form("/approvals/{id}/decline", &asked, &d, &[], Action::ApprovalDeclined).await;
+    sent.form("/clients/{id}/second-person/ask-off", &id, c, &[WHY], Action::ApprovalAsked).await;
+    let asked = [waiting(&sent.fixture).await];
+    sent.form("/approvals/{id}/approve", &asked, &d, &[], Action::SecondPersonChanged).await;
+    sent.form(on, &id, c, &[], Action::SecondPersonChanged).await;
+    sent.form("/clients/{id}/second-person/off", &id, o, &[WHY], Action::SecondPersonChanged).await;
+}
+
+/// The one request for a second person that waits.
+async fn waiting(fixture: &Fixture) -> String {
+    let mut tx = fixture.app.db.read().await.unwrap();
+    let now = fixture.app.now();
+    let waiting = access::approvals::to_decide(&mut tx, fixture.user, now).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    waiting[0].id.to_string()
+}
+
+/// With authenticators in software; the switch is put back.
+async fn passkeys(sent: &mut Sent, cookie: &str) {
+    let token = Secret::new(cookie.trim_start_matches("board_session=").to_owned());
+    let own = software::visitor(&sent.fixture, Some(&token)).await;
+    let nobody = software::visitor(&sent.fixture, None).await;
+    let app = sent.fixture.app.clone();
+    let ask =
+        async |visitor, purpose, at: &str| access::passkeys::ask(&app, visitor, purpose, at).await.unwrap();
+    let at = "/account/passkeys";
+    let mut keys = [1, 2].map(software::Authenticator::new);
+    for key in &mut keys {
+        let answer = key.create(&ask(&own, Purpose::Register, at).await);
+        let fields = [("name", "a laptop"), ("passkey", answer.as_str())];
+        sent.form(at, &[], cookie, &fields, Action::PasskeyRegistered).await;
+    }
+    let answer = keys[1].get(&ask(&nobody, Purpose::SignIn, "/sign-in/passkey").await);
+    sent.form("/sign-in/passkey", &[], "", &[("passkey", answer.as_str())], Action::SignedIn).await;
+    sent.form("/passkeys/required", &[], cookie, &[("on", "true")], Action::PasskeysRequired).await;
+    sent.form("/passkeys/required", &[], cookie, &[("on", "false")], Action::PasskeysRequired).await;
+    let mut tx = app.db.read().await.unwrap();
+    let user = own.user.as_ref().unwrap().id;
+    let first = access::passkeys::of_user(&mut tx, user).await.unwrap().remove(0).id.to_string();
+    drop(tx);
+    sent.form("/account/passkeys/{id}/remove", &[first], cookie, &[], Action::PasskeyRemoved).await;
+    let mut tx = app.db.write().await.unwrap();
+    let email = "returns@example.com";
+    let link = access::create_user(&mut tx, &app.root, &*app.clock, &*app.random, email, &[Role::Support])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let token = [link.expose().clone()];
+    let mut key = software::Authenticator::new(3);
+    let at = format!("/welcome/{}/passkey", link.expose());
+    let answer = key.create(&ask(&nobody, Purpose::Register, &at).await);
+    let fields = [("name", "a phone"), ("passkey", answer.as_str())];
+    sent.form("/welcome/{token}/passkey", &token, "", &fields, Action::PasskeyRegistered).await;
 }
 
 async fn invited(fixture: &Fixture) -> (UserId, String) {

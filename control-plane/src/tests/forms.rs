@@ -31,6 +31,10 @@ type Form = (&'static str, &'static [(&'static str, Field)]);
 const FORMS: &[Form] = &[
     ("/sign-in", &[("email", Field::Choice), ("password", Field::Secret)]),
     ("/welcome/{token}", &[("password", Field::Secret), ("repeat", Field::Secret)]),
+    ("/sign-in/passkey", &[("passkey", Field::Choice)]),
+    ("/welcome/{token}/passkey", &[("name", Field::Text), ("passkey", Field::Choice)]),
+    ("/account/passkeys", &[("name", Field::Text), ("passkey", Field::Choice)]),
+    ("/passkeys/required", &[("on", Field::Choice)]),
     ("/clients/new", &[("name", Field::Text), ("vault_name", Field::Text), ("notes", Field::Text)]),
     (
         "/clients/{id}/package",
@@ -42,6 +46,9 @@ const FORMS: &[Form] = &[
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
+    ("/clients/{id}/secrets/{slot}/ask", &[("reason", Field::Text)]),
+    ("/clients/{id}/second-person/ask-off", &[("reason", Field::Text)]),
+    ("/clients/{id}/second-person/off", &[("reason", Field::Text)]),
     ("/clients/{id}/secrets/{slot}/rotate", &[("secret", Field::Secret), ("reason", Field::Text)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
@@ -49,26 +56,33 @@ const FORMS: &[Form] = &[
     ("/devices/{id}/quarantine", &[("release", Field::Choice), ("hardware_uuid", Field::Choice)]),
     ("/devices/{id}/runbook/pause", &[("reason", Field::Text)]),
     ("/devices/{id}/runbook/steps/{step}/skip", &[("reason", Field::Text)]),
+    ("/devices/{id}/runbook/steps/{step}/undo", &[("reason", Field::Text)]),
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
     ("/audit/alarms/{id}", &[("reason", Field::Text)]),
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
-/// The reason of a copy is asked by a script and answered to it: `access_routes` has its tests. A sealed paste is no form:
+/// The reason of a copy is asked by a script and answered to it: `access_routes` and `approvals_routes` have its tests. A sealed paste is no form:
 /// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
+    "/clients/{id}/second-person",
+    "/approvals/{id}/approve",
+    "/approvals/{id}/decline",
+    "/approvals/{id}/copy",
     "/clients/{id}/join-codes",
     "/devices/{id}/runbook/resume",
     "/devices/{id}/runbook/plan",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",
+    "/devices/{id}/runbook/steps/{step}/keep",
     "/devices/{id}/renewal",
     "/users/{id}/link",
     "/users/{id}/disable",
     "/users/{id}/enable",
     "/tokens/{id}/revoke",
+    "/account/passkeys/{id}/remove",
     "/api/v1/devices/{id}/paste",
 ];
 
@@ -160,8 +174,9 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = ["/users", "/tokens", "/audit/alarms"].iter().any(|start| path.starts_with(start));
-        if operators { &self.operator } else { &self.cookie }
+        let operators =
+            ["/users", "/tokens", "/audit/alarms", "/passkeys"].iter().any(|start| path.starts_with(start));
+        if operators || path.ends_with("/second-person/off") { &self.operator } else { &self.cookie }
     }
 
     /// Sends a form in which one field is what a test wants, the others fit.

@@ -5,6 +5,7 @@
 mod access;
 mod authority;
 mod browser;
+mod canary;
 mod commands;
 mod device;
 mod entries;
@@ -22,3 +23,4 @@ mod secrets;
 mod stage;
 mod state;
 mod thread;
+mod undo;

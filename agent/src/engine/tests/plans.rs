@@ -55,7 +55,7 @@ fn a_plan_looks_where_it_can_and_says_why_not_elsewhere() {
     let receipt = receipt(&delivery);
     engine.on(Event::Stored { deliver: delivery, result: Ok(receipt) }, Instant::now());
     let gui = Met::No("log in as the managed user".to_owned());
-    engine.on(Event::Needs(Needs { fda: Met::Yes, gui }), Instant::now());
+    engine.on(Event::Needs(Needs { fda: Met::Yes, gui, ..Needs::default() }), Instant::now());
     let names: Vec<&str> = table.iter().map(|(name, ..)| *name).chain(["install"]).collect();
     let effects = frame(&mut engine, FromBoard::Plan(request(&names)));
     assert!(plan(&effects).is_none(), "no attempt comes of it");
@@ -144,6 +144,7 @@ fn a_plan_waits_for_its_bundle() {
     asked.bundle_digest = digest(2);
     let effects = frame(&mut engine, FromBoard::Plan(asked.clone()));
     assert!(matches!(effects.as_slice(), [Effect::Fetch(d)] if *d == digest(2)));
+    assert_eq!(engine.plans(), [asked.plan_id], "a hello doesn't deny it");
     let bundle = Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) };
     assert!(begun(&engine.on(bundle, Instant::now())).is_some());
 

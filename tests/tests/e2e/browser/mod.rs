@@ -4,12 +4,14 @@
 //! A page is checked as soon as `control-plane/src/router.rs` has its route; see `pages.rs`.
 
 mod by_hand;
+mod copying;
 mod every_page;
 mod keyboard;
 mod pages;
+mod passkeys;
 mod paste;
-mod scene;
+pub mod scene;
 mod scope;
 mod statement;
 mod steady;
-mod window;
+pub mod window;
