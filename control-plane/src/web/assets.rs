@@ -30,6 +30,7 @@ macro_rules! assets {
 
 assets! {
     "console.css" "text/css; charset=utf-8",
+    "sheet.css" "text/css; charset=utf-8",
     "console.js" "text/javascript; charset=utf-8",
     "passkey.js" "text/javascript; charset=utf-8",
     "paste.js" "text/javascript; charset=utf-8",

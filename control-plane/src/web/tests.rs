@@ -39,6 +39,7 @@ fn a_moment_carries_the_exact_time() {
 fn every_asset_is_found_by_the_name_in_its_address() {
     for name in [
         "console.css",
+        "sheet.css",
         "console.js",
         "field.js",
         "passkey.js",
