@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::inventory::{ComponentReport, SlotReport};
 use super::steps::{AttemptEnded, Offer, OutputChunk};
+use super::wipe::{Leave, Wipe, WipeReceipt};
 use crate::crypto::{ByteString, base64};
 use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, ReportId};
 use crate::time::Timestamp;
@@ -21,6 +22,8 @@ pub enum FromAgent {
     Report(Report),
     /// What became of a `Paste`.
     Pasted(Pasted),
+    /// A person on the device wants it to leave. The board answers with a `Wipe`.
+    Leave(Leave),
     /// A frame that the agent can't act on, and why.
     Refused(Refused),
     #[serde(other)]
@@ -43,6 +46,8 @@ pub enum FromBoard {
     },
     /// The catalog or the scope changed.
     Scope(Scope),
+    /// The device's enrollment ends. The answer is a report, `Wiped`.
+    Wipe(Wipe),
     #[serde(other)]
     Unknown,
 }
@@ -177,6 +182,8 @@ pub enum ReportBody {
         components: Vec<ComponentReport>,
         slots: Vec<SlotReport>,
     },
+    /// What a `Wipe` came to.
+    Wiped(WipeReceipt),
     #[serde(other)]
     Unknown,
 }

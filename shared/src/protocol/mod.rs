@@ -8,6 +8,7 @@ pub mod enroll;
 pub mod inventory;
 pub mod link;
 pub mod steps;
+pub mod wipe;
 
 /// One frame of the link, and one body of a request, in bytes.
 pub const MAX_FRAME: usize = 1024 * 1024;
