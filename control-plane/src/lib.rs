@@ -1,7 +1,7 @@
 //! The board: wizard, clients, enrollment, runbooks, secrets, audit, installed state.
 //!
 //! Dependencies point one way (a test keeps it so): `shared ← db ← keys ← audit ← web ← access ← {clients, catalog} ←
-//! enrollment ← secrets ← inventory ← runbook ← {link, overview, support} ← gate ← router ← cli`. Effects that go up travel through
+//! enrollment ← secrets ← inventory ← runbook ← offboarding ← {link, overview, support} ← gate ← router ← cli`. Effects that go up travel through
 //! [`jobs`]. In a feature's folder: `mod.rs` has types, rules and public functions; `store.rs` all its SQL; `web.rs`
 //! its console pages, `views.rs` what they show; `api.rs` JSON or agents' API.
 
@@ -24,6 +24,7 @@ pub mod keys;
 pub mod link;
 pub mod links;
 pub mod live;
+pub mod offboarding;
 pub mod overview;
 pub mod pages;
 pub mod router;

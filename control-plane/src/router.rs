@@ -20,6 +20,7 @@ use crate::enrollment;
 use crate::error::Failure;
 use crate::gate::{gate, no_browser};
 use crate::link;
+use crate::offboarding;
 use crate::overview;
 use crate::pages::{PageFailure, wordless};
 use crate::runbook;
@@ -53,6 +54,11 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/secrets",                 Consultant, get(secrets::web::secrets_page).post(secrets::web::secrets_form)),
         ("/clients/{id}/secrets/{slot}/copy",     Fresh(Role::Consultant), post(secrets::web::copy_secret)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
+        ("/clients/{id}/engagement/end",          Fresh(Role::Consultant), post(offboarding::web::end_form)),
+        ("/clients/{id}/engagement/hold",         Consultant, post(offboarding::web::hold_form)),
+        ("/clients/{id}/engagement/release",      Fresh(Role::Consultant), post(offboarding::web::release_form)),
+        ("/clients/{id}/engagement/reactivate",   Fresh(Role::Consultant), post(offboarding::web::reactivate_form)),
+        ("/clients/{id}/engagement/days",         Consultant, post(offboarding::web::days_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),

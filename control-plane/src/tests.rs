@@ -258,6 +258,7 @@ const LAYERS: &[&[&str]] = &[
     &["secrets"],
     &["inventory"],
     &["runbook"],
+    &["offboarding"],
     &["link", "overview", "support"],
     &["gate"],
     &["router", "board"],

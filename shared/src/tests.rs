@@ -340,7 +340,11 @@ fn a_wipe_receipt_covers_all_that_it_says() {
     assert_eq!(hex(&bytes), include_str!("../testdata/wiped.txt").trim());
     let changes = [
         WipeReceipt { removed: vec![slot("toolK", "EY")], ..receipt.clone() },
-        WipeReceipt { removed: Vec::new(), left: vec![slot("tool", "KEY"), slot("slack", "TOKEN")], ..receipt.clone() },
+        WipeReceipt {
+            removed: Vec::new(),
+            left: vec![slot("tool", "KEY"), slot("slack", "TOKEN")],
+            ..receipt.clone()
+        },
         WipeReceipt { left: Vec::new(), ..receipt.clone() },
         WipeReceipt { time: Timestamp::from_micros(1), ..receipt.clone() },
         WipeReceipt { wipe_id: WipeId::new(&clock, &SystemRandom), ..receipt.clone() },

@@ -63,6 +63,17 @@ text_enum! {
         HeadMismatch = "head.mismatch",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
+        EngagementEnded = "engagement.ended",
+        EngagementReactivated = "engagement.reactivated",
+        PurgeDaysChanged = "purge.days-changed",
+        PurgeHeld = "purge.held",
+        PurgeReleased = "purge.released",
+        ClientPurged = "client.purged",
+        /// The database's files were rewritten after it.
+        PurgeRewritten = "purge.rewritten",
+        DeviceLeaving = "device.leaving",
+        /// The device's signed receipt of its wipe.
+        DeviceWiped = "device.wiped",
         BrowserPasteChanged = "client.browser-paste-changed",
         /// A client's own secret, sealed elsewhere, is passed on to its device.
         PasteRelayed = "paste.relayed",

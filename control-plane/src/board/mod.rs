@@ -98,5 +98,6 @@ pub async fn open(
         audit_watch: audit::Watch::default(),
         jobs: Jobs::default(),
         links: Links::default(),
+        backup_retention_days: None,
     }))
 }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod paste;
+mod purge;
 mod serve;
 mod state;
 mod table;
@@ -68,6 +69,9 @@ enum Command {
         #[arg(long, env = "BOARD_OWNER_URL", hide_env_values = true)]
         owner_url: Option<String>,
     },
+    /// Erase the secrets of clients whose engagement ended and whose purge is due. A board that runs does it by itself.
+    #[command(after_help = purge::HELP)]
+    Purge(purge::PurgeArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -144,6 +148,9 @@ pub struct ServeArgs {
     /// the agents' addresses.
     #[arg(long, env = "BOARD_AGENTS_PER_ADDRESS", default_value_t = crate::link::PER_ADDRESS)]
     agents_per_address: usize,
+    /// How many days you keep backups: the client's page says when the last one ends that holds purged secrets.
+    #[arg(long, env = "BOARD_BACKUP_RETENTION_DAYS", value_name = "DAYS")]
+    backup_retention_days: Option<u32>,
 }
 
 impl Place {
@@ -200,6 +207,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         }
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
+        Command::Purge(args) => return purge::run(args, &*clock).await,
         Command::User(command) => users::run(command, &*clock, &*random).await,
         Command::Token(command) => tokens::run(command, &*clock, &*random).await,
         Command::Catalog { place, command } => match command {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
 use crate::keys::Provider;
-use crate::{board, link, router};
+use crate::{board, link, offboarding, router};
 
 /// Open pages and links get this long to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -41,7 +41,9 @@ pub async fn serve(
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;
     let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
-    let app = board::open(db, &provider, agents_url, args.proxy, clock, random).await?;
+    let app = board::open(db, &provider, agents_url, args.proxy, clock, random)
+        .await?
+        .with_backups_kept(args.backup_retention_days);
     say(&format!("Console: http://{}", console.local_addr()?));
     say(&format!("Listening for agents: {agents_address}"));
 
@@ -54,6 +56,7 @@ pub async fn serve(
         args.agents_per_address,
         until(stopped.clone()),
     ));
+    let purging = tokio::spawn(offboarding::job(app.clone(), stopped.clone()));
     let pages = router::console(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let console =
         tokio::spawn(axum::serve(console, pages).with_graceful_shutdown(until(stopped)).into_future());
@@ -74,6 +77,7 @@ pub async fn serve(
     agents.await.context("the agents' listener ended badly")??;
     // Live pages never end by themselves.
     let _ = tokio::time::timeout(GRACE, console).await;
+    let _ = purging.await;
     app.db.close().await;
     Ok("Stopped.".into())
 }

@@ -6,6 +6,7 @@
 
 mod cause;
 mod migrate;
+mod rewrite;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use cause::Cause;
 pub use migrate::Ownership;
+pub use rewrite::Rewrite;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};

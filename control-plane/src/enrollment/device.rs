@@ -51,15 +51,31 @@ pub async fn is_enrolled(tx: &mut Tx, id: DeviceId) -> Result<bool, sqlx::Error>
     Ok(store::device(tx, id).await?.is_some_and(|device| device.state == DeviceState::Enrolled))
 }
 
-/// Whether a link that was opened with this certificate may go on: the device is enrolled, under the same identity.
-pub async fn is_current(tx: &mut Tx, id: DeviceId, serial: &[u8]) -> Result<bool, sqlx::Error> {
-    if !is_enrolled(tx, id).await? {
-        return Ok(false);
-    }
-    let serials = store::serials(tx, id).await?;
-    Ok(serials.is_some_and(|(current, issued)| {
+/// What a link that was opened with some certificate is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The device is enrolled, under this identity.
+    Enrolled,
+    /// Only for its wipe.
+    Leaving,
+    /// The device joined again: this identity was revoked.
+    Replaced,
+    Ended(DeviceState),
+}
+
+pub async fn standing(tx: &mut Tx, id: DeviceId, serial: &[u8]) -> Result<Standing, sqlx::Error> {
+    let state = store::device(tx, id).await?.map_or(DeviceState::Revoked, |device| device.state);
+    let good = match state {
+        DeviceState::Enrolled => Standing::Enrolled,
+        DeviceState::Leaving => Standing::Leaving,
+        DeviceState::Approved | DeviceState::Quarantined | DeviceState::Revoked => {
+            return Ok(Standing::Ended(state));
+        }
+    };
+    let is_its_own = store::serials(tx, id).await?.is_some_and(|(current, issued)| {
         current.as_deref() == Some(serial) || issued.as_deref() == Some(serial)
-    }))
+    });
+    Ok(if is_its_own { good } else { Standing::Replaced })
 }
 
 pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>, sqlx::Error> {
@@ -102,7 +118,7 @@ pub enum CertificateRefused {
     Database(#[from] sqlx::Error),
 }
 
-/// Checks a certificate's serial against the device's row. The first use of a newly issued one retires the one before;
+/// Checks a certificate's serial against the row of a device that is enrolled or leaving. The first use of a newly issued one retires the one before;
 /// any other serial is refused and recorded.
 pub async fn check_certificate(
     app: &App,
@@ -112,7 +128,7 @@ pub async fn check_certificate(
 ) -> Result<Device, CertificateRefused> {
     let mut tx = app.db.write().await?;
     let device = store::device(&mut tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
-    if device.state != DeviceState::Enrolled {
+    if !matches!(device.state, DeviceState::Enrolled | DeviceState::Leaving) {
         return Err(CertificateRefused::NotEnrolled);
     }
     let Some((current, issued)) = store::serials(&mut tx, device_id).await? else {

@@ -7,7 +7,7 @@ use super::store;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
-use crate::enrollment::{self, Device};
+use crate::enrollment::{self, Device, Standing, WipedError};
 use crate::error::Failure;
 use crate::inventory;
 use crate::runbook::{self, ApplyError};
@@ -47,6 +47,16 @@ impl From<ReceiptError> for Refusal {
     }
 }
 
+impl From<WipedError> for Refusal {
+    fn from(error: WipedError) -> Self {
+        match error {
+            WipedError::Database(error) => Self::Later(error.into()),
+            WipedError::Audit(error) => Self::Later(error.into()),
+            WipedError::Unknown | WipedError::Signature => Self::Never(error.to_string()),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
         Self::Later(error.into())
@@ -77,11 +87,17 @@ pub struct Origin<'a> {
 pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<(), Failure> {
     let Origin { device, serial, address } = origin;
     let mut tx = app.db.write().await?;
-    if !enrollment::is_current(&mut tx, device.id, serial).await? {
+    let standing = enrollment::standing(&mut tx, device.id, serial).await?;
+    if !matches!(standing, Standing::Enrolled | Standing::Leaving) {
         return Err(Failure::forbidden("this device is not enrolled any more, or under another identity"));
     }
     if !store::first_time(&mut tx, report.id, device.id, app.now()).await? {
         return Ok(());
+    }
+    // What else a leaving device has to say stands before its receipt in its journal: taken, and of no effect.
+    let about_its_end = matches!(report.body, ReportBody::Wiped(_) | ReportBody::Inventory { .. });
+    if standing == Standing::Leaving && !about_its_end {
+        return Ok(tx.commit().await?);
     }
     let applied = match check(&report.body) {
         Ok(()) => body(app, &mut tx, device, report, address).await,
@@ -128,6 +144,13 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::AttemptEnded(ended) => text(&ended.found),
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
         ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
+        ReportBody::Wiped(receipt) => {
+            if receipt.removed.len() > MAX_ENTRIES || receipt.left.len() > MAX_ENTRIES {
+                return Err("a receipt of a wipe has too many entries");
+            }
+            let mut slots = receipt.removed.iter().chain(&receipt.left);
+            slots.try_for_each(|one| text(&one.component).and_then(|()| text(&one.slot)))
+        }
         ReportBody::Inventory { components, slots } => {
             if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
                 return Err("an inventory has too many entries");
@@ -187,8 +210,14 @@ async fn body(
         }
         ReportBody::Inventory { components, slots } => {
             let refused = inventory::apply(tx, device.id, components, slots, app.now()).await?;
+            if !enrollment::is_enrolled(tx, device.id).await? {
+                return Ok(());
+            }
             runbook::reopen_refused(app, tx, device, &refused).await?;
             runbook::confirm_manual(app, tx, device).await?;
+        }
+        ReportBody::Wiped(receipt) => {
+            enrollment::apply_wiped(tx, app.board_id, device, receipt, address, app.now()).await?;
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }

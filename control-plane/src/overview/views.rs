@@ -5,6 +5,7 @@ use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
 use crate::inventory::Drift;
+use crate::offboarding::views::{EndForms, EndView};
 use crate::web::{Moment, RowState, Shell};
 
 #[derive(Template)]
@@ -15,6 +16,8 @@ pub struct ClientPage {
     pub notes: String,
     /// Whether the runbook's page offers to seal values in the browser.
     pub browser_paste: bool,
+    /// For who may end the engagement.
+    pub end_forms: Option<EndForms>,
     pub fragment: ClientFragment,
 }
 
@@ -35,6 +38,7 @@ pub struct ClientFragment {
     /// Devices of this client that ask to join.
     pub pending: u32,
     pub can_consult: bool,
+    pub end: EndView,
 }
 
 /// A component that differs from the scope, in the table below.

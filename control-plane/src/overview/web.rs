@@ -22,6 +22,7 @@ use crate::inventory::drift::Tally;
 use crate::inventory::{self, ClientFindings, InstalledSlot};
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
+use crate::offboarding;
 use crate::pages::{Page, page};
 use crate::runbook;
 use crate::secrets::{self, StoredSecret};
@@ -105,8 +106,10 @@ pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Pat
     let client = clients::get(&mut tx, id).await?;
     let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
     let browser_paste = clients::browser_paste(&mut tx, id).await?;
+    let end_forms = offboarding::views::forms(&mut tx, &client, &visitor).await?;
     page(&ClientPage {
         browser_paste,
+        end_forms,
         shell: visitor.shell(Section::Clients),
         vault_name: client.vault_name,
         notes: client.notes,
@@ -187,7 +190,10 @@ async fn fragment_of(
         .collect();
     let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
     let pressing = Pressing { devices: devices.len(), busy: rows.iter().any(|row| row.busy), pending };
-    let (state, sentence, counted) = state::sentence(pressing, &slots, tally, visitor);
+    let (state, sentence, counted) = match offboarding::ended_word(tx, client).await? {
+        Some(word) => (RowState::Off, format!("{word}."), false),
+        None => state::sentence(pressing, &slots, tally, visitor),
+    };
     let mut differing = Vec::new();
     if counted && let Some(found) = found {
         differing = state::differing(found, catalog);
@@ -205,6 +211,7 @@ async fn fragment_of(
         installed: state::rows(found, &installed, catalog, visitor.now),
         pending: u32::try_from(pending).unwrap_or(u32::MAX),
         can_consult: visitor.can(Role::Consultant),
+        end: offboarding::views::view(app, tx, client, visitor).await?,
     })
 }
 

@@ -51,6 +51,8 @@ pub enum SecretError {
     Form,
     #[error("This client's key was erased with its purge: secrets can't be stored or opened any more.")]
     Purged,
+    #[error("{}", .0.public.detail)]
+    Ended(Box<Failure>),
     #[error("the secret in the database is not the latest one written: {0}")]
     NotLatest(&'static str),
     #[error(transparent)]
@@ -65,9 +67,16 @@ pub enum SecretError {
     Database(#[from] sqlx::Error),
 }
 
+impl SecretError {
+    fn ended(failure: Failure) -> Self {
+        Self::Ended(Box::new(failure))
+    }
+}
+
 impl From<SecretError> for Failure {
     fn from(error: SecretError) -> Self {
         match error {
+            SecretError::Ended(failure) => *failure,
             SecretError::Empty | SecretError::TooLong | SecretError::Form => {
                 Self::invalid("secret", "The secret was not saved", error.to_string())
             }
@@ -112,8 +121,10 @@ pub async fn put(
     slot: &OurSlot,
     value: &Secret<String>,
 ) -> Result<u64, SecretError> {
-    let salt = client.salt.ok_or(SecretError::Purged)?;
     let mut tx = app.db.write().await?;
+    clients::engagement::ensure_active(&mut tx, client.id).await.map_err(SecretError::ended)?;
+    let client = &clients::get(&mut tx, client.id).await.map_err(SecretError::ended)?;
+    let salt = client.salt.ok_or(SecretError::Purged)?;
     let last = store::version(&mut tx, client.id, slot.id).await?.unwrap_or(0);
     let version = u64::try_from(last).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
@@ -135,6 +146,13 @@ pub async fn put(
     tx.commit().await?;
     app.jobs.wake(Wake::Client(client.id));
     Ok(version)
+}
+
+/// Deletes what is stored for a client whose salt is erased in the same transaction, and closes its deliveries. Gives how
+/// many secrets there were.
+pub async fn purge(tx: &mut Tx, client_id: ClientId) -> Result<u64, sqlx::Error> {
+    store::close_deliveries(tx, client_id).await?;
+    store::delete_credentials(tx, client_id).await
 }
 
 /// What is stored for a client, without values.

@@ -288,3 +288,22 @@ pub async fn insert_copy(
     .await
     .map(|done| done.rows_affected()))
 }
+
+pub async fn delete_credentials(tx: &mut Tx, client_id: ClientId) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM client_credentials WHERE client_id = $1")
+        .bind(client_id)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
+pub async fn close_deliveries(tx: &mut Tx, client_id: ClientId) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = 'superseded' WHERE state IN ('pending', 'sent') \
+         AND device_id IN (SELECT id FROM devices WHERE client_id = $1)",
+    )
+    .bind(client_id)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}

@@ -38,6 +38,9 @@ const FORMS: &[Form] = &[
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
+    ("/clients/{id}/engagement/end", &[("pasted", Field::Choice)]),
+    ("/clients/{id}/engagement/hold", &[("reason", Field::Text)]),
+    ("/clients/{id}/engagement/days", &[("days", Field::Choice)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
     ("/devices/{id}/revoke", &[("reason", Field::Text)]),
@@ -52,6 +55,8 @@ const FORMS: &[Form] = &[
 /// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
+    "/clients/{id}/engagement/release",
+    "/clients/{id}/engagement/reactivate",
     "/clients/{id}/join-codes",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",

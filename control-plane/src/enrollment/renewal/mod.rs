@@ -141,7 +141,9 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
         None => return refused(tx, peer, now, RenewError::Unknown).await,
     };
     let device = super::store::device(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
-    if enrollment.state != EnrollmentState::Enrolled || device.state != DeviceState::Enrolled {
+    // A leaving one has to come back for its wipe, however long it was away.
+    let leaving = device.state == DeviceState::Leaving;
+    if enrollment.state != EnrollmentState::Enrolled || (device.state != DeviceState::Enrolled && !leaving) {
         return Err(RenewError::NotEnrolled);
     }
     if let Some(certificate) = &peer.certificate {
@@ -153,7 +155,8 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
         tx = app.db.write().await?;
     }
     let serials = super::store::serials(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
-    if let Some(days) = silent_days(&enrollment, &device, now)
+    if !leaving
+        && let Some(days) = silent_days(&enrollment, &device, now)
         && store::asked(&mut tx, enrollment.id).await?.1.is_none()
     {
         ask(app, tx, &enrollment, &device, &peer.address).await?;
