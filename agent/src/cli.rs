@@ -1,5 +1,6 @@
 mod doctor;
 mod install;
+mod leave;
 mod paste;
 
 use std::ffi::OsString;
@@ -74,6 +75,9 @@ enum Command {
     /// Enter a secret that the client supplies: it goes into this device's store and nowhere else
     #[command(after_help = paste::HELP)]
     Paste(paste::Paste),
+    /// Leave the board: its secrets and this device's keys are removed. For root
+    #[command(after_help = leave::HELP)]
+    Leave(leave::Leave),
     /// Make the agent a service of this system, which starts with it: for root
     #[command(after_help = install::INSTALL_HELP)]
     Install(install::Install),
@@ -179,6 +183,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
+        Command::Leave(options) => leave::leave(&options),
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),
         Command::RunAs => {

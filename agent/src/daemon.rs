@@ -6,6 +6,7 @@ mod deliveries;
 mod effects;
 mod joined;
 mod renewing;
+mod wiping;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
@@ -22,7 +23,7 @@ use shared::time::Clock;
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::broker::{self, Broker, Current, Paste};
+use crate::broker::{self, Broker, Current, LeaveAsked, Paste};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{self, ConfigError, Identity, Paths};
 use crate::engine::{Engine, Event, Known, Machine, Needs, Refusal};
@@ -69,6 +70,8 @@ pub enum DaemonError {
     Broker(#[from] broker::BindError),
     #[error("the device's keys are missing from the store: remove the data folder and join again")]
     NoKeys,
+    #[error("the receipt of a wipe can't be signed")]
+    Sign,
     #[error("this operating system is not supported")]
     Platform,
     #[error("only root can run steps as {0}: start the agent as root, or as that user")]
@@ -118,6 +121,8 @@ struct Daemon {
     memory: Memory,
     /// Questions to providers that are under way.
     asking: BTreeSet<Due>,
+    /// The device left its board: nothing is to be done any more.
+    over: bool,
 }
 
 struct LinkState {
@@ -134,10 +139,11 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
     let (happened, mut happenings) = mpsc::channel(64);
     let (chunks, mut output) = mpsc::channel(256);
     let (pastes, mut pasted) = mpsc::channel(1);
+    let (leaves, mut leaving) = mpsc::channel(1);
     let (link_events, mut from_link) = mpsc::channel(64);
     let mut daemon = Daemon::open(options, happened, chunks, stop.clone())?;
 
-    let broker = tokio::spawn(daemon.broker(pastes)?);
+    let broker = tokio::spawn(daemon.broker(pastes, leaves)?);
     let link = tokio::spawn(link::hold(
         daemon.board.subscribe(),
         Arc::clone(&daemon.in_use),
@@ -154,7 +160,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
     let mut renewal = tokio::time::interval(renewing::LOOK);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut link_alive = true;
-    while !*stop.borrow() {
+    while !*stop.borrow() && !daemon.over {
         tokio::select! {
             event = from_link.recv(), if link_alive => match event {
                 Some(event) => daemon.link_event(event)?,
@@ -163,6 +169,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
             Some(chunk) = output.recv() => daemon.output(chunk, &mut output)?,
             Some(what) = happenings.recv() => daemon.happened(what, &mut output)?,
             Some(paste) = pasted.recv() => daemon.pasted(paste)?,
+            Some(asked) = leaving.recv() => daemon.leave(asked),
             _ = hourly.tick() => {
                 daemon.report_anyway = true;
                 daemon.look();
@@ -236,6 +243,7 @@ impl Daemon {
             report_anyway: false,
             memory: Memory::load(&paths),
             asking: BTreeSet::new(),
+            over: false,
             paths,
             clock,
             random,
@@ -258,6 +266,7 @@ impl Daemon {
     fn broker(
         &self,
         pastes: mpsc::Sender<Paste>,
+        leaves: mpsc::Sender<LeaveAsked>,
     ) -> Result<impl Future<Output = ()> + Send + use<>, DaemonError> {
         let broker = Arc::new(Broker {
             identity: Arc::clone(&self.identity),
@@ -268,6 +277,7 @@ impl Daemon {
             current: Arc::clone(&self.current),
             platform: self.platform,
             pastes,
+            leaves,
         });
         let listener = broker::bind(&self.paths)?;
         Ok(broker.serve(listener))
@@ -277,6 +287,7 @@ impl Daemon {
         tracing::info!(device = %self.identity.device_id, board = %self.identity.board, "the agent runs");
         let effects = self.engine.start();
         self.perform_all(effects)?;
+        self.go_on_wiping()?;
         for attempt in self.journal.attempts()?.into_iter().filter(|attempt| attempt.last.is_none()) {
             tracing::warn!(attempt = %attempt.offer.attempt_id, "an attempt was interrupted; finding out how far it got");
             self.engine_event(Event::Recover(attempt))?;
@@ -402,6 +413,7 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Paste(_)
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
+            | FromBoard::Wipe(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown

@@ -19,6 +19,7 @@ use shared::protocol::link::{
     Welcome,
 };
 use shared::protocol::steps::{AttemptEnded, Offer};
+use shared::protocol::wipe::Wipe;
 use shared::time::Timestamp;
 
 use crate::bundles::Catalog;
@@ -88,6 +89,8 @@ pub enum Effect {
         slot: Box<Slot>,
     },
     TellPasted(Pasted),
+    /// Remove what the board put here, and say so.
+    Wipe(Wipe),
     Acknowledged(Vec<ReportId>),
     Refuse(Refused),
     SaveScope(Scope),
@@ -249,12 +252,24 @@ impl Engine {
             }
             FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
             FromBoard::Paste(paste) => self.paste(paste, now, effects),
+            FromBoard::Wipe(wipe) => self.wipe(wipe, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
             FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
                 what: UNKNOWN_FRAME.to_owned(),
                 reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
             })),
         }
+    }
+
+    /// What waits for a bundle is for nothing any more.
+    fn wipe(&mut self, wipe: Wipe, effects: &mut Vec<Effect>) {
+        self.waiting.clear();
+        self.waiting_deliveries.clear();
+        self.held.clear();
+        self.received.clear();
+        self.scope =
+            Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() };
+        effects.push(Effect::Wipe(wipe));
     }
 
     fn set_scope(&mut self, scope: Scope, effects: &mut Vec<Effect>) {

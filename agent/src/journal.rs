@@ -5,6 +5,7 @@
 //! refused delivery are no such answer. Everything in it is bounded.
 
 mod pastes;
+mod wipe;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use shared::protocol::steps::Offer;
 use shared::time::Timestamp;
 
 pub use pastes::PasteNote;
+pub use wipe::Begun;
 
 type Id = [u8; 16];
 
@@ -333,6 +335,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::AttemptStarted { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::Wiped(_)
             | ReportBody::Unknown => {}
         }
     }

@@ -162,7 +162,7 @@ impl Board {
     }
 
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.
-    fn command(&self, name: &str) -> anyhow::Result<Command> {
+    pub fn command(&self, name: &str) -> anyhow::Result<Command> {
         let mut command = Command::new(program("board")?);
         command.arg(name);
         if name != "audit" {

@@ -131,6 +131,7 @@ fn fixture() -> Fixture {
         })),
         platform: Platform::Linux,
         pastes,
+        leaves: mpsc::channel(1).0,
         paths,
     });
     Fixture { _folder: folder, broker }
@@ -168,6 +169,8 @@ fn words(answer: Answer) -> String {
         Answer::Environment { .. } => "values".to_owned(),
         Answer::Slots(_) => "slots".to_owned(),
         Answer::Pasted => "pasted".to_owned(),
+        Answer::Wiped(_) => "wiped".to_owned(),
+        Answer::Done => "done".to_owned(),
         Answer::Missing { reason } => format!("missing: {reason}"),
         Answer::BadValue { reason } => format!("bad value: {reason}"),
         Answer::Refused { reason } => format!("refused: {reason}"),

@@ -208,6 +208,17 @@ impl Vault {
         left.into_iter().try_for_each(|name| self.store.remove(&name))
     }
 
+    /// Takes one slot's value away; good as well when there is none.
+    pub fn remove(&self, component: &str, slot: &str) -> Result<(), StoreError> {
+        self.store.remove(&entry_name(component, slot)?)
+    }
+
+    /// Takes the device's keys away: what was sealed to them can't be opened any more.
+    pub fn remove_keys(&self) -> Result<(), StoreError> {
+        self.store.remove(SEALING_KEY)?;
+        self.store.remove(TLS_KEY)
+    }
+
     /// Takes everything away, keys and secrets: they belong to an enrollment that is over.
     pub fn clear(&self) -> Result<(), StoreError> {
         self.store.names()?.iter().try_for_each(|name| self.store.remove(name))

@@ -1,7 +1,10 @@
 //! Reports: each is applied once, in one transaction with the note that it was; acknowledged means committed.
 
+use shared::protocol::inventory::{SlotReport, SlotState};
 use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
+use shared::protocol::wipe::WipedSlot;
+use shared::time::Timestamp;
 
 use super::store;
 use crate::app::App;
@@ -217,9 +220,23 @@ async fn body(
             runbook::confirm_manual(app, tx, device).await?;
         }
         ReportBody::Wiped(receipt) => {
+            let emptied: Vec<SlotReport> =
+                receipt.removed.iter().map(|slot| emptied(slot, app.now())).collect();
+            inventory::apply(tx, device.id, &[], &emptied, app.now()).await?;
             enrollment::apply_wiped(tx, app.board_id, device, receipt, address, app.now()).await?;
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }
     Ok(())
+}
+
+fn emptied(slot: &WipedSlot, now: Timestamp) -> SlotReport {
+    SlotReport {
+        component: slot.component.clone(),
+        slot: slot.slot.clone(),
+        state: SlotState::Empty,
+        version: None,
+        observed_at: now,
+        check: None,
+    }
 }

@@ -208,7 +208,15 @@ impl Session {
             secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
             secrets::plan(&self.app, &mut tx, self.device.id).await?;
         }
-        let scope = scope(&mut tx, &self.device).await?;
+        let scope = match self.device.state {
+            DeviceState::Leaving => {
+                Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() }
+            }
+            DeviceState::Approved
+            | DeviceState::Enrolled
+            | DeviceState::Quarantined
+            | DeviceState::Revoked => scope(&mut tx, &self.device).await?,
+        };
         let audit_head = audit::head(&mut tx).await?;
         tx.commit().await?;
         self.scope = Some(scope.clone());

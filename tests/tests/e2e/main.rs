@@ -8,6 +8,7 @@ mod hostile;
 mod identity;
 mod joining;
 mod kills;
+mod offboarding;
 mod operator;
 mod paste;
 mod readme;
