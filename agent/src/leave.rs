@@ -29,7 +29,7 @@ pub enum LeaveError {
     Refused(String),
     #[error(
         "the board was told, and its wipe isn't through after {} seconds. Run the same command again: it goes on where this \
-         one stopped",
+         one stopped. If the board's page shows this device as wiped already, `board-agent leave --offline` does the rest",
         BOARD.as_secs()
     )]
     Patience,
@@ -50,20 +50,28 @@ pub fn tell_the_board(paths: &Paths, pasted: bool) -> Result<Wiped, LeaveError> 
     let mut told = false;
     let deadline = Instant::now() + BOARD;
     loop {
-        match broker::ask(paths, &Request::Wiped)? {
-            Answer::Wiped(Some(wiped)) if wiped.acknowledged => return Ok(wiped),
-            Answer::Wiped(None) if !told => {
+        let wiped = wiped(broker::ask(paths, &Request::Wiped)?)?;
+        match wiped {
+            Some(wiped) if wiped.acknowledged => return Ok(wiped),
+            None if !told => {
                 expect_done(broker::ask(paths, &Request::Leave { pasted })?)?;
                 told = true;
             }
-            Answer::Wiped(_) => {}
-            other => expect_done(other)?,
+            Some(_) | None => {}
         }
         if Instant::now() > deadline {
             return Err(LeaveError::Patience);
         }
         std::thread::sleep(BETWEEN);
     }
+}
+
+fn wiped(answer: Answer) -> Result<Option<Wiped>, LeaveError> {
+    if let Answer::Wiped(wiped) = answer {
+        return Ok(wiped);
+    }
+    expect_done(answer)?;
+    Err(AskError::Answer.into())
 }
 
 fn expect_done(answer: Answer) -> Result<(), LeaveError> {

@@ -5,6 +5,7 @@ mod clients_routes;
 mod database;
 mod forms;
 mod hostile;
+mod offboarding_routes;
 mod paste_routes;
 mod scope_routes;
 mod support_routes;

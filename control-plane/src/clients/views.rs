@@ -34,6 +34,8 @@ pub struct ClientRow {
     pub name: String,
     pub components: u32,
     pub devices: u32,
+    /// The engagement is over.
+    pub ended: bool,
     pub state: RowState,
     pub sentence: String,
     pub created: Moment,

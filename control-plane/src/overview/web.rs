@@ -67,7 +67,10 @@ pub async fn clients_page(
     let catalog = catalog::current(&mut tx).await?;
     let all = inventory::findings(&mut tx, catalog.as_ref(), None).await?;
     let found: HashMap<ClientId, &ClientFindings> = all.iter().map(|found| (found.id, found)).collect();
-    let named = clients::named(&mut tx, &query.q).await?;
+    let mut named = clients::named(&mut tx, &query.q).await?;
+    // Those whose engagement is over come after the others.
+    let ended = clients::engagement::ended(&mut tx).await?;
+    named.sort_by_key(|client| ended.contains(&client.id));
     let total = named.len();
     let pages = total.div_ceil(CLIENTS).max(1);
     let number = query.page.parse().unwrap_or(1).clamp(1, pages);
@@ -79,6 +82,7 @@ pub async fn clients_page(
         let components = clients::components(&mut tx, client.id).await?.len();
         rows.push(ClientRow {
             href: fragment.client.href,
+            ended: ended.contains(&client.id),
             name: client.name,
             components: u32::try_from(components).unwrap_or(u32::MAX),
             devices: u32::try_from(fragment.devices.len()).unwrap_or(u32::MAX),

@@ -14,7 +14,6 @@ struct Scene {
     stage: Stage,
     client: String,
     agent: Agent,
-    device: String,
 }
 
 impl Scene {
@@ -27,7 +26,7 @@ impl Scene {
         agent.start().unwrap();
         stage.consultant.runbook_done(&device, SOON).await.unwrap();
         stage.consultant.all_present(&client, SOON).await.unwrap();
-        let scene = Self { stage, client, agent, device };
+        let scene = Self { stage, client, agent };
         assert_eq!(scene.holds(), 1, "the scan finds it before");
         scene
     }

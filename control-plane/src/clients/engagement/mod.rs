@@ -6,7 +6,7 @@ use shared::ids::ClientId;
 use shared::text_enum;
 use shared::time::Timestamp;
 
-pub use store::{end, hold, in_state, purge, reactivate, release, rewritten, set_days, unwritten};
+pub use store::{end, ended, hold, in_state, purge, reactivate, release, rewritten, set_days, unwritten};
 
 use super::take_turn;
 use crate::db::Tx;

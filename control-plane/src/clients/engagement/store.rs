@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use shared::ids::ClientId;
 use shared::time::Timestamp;
 
@@ -21,6 +23,14 @@ pub async fn in_state(tx: &mut Tx, state: EngagementState) -> Result<Vec<ClientI
         .bind(state)
         .fetch_all(conn)
         .await)
+}
+
+/// Clients whose engagement is over, purged or not.
+pub async fn ended(tx: &mut Tx) -> Result<HashSet<ClientId>, sqlx::Error> {
+    let ids: Vec<ClientId> = on!(tx, conn => sqlx::query_scalar("SELECT id FROM clients WHERE engagement <> 'active'")
+        .fetch_all(conn)
+        .await)?;
+    Ok(ids.into_iter().collect())
 }
 
 /// Fixes when the purge is due. No row when the engagement isn't active.
