@@ -127,6 +127,7 @@ impl Committed {
             ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::Wiped(_)
             | ReportBody::Unknown => return false,
         };
         if let Some(known) = self.reports.get(&report.id) {
