@@ -6,6 +6,7 @@
 mod by_hand;
 mod every_page;
 mod keyboard;
+mod offboarding;
 mod pages;
 mod paste;
 mod scene;
