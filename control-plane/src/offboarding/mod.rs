@@ -131,7 +131,7 @@ async fn finish(
 pub async fn ended_word(tx: &mut Tx, client: &Client) -> Result<Option<&'static str>, Failure> {
     Ok(match engagement::engagement(tx, client.id).await?.state {
         EngagementState::Active => None,
-        EngagementState::Ending => Some("The engagement has ended; the purge is due"),
+        EngagementState::Ending => Some("The engagement has ended; the purge is to come"),
         EngagementState::Held => Some("The engagement has ended; the purge is held"),
         EngagementState::Purged => Some("The engagement has ended; purged"),
     })

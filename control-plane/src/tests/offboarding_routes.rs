@@ -44,9 +44,10 @@ async fn the_page_shows_each_state_of_an_engagement_and_what_can_be_done_about_i
         send("end", &[("pasted", "also")]).await;
         let shown = page(&fixture, &cookie, &client).await;
         assert!(
-            shown.contains("Ended. The purge is due.") && shown.contains("wipe not confirmed"),
+            shown.contains("Ended. The purge is to come.") && shown.contains("wipe not confirmed"),
             "{shown}"
         );
+        assert!(!shown.contains("/join-codes"), "an ended client gets no device: {shown}");
         send("hold", &[("reason", "A dispute over the bill")]).await;
         let shown = page(&fixture, &cookie, &client).await;
         assert!(shown.contains("A dispute over the bill") && shown.contains("Release the purge"), "{shown}");

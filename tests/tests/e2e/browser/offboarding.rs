@@ -22,7 +22,7 @@ async fn an_engagement_is_ended_held_and_reactivated() {
         window.fill("#step_up_password", PASSWORD).await;
         window.click("main button.primary").await;
     }
-    window.read("#client", "Ended. The purge is due.").await;
+    window.read("#client", "Ended. The purge is to come.").await;
     window.read("#client", "wipe not confirmed").await;
     window.click("details.reject > summary").await;
     problems.extend(check(&window, "end-ending").await);
@@ -34,6 +34,7 @@ async fn an_engagement_is_ended_held_and_reactivated() {
     window.read("table", "ended").await;
     problems.extend(check(&window, "end-list").await);
     window.go(&page).await;
+    window.click("details:has(form[action$='/engagement/reactivate']) > summary").await;
     window.click("form[action$='/engagement/reactivate'] button").await;
     window.read("#client", "Active. Its secrets are purged 30 days after it ends.").await;
     assert!(problems.is_empty(), "{}", problems.join("\n"));
