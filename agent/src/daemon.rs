@@ -5,42 +5,49 @@ mod checks;
 mod deliveries;
 mod effects;
 mod joined;
+mod linking;
+mod opening;
+mod planning;
 mod renewing;
+mod tidying;
+mod trusting;
 mod wiping;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
 use shared::catalog::{Need, Platform};
 use shared::protocol::enroll::Enrolled;
 use shared::protocol::inventory::ComponentReport;
-use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope};
+use shared::protocol::link::{FromBoard, ReportBody, Scope};
+use shared::protocol::plan::{PlanEnded, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
 use shared::time::Clock;
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::broker::{self, Broker, Current, LeaveAsked, Paste};
+use crate::broker::{self, Current, LeaveAsked, Paste};
 use crate::bundles::{Catalog, Shelf};
-use crate::config::{self, ConfigError, Identity, Paths};
-use crate::engine::{Engine, Event, Known, Machine, Needs, Refusal};
+use crate::config::{ConfigError, Identity, Paths};
+use crate::engine::{Engine, Event, Needs, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, InUse, LinkEvent};
-use crate::outbound::{Outbound, StandIn};
-use crate::platform::{self, PlatformError};
-use crate::renew::{self, RenewError};
-use crate::status::{self, Live};
+use crate::outbound::StandIn;
+use crate::platform::{self, Met};
+use crate::renew::RenewError;
+use crate::status::Live;
+use crate::steps::Context;
 use crate::steps::run::Launcher;
-use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
-use crate::vault::{self, DeviceKeys, StoreError};
+use crate::trust::TrustError;
+use crate::vault::{DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
 pub use joined::joined;
+use linking::LinkState;
 use renewing::Renewal;
 
 const HOURLY: Duration = Duration::from_secs(3600);
@@ -65,9 +72,9 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Machine(#[from] PlatformError),
-    #[error(transparent)]
     Broker(#[from] broker::BindError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("the device's keys are missing from the store: remove the data folder and join again")]
     NoKeys,
     #[error("the receipt of a wipe can't be signed")]
@@ -86,6 +93,8 @@ pub enum DaemonError {
 enum Happened {
     Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
     Ended(AttemptEnded),
+    Planned(PlannedStep),
+    PlanEnded(PlanEnded),
     Looked(Option<Vec<ComponentReport>>),
     Asked { due: Due, finding: Option<Finding> },
     Renewed(Result<Enrolled, RenewError>, OwnedRwLockWriteGuard<()>),
@@ -98,6 +107,7 @@ struct Daemon {
     identity: Arc<Identity>,
     keys: DeviceKeys,
     platform: Platform,
+    machine: OnceLock<(String, String)>,
     /// Where the board is and what we show to it; the link follows its changes.
     board: watch::Sender<Board>,
     in_use: InUse,
@@ -114,6 +124,8 @@ struct Daemon {
     chunks: mpsc::Sender<OutputChunk>,
     stop_steps: watch::Receiver<bool>,
     steps_running: usize,
+    /// Ends the plan that is under way.
+    planning: Option<watch::Sender<bool>>,
     looking: bool,
     look_again: bool,
     last_inventory: Option<Inventory>,
@@ -125,23 +137,17 @@ struct Daemon {
     over: bool,
 }
 
-struct LinkState {
-    sender: mpsc::Sender<FromAgent>,
-    welcomed: bool,
-    /// Place in the journal of the last report that was sent on this link.
-    sent: Option<u64>,
-    /// The link's queue was full; more waits.
-    backlog: bool,
-}
-
 /// Runs until `stop` says so.
 pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
-    let (happened, mut happenings) = mpsc::channel(64);
-    let (chunks, mut output) = mpsc::channel(256);
-    let (pastes, mut pasted) = mpsc::channel(1);
-    let (leaves, mut leaving) = mpsc::channel(1);
-    let (link_events, mut from_link) = mpsc::channel(64);
-    let mut daemon = Daemon::open(options, happened, chunks, stop.clone())?;
+    let (happened, happenings) = mpsc::channel(64);
+    let (chunks, output) = mpsc::channel(256);
+    let (pastes, pasted) = mpsc::channel(1);
+    let (leaves, leaving) = mpsc::channel(1);
+    let (link_events, from_link) = mpsc::channel(64);
+    // Said when the loop ends, whether it was told to or failed.
+    let (ending, ends) = watch::channel(false);
+    let mut daemon = Daemon::open(options, happened, chunks, ends.clone())?;
+    let mut inbox = Inbox { from_link, output, happenings, pasted, leaving };
 
     let broker = tokio::spawn(daemon.broker(pastes, leaves)?);
     let link = tokio::spawn(link::hold(
@@ -149,8 +155,36 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
         Arc::clone(&daemon.in_use),
         link_events,
         Arc::clone(&daemon.random),
-        stop.clone(),
+        ends,
     ));
+    let worked = work(&mut daemon, &mut inbox, &mut stop).await;
+    match &worked {
+        Ok(()) => tracing::info!("stopping"),
+        Err(error) => tracing::error!(%error, "the agent can't go on; stopping"),
+    }
+    ending.send_replace(true);
+    daemon.wind_down(inbox).await;
+    broker.abort();
+    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
+    let _ = std::fs::remove_file(daemon.paths.socket());
+    worked
+}
+
+/// What comes to the loop.
+struct Inbox {
+    from_link: mpsc::Receiver<LinkEvent>,
+    output: mpsc::Receiver<OutputChunk>,
+    happenings: mpsc::Receiver<Happened>,
+    pasted: mpsc::Receiver<Paste>,
+    leaving: mpsc::Receiver<LeaveAsked>,
+}
+
+async fn work(
+    daemon: &mut Daemon,
+    inbox: &mut Inbox,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    let Inbox { from_link, output, happenings, pasted, leaving } = inbox;
     daemon.begin()?;
 
     let mut hourly = tokio::time::interval_at(tokio::time::Instant::now() + HOURLY, HOURLY);
@@ -166,8 +200,8 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
                 Some(event) => daemon.link_event(event)?,
                 None => link_alive = false,
             },
-            Some(chunk) = output.recv() => daemon.output(chunk, &mut output)?,
-            Some(what) = happenings.recv() => daemon.happened(what, &mut output)?,
+            Some(chunk) = output.recv() => daemon.output(chunk, output)?,
+            Some(what) = happenings.recv() => daemon.happened(what, output)?,
             Some(paste) = pasted.recv() => daemon.pasted(paste)?,
             Some(asked) = leaving.recv() => daemon.leave(asked),
             _ = hourly.tick() => {
@@ -179,110 +213,10 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
             changed = stop.changed() => if changed.is_err() { break },
         }
     }
-    tracing::info!("stopping");
-    daemon.wind_down(&mut happenings, &mut output).await?;
-    broker.abort();
-    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
-    let _ = std::fs::remove_file(daemon.paths.socket());
     Ok(())
 }
 
 impl Daemon {
-    fn open(
-        options: Options,
-        happened: mpsc::Sender<Happened>,
-        chunks: mpsc::Sender<OutputChunk>,
-        stop_steps: watch::Receiver<bool>,
-    ) -> Result<Self, DaemonError> {
-        let Options { paths, clock, random, launcher, stand_in } = options;
-        let identity = Arc::new(Identity::load(&paths)?);
-        let outbound = match stand_in {
-            None => Outbound::public(),
-            Some(stand_in) if identity.dev => Outbound::through(stand_in),
-            Some(_) => return Err(DaemonError::StandIn),
-        };
-        let platform = Platform::current().ok_or(DaemonError::Platform)?;
-        let is_root = Uid::effective().is_root();
-        if !is_root && Uid::effective().as_raw() != identity.managed_user.uid {
-            return Err(DaemonError::OtherUser(identity.managed_user.name.clone()));
-        }
-        paths.create()?;
-        let journal = Arc::new(Journal::open(&paths.journal())?);
-        steps::sweep(&paths)?;
-        environment::make_dev_home(&identity, &paths)?;
-        let vault = Arc::new(vault::open(&paths, identity.dev)?);
-        vault.sweep_trials()?;
-        vault.try_out(&*random)?;
-        let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;
-        let board = watch::Sender::new(renew::board(&identity, &keys)?);
-        let renewal = Renewal::new(&identity, &*random);
-        let scope = config::load_scope(&paths)?;
-        let known = Known {
-            seen: journal.seen()?,
-            scope: scope.clone(),
-            ended: ended_attempts(&journal)?,
-            received: journal.receipts()?,
-            held: vault.held()?,
-        };
-        let current = Current { params: journal.params()?, ..Current::default() };
-        let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
-        let context =
-            Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
-        let mut live = Live::load(&paths)?;
-        live.fingerprint = Some(status::fingerprint(&identity, &keys)?.to_string());
-        live.save(&paths)?;
-        Ok(Self {
-            live,
-            engine: Engine::new(Machine { platform, is_root }, known),
-            current: Arc::new(RwLock::new(current)),
-            link: None,
-            steps_running: 0,
-            looking: false,
-            look_again: false,
-            last_inventory: None,
-            report_anyway: false,
-            memory: Memory::load(&paths),
-            asking: BTreeSet::new(),
-            over: false,
-            paths,
-            clock,
-            random,
-            identity,
-            keys,
-            platform,
-            board,
-            in_use: InUse::default(),
-            renewal,
-            shelf,
-            journal,
-            context,
-            scope,
-            happened,
-            chunks,
-            stop_steps,
-        })
-    }
-
-    fn broker(
-        &self,
-        pastes: mpsc::Sender<Paste>,
-        leaves: mpsc::Sender<LeaveAsked>,
-    ) -> Result<impl Future<Output = ()> + Send + use<>, DaemonError> {
-        let broker = Arc::new(Broker {
-            identity: Arc::clone(&self.identity),
-            paths: self.paths.clone(),
-            vault: Arc::clone(&self.context.vault),
-            journal: Arc::clone(&self.journal),
-            clock: Arc::clone(&self.clock),
-            current: Arc::clone(&self.current),
-            platform: self.platform,
-            pastes,
-            leaves,
-        });
-        let listener = broker::bind(&self.paths)?;
-        Ok(broker.serve(listener))
-    }
-
     fn begin(&mut self) -> Result<(), DaemonError> {
         tracing::info!(device = %self.identity.device_id, board = %self.identity.board, "the agent runs");
         let effects = self.engine.start();
@@ -295,48 +229,13 @@ impl Daemon {
         Ok(())
     }
 
-    fn link_event(&mut self, event: LinkEvent) -> Result<(), DaemonError> {
-        match event {
-            LinkEvent::Up(sender) => {
-                let hello = FromAgent::Hello(self.hello()?);
-                if sender.try_send(hello).is_ok() {
-                    self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
-                }
-                Ok(())
-            }
-            LinkEvent::Frame(frame) => self.engine_event(Event::Frame(frame)),
-            LinkEvent::Down => {
-                self.link = None;
-                self.engine_event(Event::LinkDown)
-            }
-        }
-    }
-
-    fn hello(&self) -> Result<Hello, DaemonError> {
-        let hardware_uuid = match &self.identity.hardware_uuid {
-            Some(uuid) => uuid.clone(),
-            None => platform::machine()?.hardware_uuid,
-        };
-        let attempts = self.journal.attempts()?;
-        Ok(Hello {
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            hardware_uuid,
-            boot_session: platform::boot_session()?,
-            clock: self.clock.now(),
-            audit_head: self.journal.audit_head()?,
-            bundle_serial: self.engine.serial_seen(),
-            secrets: self.engine.held(),
-            attempts: attempts
-                .into_iter()
-                .filter(|attempt| attempt.last.is_none())
-                .map(|attempt| attempt.offer.attempt_id)
-                .collect(),
-        })
-    }
-
     fn engine_event(&mut self, event: Event) -> Result<(), DaemonError> {
         if may_start_something(&event) {
-            let met = |need| platform::met(need, &self.identity.managed_user);
+            let needed = self.engine.needed_by(&event);
+            let met = |need| match needed.contains(&need) {
+                true => platform::met(need, &self.identity.managed_user),
+                false => Met::Unknown("nobody has looked".to_owned()),
+            };
             let needs = Needs { fda: met(Need::Fda), gui: met(Need::Gui) };
             self.engine.on(Event::Needs(needs), Instant::now());
         }
@@ -374,36 +273,53 @@ impl Daemon {
                     return Ok(());
                 }
                 tracing::info!(attempt = %ended.attempt_id, outcome = ?ended.outcome, "ended");
-                self.engine_event(Event::AttemptEnded(ended))
+                self.engine_event(Event::AttemptEnded(ended))?;
+                self.tidy()
             }
+            Happened::Planned(planned) => self.engine_event(Event::Planned(planned)),
+            Happened::PlanEnded(ended) => self.plan_ended(ended),
             Happened::Looked(components) => self.looked(components),
             Happened::Asked { due, finding } => self.asked(due, finding),
             Happened::Renewed(result, _guard) => self.renewed(result),
         }
     }
 
-    /// Lets what must not be killed finish, and waits until the rest is ended.
-    async fn wind_down(
-        &mut self,
-        happenings: &mut mpsc::Receiver<Happened>,
-        output: &mut mpsc::Receiver<OutputChunk>,
-    ) -> Result<(), DaemonError> {
-        while self.steps_running > 0 {
-            tokio::select! {
-                Some(chunk) = output.recv() => self.output(chunk, output)?,
-                Some(what) = happenings.recv() => if matches!(what, Happened::Ended(_)) {
-                    self.happened(what, output)?;
+    /// Lets what must not be killed finish, and waits until the rest is ended. A journal that fails doesn't end it sooner:
+    /// what it doesn't know is found out after the next start.
+    async fn wind_down(&mut self, inbox: Inbox) {
+        let Inbox { mut output, mut happenings, pasted, leaving, from_link } = inbox;
+        // Whoever pastes is told at once that nothing was changed, and the link has nobody to wait for.
+        drop((pasted, leaving, from_link));
+        self.stop_plan();
+        while self.steps_running > 0 || self.planning.is_some() {
+            let done = tokio::select! {
+                Some(chunk) = output.recv() => self.output(chunk, &mut output),
+                Some(what) = happenings.recv() => match what {
+                    Happened::Ended(_) => self.happened(what, &mut output),
+                    // Nothing that waited for it starts any more.
+                    Happened::PlanEnded(ended) => {
+                        self.planning = None;
+                        self.report(vec![ReportBody::PlanEnded(ended)])
+                    }
+                    Happened::Bundle { .. }
+                    | Happened::Planned(_)
+                    | Happened::Looked(_)
+                    | Happened::Asked { .. }
+                    | Happened::Renewed(..) => Ok(()),
                 },
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "a report is lost");
             }
         }
-        Ok(())
     }
 }
 
 /// Whether an offer may be judged because of it.
 fn may_start_something(event: &Event) -> bool {
     match event {
-        Event::Frame(FromBoard::Offer(_))
+        Event::Frame(FromBoard::Offer(_) | FromBoard::Plan(_))
+        | Event::PlanEnded(_)
         | Event::Recover(_)
         | Event::Bundle { .. }
         | Event::AttemptEnded(_) => true,
@@ -414,16 +330,14 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
             | FromBoard::Wipe(_)
+            | FromBoard::Ca(_)
+            | FromBoard::Head(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown
         | Event::Needs(_)
+        | Event::Planned(_)
         | Event::Stored { .. }
         | Event::Pasted { .. } => false,
     }
-}
-
-fn ended_attempts(journal: &Journal) -> Result<Vec<shared::ids::AttemptId>, JournalError> {
-    let attempts = journal.attempts()?;
-    Ok(attempts.into_iter().filter(|a| a.last.is_some()).map(|a| a.offer.attempt_id).collect())
 }

@@ -2,9 +2,11 @@
 //!
 //! To add a frame: a variant of [`Event`] or of `FromBoard`, its rule here, its effect in `daemon`, a row in the tests.
 
+mod catalogs;
 mod deliveries;
 mod offers;
 mod pastes;
+mod plans;
 mod recovery;
 mod refusal;
 
@@ -13,27 +15,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::catalog::{Platform, Slot, Tag};
-use shared::ids::{AttemptId, DeliveryId, ReportId};
+use shared::ids::{AttemptId, DeliveryId, PlanId, ReportId};
 use shared::protocol::link::{
-    Deliver, FromBoard, HeldSecret, Paste, Pasted, Receipt, Refused, ReportBody, Scope, UNKNOWN_FRAME,
-    Welcome,
+    Deliver, FromBoard, Head, HeldSecret, NewCa, Paste, Pasted, Receipt, Refused, ReportBody, Scope,
+    UNKNOWN_FRAME, Welcome,
 };
+use shared::protocol::plan::{PlanEnded, PlanRequest, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::protocol::wipe::Wipe;
 use shared::time::Timestamp;
 
+use crate::authority::{Judged, Trust};
 use crate::bundles::Catalog;
+use crate::config::{self, NextCa};
 use crate::journal::{Attempt, Seen};
 use crate::platform::Met;
 use crate::steps::Plan;
+use crate::tls::Pin;
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
 pub use offers::bad_params;
+pub use plans::{GAVE_WAY, Looking, Todo};
 pub use refusal::Refusal;
-
-/// Catalogs in memory; more are read from disk when they are needed.
-const CATALOGS: usize = 4;
 
 pub enum Event {
     Frame(FromBoard),
@@ -48,6 +52,9 @@ pub enum Event {
         result: Result<Arc<Catalog>, Refusal>,
     },
     AttemptEnded(AttemptEnded),
+    /// A plan looked at one step.
+    Planned(PlannedStep),
+    PlanEnded(PlanEnded),
     /// What became of [`Effect::Store`].
     Stored {
         deliver: Deliver,
@@ -64,6 +71,8 @@ pub enum Event {
 pub enum Effect {
     /// The board's answer to our hello.
     Welcomed(Box<Welcome>),
+    /// Where the board's audit log stands; kept as a witness.
+    Witness(Head),
     /// From disk, or from the board.
     Fetch(String),
     /// Journal the offer and the first report about it, before anything of it happens.
@@ -72,6 +81,13 @@ pub enum Effect {
         report: ReportBody,
     },
     Start(Box<Plan>),
+    /// Look at these steps, one after the other.
+    StartPlan {
+        plan_id: PlanId,
+        steps: Vec<Looking>,
+    },
+    /// End the check that is running, and the plan with it.
+    StopPlan,
     Report(ReportBody),
     /// The report that ended this attempt, again.
     RepeatAttempt(AttemptId),
@@ -94,6 +110,8 @@ pub enum Effect {
     Acknowledged(Vec<ReportId>),
     Refuse(Refused),
     SaveScope(Scope),
+    /// Believe this authority beside the pinned one, before the board is told so.
+    KeepCa(NextCa),
     SaveSeen(Seen),
     /// The scope's catalog is here: wrappers can be written.
     ScopeReady(Arc<Catalog>),
@@ -136,6 +154,9 @@ pub struct Engine {
     ended: BTreeSet<AttemptId>,
     running: Option<AttemptId>,
     waiting: Vec<Waiting>,
+    planning: Option<PlanId>,
+    /// Its bundle isn't here yet.
+    waiting_plan: Option<PlanRequest>,
     recovering: Vec<Attempt>,
     /// Their receipts are in the journal. A refused delivery that comes again is judged again.
     received: BTreeSet<DeliveryId>,
@@ -144,9 +165,10 @@ pub struct Engine {
     held: BTreeMap<(String, String), Option<u64>>,
     /// The board's time, and when it said so.
     board_time: Option<(Timestamp, Instant)>,
+    trust: Trust,
 }
 
-/// An offer whose bundle isn't here yet.
+/// An offer whose bundle isn't here yet, or that waits until a plan has given way.
 struct Waiting {
     offer: Offer,
     deadline: Instant,
@@ -173,12 +195,20 @@ impl Engine {
             ended: known.ended.into_iter().collect(),
             running: None,
             waiting: Vec::new(),
+            planning: None,
+            waiting_plan: None,
             recovering: Vec::new(),
             received: known.received.into_iter().collect(),
             waiting_deliveries: Vec::new(),
             held: known.held.into_iter().map(|h| ((h.component, h.slot), h.version)).collect(),
             board_time: None,
+            trust: Trust::default(),
         }
+    }
+
+    /// Which authorities are pinned; before that none is believed.
+    pub fn trust(&mut self, trust: Trust) {
+        self.trust = trust;
     }
 
     /// What to do first: the catalog of the scope that we know from before.
@@ -197,6 +227,7 @@ impl Engine {
             Event::LinkDown => {
                 // The board offers and delivers again after it has seen our hello.
                 self.waiting.clear();
+                self.waiting_plan = None;
                 self.waiting_deliveries.clear();
             }
             Event::Needs(needs) => self.needs = needs,
@@ -210,6 +241,8 @@ impl Engine {
                 effects.push(Effect::Probe);
                 self.recover(now, &mut effects);
             }
+            Event::Planned(planned) => effects.push(Effect::Report(ReportBody::PlanStep(planned))),
+            Event::PlanEnded(ended) => self.plan_ended(ended, now, &mut effects),
             Event::Stored { deliver, result } => self.stored(deliver, result, &mut effects),
             Event::Pasted { component, slot } => {
                 self.held.insert((component, slot), None);
@@ -246,14 +279,17 @@ impl Engine {
                 self.set_scope(scope, effects);
             }
             FromBoard::Scope(scope) => self.set_scope(scope, effects),
+            FromBoard::Head(head) => effects.push(Effect::Witness(head)),
             FromBoard::Offer(offer) => {
                 let deadline = now.checked_add(Duration::from_millis(offer.expires_in_ms)).unwrap_or(now);
                 self.offer(Waiting { offer, deadline }, now, effects);
             }
+            FromBoard::Plan(request) => self.plan(request, now, effects),
             FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
             FromBoard::Paste(paste) => self.paste(paste, now, effects),
             FromBoard::Wipe(wipe) => self.wipe(wipe, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
+            FromBoard::Ca(ca) => self.new_ca(&ca, effects),
             FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
                 what: UNKNOWN_FRAME.to_owned(),
                 reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
@@ -264,116 +300,30 @@ impl Engine {
     /// What waits for a bundle is for nothing any more.
     fn wipe(&mut self, wipe: Wipe, effects: &mut Vec<Effect>) {
         self.waiting.clear();
+        self.waiting_plan = None;
         self.waiting_deliveries.clear();
         self.held.clear();
         self.received.clear();
-        self.scope =
-            Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() };
+        self.scope = config::no_scope();
+        if self.planning.is_some() {
+            effects.push(Effect::StopPlan);
+        }
         effects.push(Effect::Wipe(wipe));
     }
 
-    fn set_scope(&mut self, scope: Scope, effects: &mut Vec<Effect>) {
-        self.scope = scope.clone();
-        let digest = scope.bundle_digest.clone();
-        effects.push(Effect::SaveScope(scope));
-        let Some(digest) = digest else { return };
-        match self.catalogs.get(&digest) {
-            Some(catalog) => self.scope_ready(Arc::clone(catalog), effects),
-            None => self.fetch(&digest, effects),
-        }
-    }
-
-    fn scope_ready(&self, catalog: Arc<Catalog>, effects: &mut Vec<Effect>) {
-        match self.too_old(&catalog) {
-            None => effects.extend([Effect::ScopeReady(catalog), Effect::Probe]),
-            Some(reason) => effects.push(Effect::Refuse(Refused { what: "bundle".to_owned(), reason })),
-        }
-    }
-
-    /// The newest bundle says how old another one may be that was accepted before it.
-    fn too_old(&self, catalog: &Catalog) -> Option<String> {
-        let (serial, least) = (catalog.bundle.serial, self.seen.min_serial);
-        (serial < least).then(|| format!("bundle {serial} is too old: the publisher wants at least {least}"))
-    }
-
-    fn fetch(&mut self, digest: &str, effects: &mut Vec<Effect>) {
-        if self.fetching.insert(digest.to_owned()) {
-            effects.push(Effect::Fetch(digest.to_owned()));
-        }
-    }
-
-    fn bundle(
-        &mut self,
-        digest: &str,
-        result: Result<Arc<Catalog>, Refusal>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.fetching.remove(digest);
-        let failed = match result {
-            Ok(catalog) => {
-                self.keep(catalog, effects);
-                None
+    /// Acknowledged again when it is known: the acknowledgement may have been lost with the agent.
+    fn new_ca(&mut self, ca: &NewCa, effects: &mut Vec<Effect>) {
+        let pinned = |pin: Pin| Effect::Report(ReportBody::CaPinned { pin: pin.as_bytes().to_vec() });
+        match self.trust.judge(ca) {
+            Judged::Known(pin) => effects.push(pinned(pin)),
+            Judged::New(pin, next) => {
+                self.trust.keep(next.clone());
+                effects.extend([Effect::KeepCa(next), pinned(pin)]);
             }
-            Err(refusal) => Some(refusal),
-        };
-        if self.scope.bundle_digest.as_deref() == Some(digest) {
-            match (&failed, self.catalogs.get(digest)) {
-                (None, Some(catalog)) => self.scope_ready(Arc::clone(catalog), effects),
-                (refusal, _) => effects.push(Effect::Refuse(Refused {
-                    what: "bundle".to_owned(),
-                    reason: refusal.as_ref().map(|refusal| refusal.reason.clone()).unwrap_or_default(),
-                })),
+            Judged::Refused(reason) => {
+                effects.push(Effect::Refuse(Refused { what: "certificate authority".to_owned(), reason }));
             }
         }
-        if let Some(refusal) = &failed {
-            let (mine, rest) = std::mem::take(&mut self.recovering)
-                .into_iter()
-                .partition::<Vec<_>, _>(|attempt| attempt.offer.bundle_digest == digest);
-            self.recovering = rest;
-            for attempt in mine {
-                self.interrupted(&attempt, refusal.reason.clone(), effects);
-            }
-        }
-        self.recover(now, effects);
-        let (ready, rest) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition::<Vec<_>, _>(|waiting| waiting.offer.bundle_digest == digest);
-        self.waiting = rest;
-        for waiting in ready {
-            match &failed {
-                Some(refusal) => self.refuse_offer(waiting.offer, refusal.clone(), effects),
-                None => self.offer(waiting, now, effects),
-            }
-        }
-        let (ready, rest) = std::mem::take(&mut self.waiting_deliveries)
-            .into_iter()
-            .partition::<Vec<_>, _>(|deliver| deliver.bundle_digest == digest);
-        self.waiting_deliveries = rest;
-        for deliver in ready {
-            match &failed {
-                Some(refusal) => self.refuse_delivery(deliver.delivery_id, refusal.clone(), effects),
-                None => self.deliver(deliver, now, effects),
-            }
-        }
-    }
-
-    fn keep(&mut self, catalog: Arc<Catalog>, effects: &mut Vec<Effect>) {
-        if catalog.bundle.serial >= self.seen.serial {
-            let seen = catalog.seen();
-            if seen != self.seen {
-                self.seen = seen.clone();
-                effects.push(Effect::SaveSeen(seen));
-            }
-        }
-        while self.catalogs.len() >= CATALOGS {
-            let scope = self.scope.bundle_digest.as_ref();
-            let Some(digest) = self.catalogs.keys().find(|digest| Some(*digest) != scope).cloned() else {
-                break;
-            };
-            self.catalogs.remove(&digest);
-        }
-        self.catalogs.insert(catalog.digest.clone(), catalog);
     }
 
     fn offer(&mut self, waiting: Waiting, now: Instant, effects: &mut Vec<Effect>) {
@@ -403,6 +353,7 @@ impl Engine {
             Verdict::Fits(_) if self.running.is_some() || !self.recovering.is_empty() => {
                 self.refuse_offer(waiting.offer, Refusal::passing("another attempt is running"), effects);
             }
+            Verdict::Fits(_) if self.plan_gives_way(effects) => self.waiting.push(waiting),
             Verdict::Fits(fit) => {
                 self.running = Some(id);
                 let plan = fit.plan(&waiting.offer, None);
@@ -439,7 +390,7 @@ impl Engine {
     }
 
     /// The board's time now: a Mac whose clock is wrong still knows what has expired.
-    fn board_now(&self, now: Instant) -> Option<Timestamp> {
+    pub fn board_now(&self, now: Instant) -> Option<Timestamp> {
         self.board_time.map(|(time, at)| time.after(now.saturating_duration_since(at)))
     }
 }

@@ -178,6 +178,7 @@ pub async fn join(
     Identity {
         board: options.board.clone(),
         pin: options.pin.trim().to_lowercase(),
+        next_ca: None,
         board_id: answer.board_id,
         client_id: answer.client_id,
         client_name: answer.client_name,

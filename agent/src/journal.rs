@@ -4,6 +4,7 @@
 //! deliveries their receipt, so that the same offer or delivery again gets the same answer; a passing refusal and a
 //! refused delivery are no such answer. Everything in it is bounded.
 
+mod heads;
 mod pastes;
 mod wipe;
 
@@ -11,15 +12,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::ids::{AttemptId, DeliveryId, ReportId};
-use shared::protocol::link::{Head, Report, ReportBody};
+use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::Offer;
 use shared::time::Timestamp;
 
+pub use heads::Told;
 pub use pastes::PasteNote;
 pub use wipe::Begun;
 
@@ -45,6 +48,8 @@ pub enum JournalError {
         "another board-agent runs with this data folder already ({0} is in use). Stop it first, or use another --data"
     )]
     InUse(PathBuf),
+    #[error("the journal was not closed; the agent mends it when it starts")]
+    Unclean,
     #[error("the journal failed: {0}")]
     Redb(Box<redb::Error>),
     #[error("the journal can't be opened: {0}")]
@@ -100,6 +105,30 @@ pub struct Journal {
     database: Database,
 }
 
+/// The attempts in a journal that nobody has open, without writing into it.
+pub fn peek(path: &Path) -> Result<Vec<Attempt>, JournalError> {
+    let database = Database::builder()
+        .set_cache_size(CACHE)
+        .open_read_only(path)
+        .map_err(|error| opening(error, path))?;
+    attempts(&database.begin_read()?)
+}
+
+fn opening(error: redb::DatabaseError, path: &Path) -> JournalError {
+    if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+        JournalError::InUse(path.to_owned())
+    } else if matches!(error, redb::DatabaseError::RepairAborted) {
+        JournalError::Unclean
+    } else {
+        error.into()
+    }
+}
+
+fn attempts(transaction: &ReadTransaction) -> Result<Vec<Attempt>, JournalError> {
+    let table = transaction.open_table(ATTEMPTS)?;
+    table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
+}
+
 impl Journal {
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let file = {
@@ -113,13 +142,8 @@ impl Journal {
                 .open(path)
         };
         drop(file?);
-        let mut database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| {
-            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
-                JournalError::InUse(path.to_owned())
-            } else {
-                error.into()
-            }
-        })?;
+        let mut database =
+            Database::builder().set_cache_size(CACHE).create(path).map_err(|error| opening(error, path))?;
         let transaction = database.begin_write()?;
         transaction.open_table(REPORTS)?;
         transaction.open_table(REPORT_PLACES)?;
@@ -196,9 +220,7 @@ impl Journal {
     }
 
     pub fn attempts(&self) -> Result<Vec<Attempt>, JournalError> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(ATTEMPTS)?;
-        table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
+        attempts(&self.database.begin_read()?)
     }
 
     pub fn attempt(&self, id: AttemptId) -> Result<Option<Attempt>, JournalError> {
@@ -257,12 +279,21 @@ impl Journal {
         self.set_meta("seen", seen)
     }
 
-    pub fn audit_head(&self) -> Result<Option<Head>, JournalError> {
-        self.meta("audit_head")
+    /// The heads of the board's audit log that this device was told, oldest first.
+    pub fn heads(&self) -> Result<Vec<Told>, JournalError> {
+        Ok(self.meta("heads")?.unwrap_or_default())
     }
 
-    pub fn set_audit_head(&self, head: &Head) -> Result<(), JournalError> {
-        self.set_meta("audit_head", head)
+    /// Keeps one more head and gives all that are kept. One that differs from an older one stands beside it.
+    pub fn told(&self, told: Told) -> Result<Vec<Told>, JournalError> {
+        let mut heads = self.heads()?;
+        if heads.last().is_some_and(|last| last.head == told.head) {
+            return Ok(heads);
+        }
+        heads.push(told);
+        heads::thin(&mut heads);
+        self.set_meta("heads", &heads)?;
+        Ok(heads)
     }
 
     pub fn params(&self) -> Result<Params, JournalError> {
@@ -334,8 +365,12 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             ReportBody::OfferRefused { passing: true, .. }
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::AttemptStarted { .. }
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::Inventory { .. }
             | ReportBody::Wiped(_)
+            | ReportBody::CaPinned { .. }
+            | ReportBody::Replaced { .. }
             | ReportBody::Unknown => {}
         }
     }

@@ -22,13 +22,18 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::tls::{Board, TlsError};
+use crate::tls::{self, Board, TlsError};
 
 const PING: Duration = Duration::from_secs(20);
 const DEAD: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
+/// For a device that the board knows and doesn't want: nothing but a person changes that, who then waits for the Mac.
+const LONGEST_WAIT_UNWANTED: Duration = Duration::from_secs(600);
+const FORBIDDEN: u16 = 403;
+/// So many handshakes that fail over our certificate are no accident.
+const ALERTS: u32 = 3;
 /// A link that held this long was a good one: the next try comes soon.
 const GOOD: Duration = Duration::from_secs(10);
 /// Frames on their way to the board; what doesn't fit waits in the journal.
@@ -40,9 +45,15 @@ pub type InUse = Arc<RwLock<()>>;
 
 pub enum LinkEvent {
     /// Connected: the first frame must be a hello.
-    Up(mpsc::Sender<FromAgent>),
+    Up {
+        sender: mpsc::Sender<FromAgent>,
+        /// The authority that the board showed, in DER.
+        ca: Vec<u8>,
+    },
     Frame(FromBoard),
     Down,
+    /// Several times in a row the handshake failed over our certificate.
+    CertificateRefused,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +74,41 @@ enum LinkError {
     Renewed,
     #[error("the daemon does not listen any more")]
     Stopped,
+}
+
+impl LinkError {
+    fn is_over_certificate(&self) -> bool {
+        match self {
+            Self::Tls(TlsError::Connect { error, .. }) => tls::is_alert(error),
+            Self::WebSocket(error) => {
+                matches!(&**error, tungstenite::Error::Io(error) if tls::is_alert(error))
+            }
+            Self::Tls(_)
+            | Self::Status(_)
+            | Self::Closed(_)
+            | Self::Revoked(_)
+            | Self::Silent
+            | Self::Renewed
+            | Self::Stopped => false,
+        }
+    }
+
+    /// Between which two durations the next try lies. Full jitter: thousands of agents don't come back in the same
+    /// second.
+    fn wait(&self, failures: u32) -> (Duration, Duration) {
+        let ceiling = |most: Duration| SHORTEST_WAIT.saturating_mul(1 << failures.clamp(1, 11)).min(most);
+        match self {
+            Self::Status(FORBIDDEN) => (SHORTEST_WAIT, ceiling(LONGEST_WAIT_UNWANTED)),
+            Self::Revoked(_) => (LONGEST_WAIT / 2, ceiling(LONGEST_WAIT_UNWANTED).max(LONGEST_WAIT)),
+            Self::Tls(_)
+            | Self::WebSocket(_)
+            | Self::Status(_)
+            | Self::Closed(_)
+            | Self::Silent
+            | Self::Renewed
+            | Self::Stopped => (SHORTEST_WAIT, ceiling(LONGEST_WAIT)),
+        }
+    }
 }
 
 impl From<tungstenite::Error> for LinkError {
@@ -88,7 +134,7 @@ pub async fn hold(
     random: Arc<dyn Random>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut failures = 0;
+    let (mut failures, mut alerts) = (0, 0);
     loop {
         let began = Instant::now();
         let Err(error) = once(&mut boards, &in_use, &events, stop.clone()).await else { return };
@@ -96,14 +142,19 @@ pub async fn hold(
             return;
         }
         if matches!(error, LinkError::Renewed) {
-            failures = 0;
+            (failures, alerts) = (0, 0);
             continue;
         }
+        alerts = if error.is_over_certificate() { alerts + 1 } else { 0 };
+        if alerts >= ALERTS {
+            alerts = 0;
+            if events.send(LinkEvent::CertificateRefused).await.is_err() {
+                return;
+            }
+        }
         failures = if began.elapsed() >= GOOD { 0 } else { failures + 1 };
-        let revoked = matches!(error, LinkError::Revoked(_));
-        let chance = u64::from_be_bytes(random::bytes::<8>(&*random));
-        let wait =
-            if revoked { between(LONGEST_WAIT / 2, LONGEST_WAIT, chance) } else { backoff(failures, chance) };
+        let (least, most) = error.wait(failures);
+        let wait = between(least, most, u64::from_be_bytes(random::bytes::<8>(&*random)));
         tracing::warn!(%error, again_in_ms = wait.as_millis(), "no link to the board");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -123,12 +174,6 @@ async fn renewed(boards: &mut watch::Receiver<Board>) {
         // The daemon is going; it says so by `stop`.
         std::future::pending().await
     }
-}
-
-/// Full jitter: thousands of agents don't come back in the same second.
-fn backoff(failures: u32, chance: u64) -> Duration {
-    let ceiling = SHORTEST_WAIT.saturating_mul(1 << failures.clamp(1, 10)).min(LONGEST_WAIT);
-    between(SHORTEST_WAIT, ceiling, chance)
 }
 
 fn between(least: Duration, most: Duration, chance: u64) -> Duration {
@@ -152,9 +197,9 @@ async fn once(
         connected = tokio::time::timeout(HANDSHAKE, connecting) => connected,
         () = stopped(&mut stop) => return Ok(()),
     };
-    let mut socket = connected.map_err(|_| LinkError::Silent)??;
+    let (mut socket, ca) = connected.map_err(|_| LinkError::Silent)??;
     let (sender, mut outgoing) = mpsc::channel(QUEUE);
-    events.send(LinkEvent::Up(sender)).await.map_err(|_| LinkError::Stopped)?;
+    events.send(LinkEvent::Up { sender, ca }).await.map_err(|_| LinkError::Stopped)?;
 
     let mut heard = Instant::now();
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
@@ -197,8 +242,9 @@ async fn leave(socket: &mut Socket, reason: &'static str) {
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn connect(board: &Board) -> Result<Socket, LinkError> {
+async fn connect(board: &Board) -> Result<(Socket, Vec<u8>), LinkError> {
     let stream = board.connect().await?;
+    let ca = board.ca_of(&stream)?;
     let authority = board.authority();
     let mut request = format!("wss://{authority}/link").into_client_request()?;
     let headers = request.headers_mut();
@@ -213,7 +259,7 @@ async fn connect(board: &Board) -> Result<Socket, LinkError> {
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME));
     let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
-    Ok(socket)
+    Ok((socket, ca))
 }
 
 enum Received {
@@ -267,15 +313,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_grows_up_to_two_minutes_and_is_never_shorter_than_half_a_second() {
+    fn waiting_grows_up_to_two_minutes_and_to_an_hour_for_who_is_not_wanted() {
+        let longest = |error: &LinkError, failures| error.wait(failures).1;
         for failures in 0..100 {
-            for chance in [0, 1, 12_345, u64::MAX / 2, u64::MAX] {
-                let wait = backoff(failures, chance);
-                assert!((SHORTEST_WAIT..=LONGEST_WAIT).contains(&wait), "{failures} {chance}: {wait:?}");
+            for (error, most) in [
+                (LinkError::Silent, LONGEST_WAIT),
+                (LinkError::Status(503), LONGEST_WAIT),
+                (LinkError::Status(403), LONGEST_WAIT_UNWANTED),
+                (LinkError::Revoked(String::new()), LONGEST_WAIT_UNWANTED),
+            ] {
+                let (least, ceiling) = error.wait(failures);
+                for chance in [0, 1, 12_345, u64::MAX / 2, u64::MAX] {
+                    let wait = between(least, ceiling, chance);
+                    assert!((SHORTEST_WAIT..=most).contains(&wait), "{error} {failures} {chance}: {wait:?}");
+                }
+                assert!(longest(&error, failures) <= longest(&error, failures + 1), "it never shrinks");
             }
         }
-        assert!(backoff(1, u64::MAX) <= Duration::from_secs(1));
-        assert!(backoff(50, 119_500) > Duration::from_secs(100));
+        assert!(longest(&LinkError::Status(403), 1) <= Duration::from_secs(1), "a passing no is soon over");
+        assert_eq!(longest(&LinkError::Status(403), 50), LONGEST_WAIT_UNWANTED);
+        assert_eq!(longest(&LinkError::Silent, 50), LONGEST_WAIT);
+        assert!(LinkError::Revoked(String::new()).wait(1).0 >= Duration::from_secs(60));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use rcgen::PublicKeyData as _;
 use serde::{Deserialize, Serialize};
 use shared::crypto::{Fingerprint, FingerprintParts, hex};
 use shared::ids::{ClientId, DeviceId};
-use shared::protocol::link::Head;
 use shared::time::Timestamp;
 
-use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+use crate::config::{self, ConfigError, Identity, KnownKey, Paths, load_json, save_json};
+use crate::journal::Told;
 use crate::tls::{Pin, TlsError};
 use crate::vault::DeviceKeys;
 
@@ -17,7 +17,10 @@ pub struct Live {
     /// Of the agent that ran last.
     #[serde(default)]
     pub agent_version: Option<String>,
-    pub audit_head: Option<Head>,
+    /// Heads of the board's audit log that this device was told, oldest first: `board audit verify --witness` compares
+    /// them with the log.
+    #[serde(default)]
+    pub heads: Vec<Told>,
     #[serde(default)]
     pub bundle_serial: u64,
     pub bundle_digest: Option<String>,
@@ -34,6 +37,14 @@ pub struct Live {
 impl Live {
     pub fn load(paths: &Paths) -> Result<Self, ConfigError> {
         Ok(load_json(&paths.status())?.unwrap_or_default())
+    }
+
+    /// For the daemon, which writes it anew: a damaged file is as good as none.
+    pub fn load_or_begin(paths: &Paths) -> Self {
+        Self::load(paths).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the status of before can't be read");
+            Self::default()
+        })
     }
 
     pub fn save(&self, paths: &Paths) -> Result<(), ConfigError> {
@@ -53,7 +64,7 @@ pub fn fingerprint(identity: &Identity, keys: &DeviceKeys) -> Result<Fingerprint
         tls_spki: &keys.tls.subject_public_key_info(),
         sealing_public_key: sealing.as_bytes(),
     };
-    Ok(Fingerprint::under_pin(pin.bytes(), &parts))
+    Ok(Fingerprint::under_pin(pin.as_bytes(), &parts))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,6 +75,8 @@ pub struct Status {
     pub client: String,
     pub certificate_not_after: Timestamp,
     pub dev: bool,
+    /// Whose catalogs are believed.
+    pub publisher_keys: Vec<KnownKey>,
     #[serde(flatten)]
     pub live: Live,
 }
@@ -78,6 +91,7 @@ impl Status {
             client: identity.client_name,
             certificate_not_after: identity.not_after,
             dev: identity.dev,
+            publisher_keys: config::known_publisher_keys(paths)?,
             live: Live::load(paths)?,
         })
     }
@@ -98,11 +112,11 @@ impl std::fmt::Display for Status {
         if let Some(trouble) = &self.live.renewal {
             line(f, "Renewal", trouble)?;
         }
-        match &self.live.audit_head {
-            Some(head) => line(
+        match self.live.heads.last() {
+            Some(Told { head, at }) => line(
                 f,
                 "Audit head",
-                &format!("epoch {}, entry {}, {}", head.epoch, head.seq, hex(&head.hash)),
+                &format!("epoch {}, entry {}, {}, told {at}", head.epoch, head.seq, hex(&head.hash)),
             )?,
             None => line(f, "Audit head", &"none yet")?,
         }
@@ -114,6 +128,10 @@ impl std::fmt::Display for Status {
             Some(at) => line(f, "Link", &format!("last up {at}")),
             None => line(f, "Link", &"not up yet"),
         }?;
+        for key in &self.publisher_keys {
+            let from = if key.packaged { "came with the package" } else { "given when joining" };
+            line(f, "Publisher", &format!("{}, {from}", key.name))?;
+        }
         if self.dev {
             line(f, "Store", &"files, for development only")?;
         }

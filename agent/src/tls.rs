@@ -8,8 +8,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
-use shared::crypto::sha256;
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
+use shared::crypto::{hex, sha256};
 use shared::protocol::LISTENER_NAME;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -37,6 +39,13 @@ pub enum TlsError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin([u8; 32]);
 
+/// In hexadecimal, as the page shows it.
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
 impl std::str::FromStr for Pin {
     type Err = TlsError;
 
@@ -47,13 +56,39 @@ impl std::str::FromStr for Pin {
     }
 }
 
+/// Every authority that is believed: one, or two while the board goes over from one to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins(Vec<Pin>);
+
+impl From<Pin> for Pins {
+    fn from(pin: Pin) -> Self {
+        Self(vec![pin])
+    }
+}
+
+impl Pins {
+    pub fn new(pin: Pin, next: Option<Pin>) -> Self {
+        Self(std::iter::once(pin).chain(next).collect())
+    }
+
+    /// The one of these certificates that a pin names.
+    pub fn find<'a>(&self, chain: &'a [CertificateDer<'a>]) -> Option<&'a CertificateDer<'a>> {
+        self.0.iter().find_map(|pin| pin.find(chain))
+    }
+}
+
 impl Pin {
     /// Of a SubjectPublicKeyInfo in DER.
-    pub fn of(spki: &[u8]) -> Self {
+    pub fn of_spki(spki: &[u8]) -> Self {
         Self(sha256(spki))
     }
 
-    pub fn bytes(&self) -> &[u8; 32] {
+    /// Of a certificate; none when it can't be read.
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        spki_of(certificate).map(|spki| Self(sha256(&spki)))
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
@@ -78,7 +113,7 @@ pub fn spki_of(certificate: &[u8]) -> Option<Vec<u8>> {
 pub struct Board {
     host: String,
     port: u16,
-    pin: Pin,
+    pins: Pins,
     config: Arc<ClientConfig>,
 }
 
@@ -89,7 +124,12 @@ pub struct ClientIdentity<'a> {
 }
 
 impl Board {
-    pub fn new(address: &str, pin: Pin, client: Option<ClientIdentity<'_>>) -> Result<Self, TlsError> {
+    pub fn new(
+        address: &str,
+        pins: impl Into<Pins>,
+        client: Option<ClientIdentity<'_>>,
+    ) -> Result<Self, TlsError> {
+        let pins = pins.into();
         let bad = || TlsError::Address(address.to_owned());
         let url = Url::parse(address).map_err(|_| bad())?;
         if url.scheme() != "https" || !matches!(url.path(), "" | "/") {
@@ -97,7 +137,8 @@ impl Board {
         }
         let host = url.host_str().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().ok_or_else(bad)?;
-        Ok(Self { host, port, pin, config: Arc::new(client_config(pin, client)?) })
+        let config = Arc::new(client_config(pins.clone(), client)?);
+        Ok(Self { host, port, pins, config })
     }
 
     pub fn host(&self) -> &str {
@@ -131,23 +172,23 @@ impl Board {
         }
     }
 
-    /// The CA that the board showed on this connection: the one that the pin names.
+    /// The CA that the board showed on this connection: the one that a pin names.
     pub fn ca_of(&self, stream: &TlsStream<TcpStream>) -> Result<Vec<u8>, TlsError> {
         let (_, connection) = stream.get_ref();
         connection
             .peer_certificates()
-            .and_then(|chain| self.pin.find(chain))
+            .and_then(|chain| self.pins.find(chain))
             .map(|ca| ca.to_vec())
             .ok_or(TlsError::NoCa)
     }
 }
 
-fn client_config(pin: Pin, client: Option<ClientIdentity<'_>>) -> Result<ClientConfig, rustls::Error> {
+fn client_config(pins: Pins, client: Option<ClientIdentity<'_>>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedCa { pin, provider }));
+        .with_custom_certificate_verifier(Arc::new(PinnedCa { pins, provider }));
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some(client) => builder.with_client_auth_cert(
@@ -163,7 +204,7 @@ fn client_config(pin: Pin, client: Option<ClientIdentity<'_>>) -> Result<ClientC
 /// Verifies as a browser would, with one root: the certificate of the presented chain that the pin names.
 #[derive(Debug)]
 struct PinnedCa {
-    pin: Pin,
+    pins: Pins,
     provider: Arc<CryptoProvider>,
 }
 
@@ -176,7 +217,7 @@ impl ServerCertVerifier for PinnedCa {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let ca = self.pin.find(intermediates).ok_or_else(|| {
+        let ca = self.pins.find(intermediates).ok_or_else(|| {
             rustls::Error::General("the board's CA is not the one that the pin names".to_owned())
         })?;
         let mut roots = RootCertStore::empty();
@@ -220,6 +261,13 @@ impl ServerCertVerifier for PinnedCa {
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
         None
     }
+}
+
+/// Whether the other side ended the handshake with an alert: it doesn't like what we showed. `access_denied` is no word about
+/// that: a board that has too many connections from one address says so to whoever comes next.
+pub fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(alert)) if *alert != AlertDescription::AccessDenied)
 }
 
 #[cfg(test)]

@@ -14,13 +14,18 @@ pub struct Named {
     pub left: Vec<WipedSlot>,
 }
 
-/// What a wipe is to remove and to leave, before it does.
+/// What a wipe is to remove and to leave, before it does. A damaged entry serves nobody and may have been ours: it goes.
 pub fn plan(vault: &Vault, wipe: &Wipe) -> Result<Begun, StoreError> {
+    let slots = vault.slots()?;
+    let held = vault.readable()?;
+    let is_pasted = |slot: &(String, String)| {
+        held.iter().any(|held| (&held.component, &held.slot) == (&slot.0, &slot.1) && held.version.is_none())
+    };
     let (removed, left): (Vec<_>, Vec<_>) =
-        vault.held()?.into_iter().partition(|held| held.version.is_some() || wipe.pasted);
-    let named = |list: Vec<crate::vault::HeldSlot>| {
+        slots.into_iter().partition(|slot| wipe.pasted || !is_pasted(slot));
+    let named = |list: Vec<(String, String)>| {
         let mut list: Vec<_> =
-            list.into_iter().map(|held| WipedSlot { component: held.component, slot: held.slot }).collect();
+            list.into_iter().map(|(component, slot)| WipedSlot { component, slot }).collect();
         list.sort();
         list
     };

@@ -1,8 +1,9 @@
 //! All that a request may touch.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use shared::crypto::sha256;
 use shared::ids::BoardId;
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
@@ -13,6 +14,22 @@ use crate::jobs::Jobs;
 use crate::keys::RootKey;
 use crate::links::Links;
 
+/// The authority that the agents' listener of this process shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownCa {
+    /// Counts up with each rotation.
+    pub number: i64,
+    /// SubjectPublicKeyInfo, in DER.
+    pub spki: Vec<u8>,
+}
+
+impl ShownCa {
+    /// SHA-256 of the SPKI: what devices pin.
+    pub fn pin(&self) -> [u8; 32] {
+        sha256(&self.spki)
+    }
+}
+
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
@@ -22,9 +39,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     pub root: RootKey,
     pub board_id: BoardId,
-    /// SHA-256 of the CA's SPKI, and the SPKI in DER.
-    pub ca_pin: [u8; 32],
-    pub ca_spki: Vec<u8>,
+    /// The certificate authority that agents meet here.
+    pub shown_ca: RwLock<ShownCa>,
     /// `https://host:port` that agents dial, for the join command.
     pub agents_url: String,
     /// The proxy that speaks TLS before the console: it is believed about who connects to it.
@@ -49,6 +65,15 @@ impl App {
             parts.backup_retention_days = days;
         }
         self
+    }
+
+    pub fn ca(&self) -> ShownCa {
+        self.0.shown_ca.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The listener shows another authority now.
+    pub fn show_ca(&self, ca: ShownCa) {
+        *self.0.shown_ca.write().unwrap_or_else(PoisonError::into_inner) = ca;
     }
 
     pub fn now(&self) -> Timestamp {

@@ -4,8 +4,7 @@ use shared::problem::Problem;
 
 use crate::audit::{self, AuditError};
 use crate::db::Cause;
-
-const AUDIT: &str = "audit";
+use crate::keys::KeyError;
 
 #[derive(Debug)]
 pub struct Failure {
@@ -14,11 +13,18 @@ pub struct Failure {
     pub internal: Option<anyhow::Error>,
     /// What the database has, when that is why.
     pub cause: Option<Cause>,
+    /// An entry of the audit log couldn't be written.
+    pub unwritten: bool,
 }
 
 impl Failure {
     pub fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
-        Self { public: Problem::new(status, kind, title, detail), internal: None, cause: None }
+        Self {
+            public: Problem::new(status, kind, title, detail),
+            internal: None,
+            cause: None,
+            unwritten: false,
+        }
     }
 
     pub fn not_found(what: &str) -> Self {
@@ -52,6 +58,7 @@ impl Failure {
             ),
             internal: Some(error.into()),
             cause: None,
+            unwritten: false,
         }
     }
 
@@ -62,13 +69,24 @@ impl Failure {
 
     /// What the health page has to know of this.
     pub fn trouble(&self) -> Option<Cause> {
-        self.cause.filter(|cause| *cause != Cause::Other || self.public.kind == AUDIT)
+        self.cause.filter(|cause| *cause != Cause::Other || self.unwritten)
+    }
+
+    /// The root key can't be had. Which provider stands in the way is for the log only.
+    pub fn without_root_key(internal: Option<anyhow::Error>) -> Self {
+        let public = Problem::new(
+            503,
+            "root-key",
+            "The board's root key can't be used right now",
+            "So nothing was opened or stored, and nothing was changed. The operator finds in the board's log which root-key provider stands in the way, and what to do.",
+        );
+        Self { public, internal, cause: None, unwritten: false }
     }
 
     /// The audit log can't be written, so nothing may be done.
     pub fn unwritten(cause: Cause, internal: Option<anyhow::Error>) -> Self {
-        let public = Problem::new(503, AUDIT, audit::UNWRITTEN, audit::unwritten(cause));
-        Self { public, internal, cause: Some(cause) }
+        let public = Problem::new(503, "audit", audit::UNWRITTEN, audit::unwritten(cause));
+        Self { public, internal, cause: Some(cause), unwritten: true }
     }
 }
 
@@ -80,7 +98,16 @@ impl From<sqlx::Error> for Failure {
         }
         let detail = format!("{} Nothing was changed. {}", cause.what(), cause.remedy());
         let public = Problem::new(503, "database", "The board's database can't be used right now", detail);
-        Self { public, internal: Some(error.into()), cause: Some(cause) }
+        Self { public, internal: Some(error.into()), cause: Some(cause), unwritten: false }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        if let KeyError::Database(error) = error {
+            return error.into();
+        }
+        Self::without_root_key(Some(error.into()))
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn gate(
             "API tokens are for /api/v1 only",
             "No page takes an API token. Sign in with a browser, or ask an address below /api/v1.",
         )),
-        (Some(_) | None, _) => visitor(&app, browser, &jar).await.map_err(Failure::from),
+        (Some(_) | None, _) => visitor(&app, browser, &jar, rule).await.map_err(Failure::from),
     };
     let mut visitor = match found {
         Ok(visitor) => visitor,
@@ -203,15 +203,19 @@ async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Fai
     })
 }
 
-async fn visitor(app: &App, browser: Browser, jar: &CookieJar) -> Result<Visitor, sqlx::Error> {
+async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Result<Visitor, sqlx::Error> {
     let cookie = jar.get(access::web::COOKIE);
-    let hash = cookie.map(|cookie| access::session_hash(app, cookie.value()));
+    let hash = match cookie {
+        Some(cookie) => Some(access::session_hash(app, cookie.value()).await?),
+        None => None,
+    };
     let session = match &hash {
         Some(hash) => access::session_of(app, hash).await?,
         None => None,
     };
     let now = app.now();
-    let pending = if session.is_some() {
+    // Files and the pages of who isn't signed in don't show it.
+    let pending = if session.is_some() && rule != Rule::Public {
         let mut tx = app.db.read().await?;
         enrollment::pending_count(&mut tx, now).await?
     } else {

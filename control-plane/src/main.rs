@@ -2,14 +2,17 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use control_plane::cli::{Broken, Cli, Unasked, Unproven, run};
+use control_plane::cli::{Broken, Cli, Unasked, Unproven, exit_code, run};
 use control_plane::db::Cause;
 use nix::sys::resource::{Resource, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    forbid_core_files();
+    if let Err(error) = forbid_inspection() {
+        return fail(&error);
+    }
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log_filter()).init();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -33,7 +36,11 @@ fn main() -> ExitCode {
             fail(&error);
             ExitCode::from(4)
         }
-        Err(error) => fail(&error),
+        Err(error) => {
+            let code = error.downcast_ref().map(exit_code);
+            let failed = fail(&error);
+            code.map_or(failed, ExitCode::from)
+        }
     }
 }
 
@@ -60,12 +67,18 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "a command's output")]
 fn print(text: &str) {
-    println!("{text}");
+    if !text.is_empty() {
+        println!("{text}");
+    }
 }
 
 /// Keys and opened secrets must not end in a core file, and no other process of the user may read this one's memory.
-fn forbid_core_files() {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+fn forbid_inspection() -> anyhow::Result<()> {
+    const MEANS: &str =
+        "keys and secrets in this program's memory would be open to others, so it doesn't start";
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)
+        .with_context(|| format!("core files can't be forbidden; {MEANS}"))?;
     #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_dumpable(false);
+    nix::sys::prctl::set_dumpable(false).with_context(|| format!("tracing can't be forbidden; {MEANS}"))?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -59,6 +59,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/engagement/release",      Fresh(Role::Consultant), post(offboarding::web::release_form)),
         ("/clients/{id}/engagement/reactivate",   Fresh(Role::Consultant), post(offboarding::web::reactivate_form)),
         ("/clients/{id}/engagement/days",         Consultant, post(offboarding::web::days_form)),
+        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(secrets::web::rotate_page).post(secrets::web::rotate_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -69,9 +70,13 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/devices/{id}/renewal",                 Fresh(Role::Consultant), post(enrollment::web::confirm_renewal_form)),
         ("/devices/{id}/runbook",                 SignedIn,   get(runbook::web::runbook_page)),
         ("/devices/{id}/runbook/events",          SignedIn,   get(runbook::web::events)),
+        ("/devices/{id}/runbook/pause",           Consultant, post(runbook::web::pause_form)),
+        ("/devices/{id}/runbook/resume",          Consultant, post(runbook::web::resume_form)),
+        ("/devices/{id}/runbook/plan",            Consultant, post(runbook::web::plan_form)),
         ("/devices/{id}/runbook/steps/{step}/retry", Consultant, post(runbook::web::retry_form)),
         ("/devices/{id}/runbook/steps/{step}/skip", Consultant, post(runbook::web::skip_form)),
         ("/devices/{id}/runbook/steps/{step}/mark", Consultant, post(runbook::web::mark_form)),
+        ("/devices/{id}/plan",                    SignedIn,   get(runbook::web::plan_page)),
         ("/devices/{id}/output/{attempt}",        SignedIn,   get(runbook::web::output_page)),
         ("/users",                                Fresh(Role::Operator), get(access::users::web::users_page).post(access::users::web::invite_form)),
         ("/users/{id}",                           Operator,   get(access::users::web::user_page)),
@@ -85,6 +90,9 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/support.csv",                          SignedIn,   get(support::web::support_csv)),
         ("/support.json",                         SignedIn,   get(support::web::support_json)),
         ("/audit",                                SignedIn,   get(audit::web::audit_page)),
+        ("/audit.csv",                            SignedIn,   get(audit::web::audit_csv)),
+        ("/audit.jsonl",                          SignedIn,   get(audit::web::audit_jsonl)),
+        ("/audit/alarms/{id}",                    Operator,   post(audit::web::acknowledge_form)),
         ("/api/v1/state",                         SignedIn,   get(support::api::get_state)),
         ("/api/v1/clients/{id}/state",            SignedIn,   get(overview::api::get_state)),
         ("/api/v1/devices/{id}/runbook",          SignedIn,   get(runbook::api::get_runbook)),
@@ -152,10 +160,17 @@ async fn worded(request: Request, next: Next) -> Response {
     }
 }
 
+/// What the health page says while the board works, but its audit log isn't what it was.
+const DOUBTED: &str = "degraded: the audit log needs an operator, see the console's audit page";
+
 /// 503 when the audit log can't be written: the board does nothing then. Cheap, however often it is asked.
 async fn health(State(app): State<App>) -> Response {
     match app.audit_watch.check(&app.db, app.now()).await {
-        None => (StatusCode::OK, Html("ok")).into_response(),
+        None => match app.root.trouble() {
+            Some(_) => Failure::without_root_key(None).into_response(),
+            None if app.audit_watch.is_doubted() => (StatusCode::OK, Html(DOUBTED)).into_response(),
+            None => (StatusCode::OK, Html("ok")).into_response(),
+        },
         Some(cause) => Failure::unwritten(cause, None).into_response(),
     }
 }
@@ -175,18 +190,48 @@ struct AssetQuery {
     v: String,
 }
 
+/// Whether this `Accept-Encoding` (RFC 9110, section 12.5.3) names gzip and doesn't refuse it.
+fn takes_gzip(accepted: &str) -> bool {
+    accepted.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        named
+            && !parts
+                .any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q == 0.0)))
+    })
+}
+
 /// Kept for ever under the version that pages name; asked for again under any other address.
-async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>) -> Response {
+async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>, headers: HeaderMap) -> Response {
     match assets::find(&name) {
         Some(asset) => {
+            let takes = |value: &HeaderValue| value.to_str().is_ok_and(takes_gzip);
+            let zipped = !asset.gzip.is_empty() && headers.get_all(header::ACCEPT_ENCODING).iter().any(takes);
             let caching = if query.v == asset.version() { assets::IMMUTABLE } else { "no-cache" };
             let headers = [
                 (header::CONTENT_TYPE, asset.content_type.to_owned()),
                 (header::CACHE_CONTROL, caching.to_owned()),
                 (header::ETAG, asset.etag()),
+                (header::VARY, header::ACCEPT_ENCODING.to_string()),
             ];
-            (headers, asset.bytes).into_response()
+            match zipped {
+                true => (headers, [(header::CONTENT_ENCODING, "gzip")], asset.gzip).into_response(),
+                false => (headers, asset.bytes).into_response(),
+            }
         }
         None => PageFailure::from(Failure::not_found("file")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gzip_is_sent_to_whom_it_is_good_for() {
+        for good in ["gzip", "deflate, GZIP;q=0.5, br", "br , gzip ; q=1"] {
+            assert!(super::takes_gzip(good), "{good}");
+        }
+        for not in ["", "br", "gzip;q=0", "gzip; q=0.0", "gzipped", "identity"] {
+            assert!(!super::takes_gzip(not), "{not}");
+        }
     }
 }

@@ -24,7 +24,8 @@ use crate::catalog;
 use crate::clients::{self, NewClient, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
-use crate::keys::{Provider, Source};
+use crate::keys::{Outside, Source};
+use crate::runbook;
 
 /// `base` has no needs; `tool` depends on it, has a secret of ours that its second step reads, and one of the client's.
 pub const MANIFESTS: &[(&str, &str)] = &[
@@ -91,6 +92,42 @@ secrets = [{ slot = "OUR_KEY", as = "env" }]
     ),
 ];
 
+/// A component whose input takes any text, and whose texts want escaping.
+pub const NOTED: (&str, &str) = (
+    "noted",
+    r#"
+key = "noted"
+name = "Noted <i>&"
+category = "ai"
+summary = "Has an input."
+platforms = ["macos", "linux"]
+[[param]]
+key = "NAME"
+name = "A name"
+pattern = '^(?s).{1,400}$'
+required = true
+[[step]]
+id = "install"
+kind = "auto"
+title = "Install <b>what</b> is noted"
+as = "user"
+check = "false"
+run = "true"
+"#,
+);
+
+/// A package without inputs, and one that leaves an input open.
+pub const TIERS: &str = r#"
+[[tier]]
+key = "small"
+name = "Small"
+components = ["base"]
+[[tier]]
+key = "open"
+name = "Open"
+components = ["base", "noted"]
+"#;
+
 /// The proxy that fixtures believe.
 pub const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
@@ -98,6 +135,8 @@ pub struct Fixture {
     pub app: App,
     pub clock: Arc<ManualClock>,
     pub user: UserId,
+    /// Where the root key's key lies.
+    pub keys: tempfile::TempDir,
     publisher: (Secret<String>, PublisherKey),
 }
 
@@ -105,21 +144,19 @@ impl Fixture {
     pub async fn new(db: Db) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let folder = tempfile::tempdir().unwrap();
-        let provider =
-            Provider::create(&Source::File(folder.path().join("root.key")), &SystemRandom).unwrap();
+        let key = Source::File(folder.path().join("root.key"));
+        let outside = Outside::of(clock.clone(), &[]);
         let token =
-            board::init(&db, &provider, "consultant@example.com", &*clock, &SystemRandom).await.unwrap();
+            board::init(&db, &key, outside.clone(), "consultant@example.com", &SystemRandom).await.unwrap();
         let random = Arc::new(SystemRandom);
         let app =
-            board::open(db, &provider, "https://agents.test".into(), Some(PROXY), clock.clone(), random)
-                .await
-                .unwrap();
+            board::open(db, None, outside, "https://agents.test".into(), Some(PROXY), random).await.unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;
         let (private, public) = generate_publisher_key(&SystemRandom).unwrap();
         let publisher = (private, PublisherKey::from_pem(&public).unwrap());
-        let fixture = Self { app, clock, user, publisher };
+        let fixture = Self { app, clock, user, keys: folder, publisher };
         fixture.import(1, MANIFESTS).await.unwrap();
         fixture
     }
@@ -186,6 +223,15 @@ impl Fixture {
         enrollment::approve(&self.app, Self::who(), self.user, answer.enrollment_id, &typed).await.unwrap();
         let enrolled = device.prove(&self.app, &answer).await.unwrap();
         (device, enrolled)
+    }
+
+    /// The device with its runbook, composed from its client's scope as it is when the device connects.
+    pub async fn with_runbook(&self, device: DeviceId) -> enrollment::Device {
+        let mut tx = self.app.db.write().await.unwrap();
+        let device = enrollment::get_device(&mut tx, device).await.unwrap();
+        runbook::ensure(&self.app, &mut tx, &device).await.unwrap().expect("there is a catalog");
+        tx.commit().await.unwrap();
+        device
     }
 
     pub async fn our_slot(&self) -> catalog::OurSlot {
@@ -256,7 +302,7 @@ impl TestDevice {
 
     pub fn fingerprint(&self, app: &App, answer: &JoinAnswer) -> String {
         Fingerprint::of(&FingerprintParts {
-            ca_spki: &app.ca_spki,
+            ca_spki: &app.ca().spki,
             board_id: answer.board_id,
             client_id: answer.client_id,
             enrollment_id: answer.enrollment_id,

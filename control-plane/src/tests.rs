@@ -1,18 +1,22 @@
 //! Tests of the crate as a whole: who may use which route, and which way dependencies point.
 
 mod access_routes;
+mod actions;
+mod audit_log;
 mod clients_routes;
 mod database;
 mod forms;
 mod hostile;
 mod offboarding_routes;
 mod paste_routes;
+mod rotate_routes;
 mod scope_routes;
 mod support_routes;
 mod vectors;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -50,7 +54,11 @@ async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>
 }
 
 /// Posts a form of our own page; gives status, headers and the page.
-async fn post(fixture: &Fixture, path: &str, cookie: &str, form: &[(String, String)]) -> (Parts, String) {
+async fn post<K, V>(fixture: &Fixture, path: &str, cookie: &str, form: &[(K, V)]) -> (Parts, String)
+where
+    K: AsRef<str>,
+    V: AsRef<str>,
+{
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     read(answer(fixture, Method::POST, path, Some(cookie), "http://board.test", body).await).await
 }
@@ -271,6 +279,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("pages", "access"), // the page that says what went wrong
     ("audit", "access"), // audit/web.rs: who looks
     ("audit", "app"),
+    ("audit", "error"),
+    ("audit", "free_text"), // the reason of an acknowledgement
     ("audit", "pages"),
     ("audit", "web"),
     ("error", "audit"),
@@ -351,4 +361,96 @@ async fn an_address_with_an_id_that_is_none_leads_to_no_page() {
         }
     })
     .await;
+}
+
+/// The functions of the board: file, name and text of each.
+fn functions() -> Vec<(PathBuf, String, String)> {
+    let begins = Regex::new(r"(?m)^(?:pub(?:\([a-z]+\))? )?(?:async )?fn (\w+)").unwrap();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if !path.ends_with("tests") {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let starts: Vec<(usize, String)> = begins
+                    .captures_iter(&text)
+                    .map(|found| (found.get(0).unwrap().start(), found[1].to_owned()))
+                    .collect();
+                for (start, name) in starts {
+                    let end = text[start..].find("\n}\n").map_or(text.len(), |end| start + end);
+                    found.push((path.clone(), name, text[start..end].to_owned()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Taking a turn in the audit log holds everybody else's turn: who asks for a row's lock after it waits for somebody who
+/// may be waiting for the turn, and PostgreSQL ends one of the two.
+#[test]
+fn a_transaction_writes_its_audit_entry_last() {
+    let functions = functions();
+    let call = Regex::new(r"(?s)([\w:]*\b\w+)\(\s*(?:[^();]*,\s*)?(?:&mut )?\btx\s*[,)]").unwrap();
+    let last = |path: &str| path.rsplit("::").next().unwrap_or_default().to_owned();
+    // Whoever appends within the caller's transaction, directly or not.
+    let mut appending = BTreeSet::from(["append".to_owned()]);
+    loop {
+        let more: Vec<String> = functions
+            .iter()
+            .filter(|(_, name, text)| !appending.contains(name) && text.contains("tx: &mut Tx"))
+            .filter(|(_, _, text)| {
+                let mut calls = call.captures_iter(text).map(|found| found[1].to_owned());
+                calls.any(|path| !path.starts_with("store::") && appending.contains(&last(&path)))
+            })
+            .map(|(_, name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        appending.extend(more);
+    }
+    assert!(appending.len() > 5, "it finds those that append: {appending:?}");
+    let mut wrong = Vec::new();
+    let over = Regex::new(r"\.commit\(\)|\breturn\b|\bdrop\(tx\)|\btx = |=>").unwrap();
+    // When a board is made nobody else is there yet.
+    let alone = |path: &Path, name: &str| {
+        // An alarm is a new row that names its entry: nobody else holds it.
+        path.ends_with("board/mod.rs") && name == "init"
+            || path.ends_with("audit/heads.rs") && name == "compare"
+    };
+    for (path, name, text) in functions.iter().filter(|(path, name, _)| !alone(path, name)) {
+        let calls: Vec<(usize, String)> = call
+            .captures_iter(text)
+            .map(|found| (found.get(0).unwrap().end(), found[1].to_owned()))
+            .collect();
+        let ends = |path: &str, end: usize| {
+            let begin = text[..end].rfind(path).unwrap_or_default();
+            text[..begin].trim_end().ends_with("return")
+        };
+        for (at, (end, path_of_call)) in calls.iter().enumerate() {
+            let appends = !path_of_call.starts_with("store::") && appending.contains(&last(path_of_call));
+            if !appends || ends(path_of_call, *end) {
+                continue;
+            }
+            for (later, after) in &calls[at + 1..] {
+                if over.is_match(&text[*end..*later]) {
+                    break;
+                }
+                let appends = !after.starts_with("store::") && appending.contains(&last(after));
+                if !appends || !after.ends_with("append") {
+                    wrong.push(format!(
+                        "{}: {name} goes on with {after} after {path_of_call}",
+                        path.display()
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

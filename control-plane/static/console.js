@@ -67,7 +67,8 @@ class LiveRegion extends HTMLElement {
   #timer = 0;
   #held = null;
 
-  connectedCallback() {
+  constructor() {
+    super();
     this.addEventListener("focusout", () => setTimeout(() => this.#release()));
     this.addEventListener("reset", () => setTimeout(() => this.#release()));
     addEventListener("pagehide", () => this.#source?.close());
@@ -346,7 +347,9 @@ document.addEventListener("click", async (event) => {
 // Safari forgets the click while the answer is on its way.
 
 class SecretCopy extends HTMLElement {
-  connectedCallback() {
+  // Once for each element: it is connected again whenever it moves.
+  constructor() {
+    super();
     this.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#copy(event.target);
@@ -355,6 +358,7 @@ class SecretCopy extends HTMLElement {
 
   async #copy(form) {
     const button = form.querySelector("button");
+    if (button.disabled) return;
     const said = form.querySelector("output");
     const { reason, step_up_password: password } = form.elements;
     this.#tell(reason, "");

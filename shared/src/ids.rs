@@ -71,6 +71,8 @@ ids! {
     StepId,
     /// One execution of a step.
     AttemptId,
+    /// One look at what a runbook would change.
+    PlanId,
     /// One version of a secret on its way to one device.
     DeliveryId,
     /// One request to a device to remove what the board put there.

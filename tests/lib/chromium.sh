@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # A real Chromium for the browser tests, sourced by tests/run. Call start_chromium once, and stop_chromium from the EXIT
 # trap. It installs Debian's browser and driver when they are missing, and fetches the accessibility rules from npm.
+# Needs tests/lib/ports.sh.
 
 AXE_VERSION=4.14.1
 AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5 # the registry's `integrity`, in hexadecimal
@@ -78,19 +79,9 @@ fetch_axe() {
 
 # In a session of its own, so that ending its group ends the browsers too, and nothing else.
 start_driver() {
-    local port= try
+    local port
     TMPDIR=$chromium_dir setsid chromedriver --port=0 >"$chromium_dir/driver.log" 2>&1 &
     chromium_driver=$!
-    for ((try = 0; try < 300; try++)); do
-        port=$(sed -n 's/.*started successfully on port \([0-9]*\)\..*/\1/p' "$chromium_dir/driver.log")
-        if [[ -n $port ]]; then
-            export WEBDRIVER_URL="http://127.0.0.1:$port"
-            return 0
-        fi
-        kill -0 "$chromium_driver" 2>/dev/null || break
-        sleep 0.1
-    done
-    echo "tests/run: chromedriver does not start:" >&2
-    cat "$chromium_dir/driver.log" >&2
-    return 1
+    port=$(announced_port 's/.*started successfully on port \([0-9]*\)\..*/\1/p' "$chromium_dir/driver.log" $!) || return 1
+    export WEBDRIVER_URL="http://127.0.0.1:$port"
 }

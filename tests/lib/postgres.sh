@@ -121,10 +121,6 @@ SETTINGS
     } >"$conf"
 }
 
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-
 # From inside the cluster's folder: the owner may not be allowed into the folder we run in.
 as_postgres() {
     local tool=$1

@@ -1,9 +1,11 @@
 //! A board: made by `board init` with a publisher key of its own, a signed catalog imported, and served.
 
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::process::{Process, output, program};
@@ -48,6 +50,8 @@ pub struct Board {
     pub log_filter: Option<&'static str>,
     /// The first user's one-time link, as a path.
     pub welcome: String,
+    /// What its commands find in their environment beside ours.
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     pub console_url: String,
     pub agents_address: String,
@@ -62,6 +66,7 @@ impl Board {
             agents_url: None,
             log_filter: None,
             welcome: String::new(),
+            environment: Vec::new(),
             process: None,
             console_url: String::new(),
             agents_address: String::new(),
@@ -72,6 +77,23 @@ impl Board {
         board.welcome = link_in(&said).context("init prints a sign-in link")?;
         board.publish(catalog, 1).await?;
         Ok(board)
+    }
+
+    /// Gives its commands more environment: how its root-key providers are reached.
+    pub fn reach(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
+    }
+
+    /// Its address, when it is PostgreSQL.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
+    /// `board rekey --to URI`, to be run or killed.
+    pub fn rekey(&self, to: &str) -> anyhow::Result<Command> {
+        let mut command = self.command("rekey")?;
+        command.args(["--to", to]);
+        Ok(command)
     }
 
     /// Makes a one-time link for the first user, as a path.
@@ -123,11 +145,6 @@ impl Board {
         Ok(())
     }
 
-    /// Address of its PostgreSQL database, as the board's role.
-    pub fn database(&self) -> Option<String> {
-        self.database.clone()
-    }
-
     pub fn process(&self) -> anyhow::Result<&Process> {
         self.process.as_ref().context("the board is not served")
     }
@@ -149,7 +166,7 @@ impl Board {
 
     /// Makes an API token on the command line, as an operator does beside the running board.
     pub async fn make_token(&self, name: &str, roles: &str) -> anyhow::Result<String> {
-        let mut command = Command::new(program("board")?);
+        let mut command = self.bare()?;
         command.args(["token", "create", "--name", name, "--roles", roles, "--days", "1"]);
         let said = output(command.args(self.place()).args(self.key())).await?;
         Ok(said.split_whitespace().next_back().unwrap_or_default().to_owned())
@@ -161,13 +178,33 @@ impl Board {
         output(command.args(["token", "revoke", name]).args(self.place())).await
     }
 
+    /// A command of the board's beside the running one, with `input` on its standard input.
+    pub async fn beside(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut command = Command::new(program("board")?);
+        let [_, key] = self.key();
+        command.args(arguments).args(self.place()).env("BOARD_ROOT_KEY", key).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut pipe = child.stdin.take().context("standard input is piped")?;
+        // It may refuse before it has read all.
+        let _ = pipe.write_all(input.as_bytes()).await;
+        drop(pipe);
+        Ok(child.wait_with_output().await?)
+    }
+
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.
     pub fn command(&self, name: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(program("board")?);
+        let mut command = self.bare()?;
         command.arg(name);
         if name != "audit" {
             command.args(self.place());
         }
+        Ok(command)
+    }
+
+    fn bare(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("board")?);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

@@ -153,6 +153,17 @@ impl Consultant {
         Ok(())
     }
 
+    /// Gives the first of a client's stored secrets a new value.
+    pub async fn rotate_secret(&mut self, client: &str, value: &str, reason: &str) -> anyhow::Result<()> {
+        let page = self.get(&format!("/clients/{client}/secrets")).await?;
+        let path = all(&page, r#"href="(/clients/[0-9a-f-]{36}/secrets/[0-9a-f-]{36}/rotate)""#)?;
+        let path = path.first().context("the page leads to rotating")?;
+        self.get(path).await?;
+        let answer = self.post_as_myself(path, &[("secret", value), ("reason", reason)]).await?;
+        ensure!(answer.status == StatusCode::SEE_OTHER, "rotated: {} {}", answer.status, answer.text);
+        Ok(())
+    }
+
     /// Copies the first of a client's secrets as the page's script does; the answer goes into no list of pages.
     pub async fn copy_secret(&mut self, client: &str, reason: &str) -> anyhow::Result<Answer> {
         let page = self.get(&format!("/clients/{client}/secrets")).await?;

@@ -11,4 +11,5 @@ pub mod demo;
 pub mod mcp;
 pub mod process;
 pub mod relay;
+pub mod rules;
 pub mod scan;

@@ -49,13 +49,14 @@ pub fn processes_with(needle: &[u8]) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
     Ok((command_lines, environments))
 }
 
-/// How often a running process has `needle` in its memory (Linux; its own user's ptrace rights or root's). Every region
-/// that can be read is, in pieces that overlap.
+/// How often a running process has `needle` in its memory (Linux). Every region that can be read is, in pieces that overlap.
+/// For the board and the agent this needs root: they refuse to be read by their own user.
 pub fn memory_with(process: u32, needle: &[u8]) -> anyhow::Result<usize> {
     const PIECE: u64 = 1024 * 1024;
     const PAGE: u64 = 4096;
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
-    let memory = File::open(format!("/proc/{process}/mem")).context("its memory can't be opened")?;
+    let memory = File::open(format!("/proc/{process}/mem"))
+        .context("its memory can't be opened: the board's and the agent's only by root")?;
     let (mut found, mut read_at_all) = (0, 0);
     let mut piece = vec![0; usize::try_from(PIECE)? + needle.len() - 1];
     for line in maps.lines() {

@@ -37,7 +37,7 @@ pub struct Leave {
 
 pub fn leave(options: &Leave) -> anyhow::Result<ExitCode> {
     platform::forbid_inspection()?;
-    let paths = options.data.paths(false)?;
+    let paths = options.data.paths()?;
     let identity = Identity::load(&paths)?;
     if !Uid::effective().is_root() && !identity.dev {
         bail!("this removes what root put there and needs root: run it with sudo. Nothing was changed");

@@ -4,7 +4,7 @@
 use rcgen::SigningKey as _;
 use shared::catalog::{Slot, Tag};
 use shared::crypto::{DeliveryContext, open_delivery, open_paste};
-use shared::protocol::link::{Deliver, Paste as SealedPaste, Receipt};
+use shared::protocol::link::{Deliver, Paste as SealedPaste, Receipt, ReportBody};
 use shared::secret::Secret;
 
 use super::{Daemon, DaemonError};
@@ -56,7 +56,10 @@ impl Daemon {
 
     /// The board hears of it at once.
     pub(super) fn pasted(&mut self, paste: Paste) -> Result<(), DaemonError> {
-        let Paste { component, slot, value, written } = paste;
+        if !paste.claim() {
+            return Ok(());
+        }
+        let Paste { component, slot, value, written, .. } = paste;
         let result = self.write_pasted(component, slot, &value)?;
         // Whoever pasted may be gone.
         let _ = written.send(result);
@@ -106,15 +109,23 @@ impl Daemon {
         slot: String,
         value: &Secret<Vec<u8>>,
     ) -> Result<Result<(), String>, DaemonError> {
+        let vault = &self.context.vault;
+        // One that can't be read is replaced by whatever comes.
+        let before = vault.read(&component, &slot).ok().flatten();
+        let replaced = before.is_some_and(|held| held.value.expose() != value.expose());
         let result = match self.memory.forget(&component) {
             Ok(()) => {
-                let written = self.context.vault.write_pasted(&component, &slot, value);
+                let written = vault.write_pasted(&component, &slot, value);
                 written.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
         if result.is_ok() {
             tracing::info!(component, slot, "a secret was pasted");
+            if replaced {
+                let body = ReportBody::Replaced { component: component.clone(), slot: slot.clone() };
+                self.report(vec![body])?;
+            }
             self.engine_event(Event::Pasted { component, slot })?;
         }
         Ok(result)

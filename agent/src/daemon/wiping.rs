@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 
 use rcgen::SigningKey as _;
-use shared::protocol::link::{FromAgent, ReportBody, Scope};
+use shared::protocol::link::{FromAgent, ReportBody};
 use shared::protocol::wipe::{Leave, Wipe, WipeReceipt};
 
 use super::{Daemon, DaemonError};
@@ -53,8 +53,7 @@ impl Daemon {
         }
         self.memory.forget_all()?;
         self.last_inventory = None;
-        let nothing =
-            Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() };
+        let nothing = config::no_scope();
         config::save_scope(&self.paths, &nothing)?;
         self.scope = nothing;
         self.journal.set_params(&Params::default())?;

@@ -1,6 +1,5 @@
 //! What lies on the device: certificate, folders, store, journal, catalog, and whom the software is for.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
@@ -12,37 +11,37 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::{Finding, Patient};
 use crate::bundles::Shelf;
 use crate::config::{self, ConfigError, Identity, ManagedUser, Paths};
-use crate::install;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Attempt, JournalError};
 use crate::platform::{self, Met};
 use crate::renew;
 use crate::status::Live;
+use crate::trust;
 use crate::vault;
 
 const MIB: u128 = 1024 * 1024;
 /// Below this installers fail, and soon the journal with them.
 const TOO_FULL: u128 = 200 * MIB;
 const RATHER_FULL: u128 = 2048 * MIB;
-const OTHERS_MAY_WRITE: u32 = 0o022;
 
+pub(super) fn identity(
+    identity: &Identity,
+    live: &Result<Live, ConfigError>,
+    now: Timestamp,
+) -> impl Iterator<Item = Finding> {
+    std::iter::once(certificate(identity, live, now)).chain(link(live))
+}
+
+/// What is inside of the data folder, and who it is for. `attempts` are the journal's, when it is there.
 pub(super) fn look(
     patient: &Patient<'_>,
-    identity: Option<&Identity>,
-    live: &Result<Live, ConfigError>,
+    identity: &Identity,
+    attempts: Option<&Result<Vec<Attempt>, JournalError>>,
 ) -> Vec<Finding> {
     let paths = &patient.paths;
-    let mut findings = Vec::new();
-    if let Some(identity) = identity {
-        findings.push(certificate(identity, live, patient.clock.now()));
-        findings.extend(link(live));
-        findings.extend(folders(paths, identity.dev));
-        findings.push(store(patient, identity));
-        findings.push(journal(paths));
-        findings.extend(catalog(paths, patient.clock.now()));
-        findings.push(managed_user(&identity.managed_user));
-        findings.extend(needs(&identity.managed_user));
-    }
-    findings.push(disk(paths.data()));
+    let mut findings = vec![store(patient, identity), journal(paths, attempts)];
+    findings.extend(catalog(paths, patient.clock.now()));
+    findings.push(managed_user(&identity.managed_user));
+    findings.extend(needs(&identity.managed_user));
     findings
 }
 
@@ -103,41 +102,19 @@ fn link(live: &Result<Live, ConfigError>) -> Option<Finding> {
     })
 }
 
-/// Whoever else can write there decides what the agent does.
-fn folders(paths: &Paths, dev: bool) -> Vec<Finding> {
+/// Whoever else can write there decides what the agent does. In development nobody promises anything about the folders
+/// above.
+pub(super) fn folders(paths: &Paths, dev: bool) -> Finding {
     const CHECK: &str = "folders";
-    let mut bad = Vec::new();
-    let owner = Uid::effective().as_raw();
-    for path in
-        [paths.data().to_owned(), paths.publisher_keys(), paths.bundles(), paths.wrappers(), paths.cache()]
-    {
-        match path.symlink_metadata() {
-            Err(error) => bad.push(format!("{}: {error}", path.display())),
-            Ok(found) if !found.is_dir() => bad.push(format!("{} is no folder", path.display())),
-            Ok(found) if found.uid() != owner => {
-                bad.push(format!("{} belongs to user {}", path.display(), found.uid()));
-            }
-            Ok(found) if found.mode() & OTHERS_MAY_WRITE != 0 => {
-                bad.push(format!(
-                    "{} can be written by others (mode {:04o})",
-                    path.display(),
-                    found.mode() & 0o7777
-                ));
-            }
-            Ok(_) => {}
-        }
+    let top = if dev { paths.data() } else { Path::new("/") };
+    match trust::check_folder(paths, Uid::effective().as_raw(), top) {
+        Ok(()) => Finding::ok(CHECK, format!("{} is ours alone", paths.data().display())),
+        Err(error) => Finding::problem(
+            CHECK,
+            error.to_string(),
+            "The agent doesn't start like this. Find out who changed it, then give it back to root: `sudo chown root`, `sudo chmod go-w`.",
+        ),
     }
-    if bad.is_empty()
-        && !dev
-        && let Err(error) = install::check_trust(paths.data())
-    {
-        bad.push(error.to_string());
-    }
-    if bad.is_empty() {
-        return vec![Finding::ok(CHECK, format!("{} is ours alone", paths.data().display()))];
-    }
-    let advice = "Others could change what the agent does. Give the folder back to root (`sudo chown -R root`, `sudo chmod go-w`) and ask how that came about.";
-    bad.into_iter().map(|saw| Finding::problem(CHECK, saw, advice)).collect()
 }
 
 fn store(patient: &Patient<'_>, identity: &Identity) -> Finding {
@@ -165,24 +142,22 @@ fn store(patient: &Patient<'_>, identity: &Identity) -> Finding {
     }
 }
 
-fn journal(paths: &Paths) -> Finding {
+fn journal(paths: &Paths, attempts: Option<&Result<Vec<Attempt>, JournalError>>) -> Finding {
     const CHECK: &str = "journal";
-    let path = paths.journal();
-    if !path.exists() {
-        return Finding::ok(CHECK, "none yet: the agent makes it when it starts");
-    }
-    match Journal::open(&path).and_then(|journal| journal.attempts()) {
-        Ok(attempts) => {
+    match attempts {
+        None => Finding::ok(CHECK, "none yet: the agent makes it when it starts"),
+        Some(Ok(attempts)) => {
             let open = attempts.iter().filter(|attempt| attempt.last.is_none()).count();
             Finding::ok(CHECK, format!("{} attempts, {open} of them not ended", attempts.len()))
         }
-        Err(JournalError::InUse(_)) => Finding::ok(CHECK, "in use by the agent that runs"),
-        Err(error) => Finding::problem(
+        Some(Err(error @ JournalError::Unclean)) => Finding::ok(CHECK, error.to_string()),
+        Some(Err(JournalError::InUse(_))) => Finding::ok(CHECK, "in use by the agent that runs"),
+        Some(Err(error)) => Finding::problem(
             CHECK,
             error.to_string(),
             format!(
                 "Free disk space first, if it is short. If the file is damaged: stop the agent, move {} away and start it again; the board then asks about steps that were running.",
-                path.display()
+                paths.journal().display()
             ),
         ),
     }
@@ -280,7 +255,7 @@ fn needs(user: &ManagedUser) -> Vec<Finding> {
         .collect()
 }
 
-fn disk(data: &Path) -> Finding {
+pub(super) fn disk(data: &Path) -> Finding {
     const CHECK: &str = "disk";
     let Some(there) = data.ancestors().find(|folder| folder.exists()) else {
         return Finding::problem(

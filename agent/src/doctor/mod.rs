@@ -12,13 +12,16 @@ mod way;
 use std::fmt;
 use std::sync::Arc;
 
+use nix::unistd::Uid;
 use serde::Serialize;
 use shared::random::Random;
 use shared::time::Clock;
 
 use crate::config::{ConfigError, Identity, Paths};
 use crate::install::System;
+use crate::journal::{self, JournalError};
 use crate::status::Live;
+use crate::tls::{Pin, Pins};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,7 +62,7 @@ pub struct Patient<'a> {
     pub paths: Paths,
     /// Before it has joined: which board it is to join.
     pub board: Option<String>,
-    /// SHA-256 of that board's CA key, in hex.
+    /// SHA-256 of that board's CA key, in hex. Without it who answers at another board than the joined one is only shown.
     pub pin: Option<String>,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
@@ -96,13 +99,31 @@ pub async fn examine(patient: &mut Patient<'_>) -> Report {
         }
     };
     let board = patient.board.clone().or_else(|| identity.as_ref().map(|identity| identity.board.clone()));
-    let pin = patient.pin.clone().or_else(|| identity.as_ref().map(|identity| identity.pin.clone()));
+    let joined = identity.as_ref().filter(|_| patient.board.is_none());
+    let pins = match (&patient.pin, joined) {
+        (Some(pin), _) => Some(pin.parse::<Pin>().map(Pins::from)),
+        (None, Some(identity)) => Some(identity.pins()),
+        (None, None) => None,
+    };
     if let Some(board) = board {
-        findings.extend(way::look(&board, pin.as_deref(), patient.clock.now()).await);
+        findings.extend(way::look(&board, pins, patient.clock.now()).await);
     }
     let live = Live::load(&patient.paths);
-    findings.extend(device::look(patient, identity.as_ref(), &live));
-    findings.extend(service::look(patient, identity.as_ref(), &live));
+    let folders = identity.as_ref().map(|identity| device::folders(&patient.paths, identity.dev));
+    // Root opens nothing that others could have put there: a link leads anywhere.
+    let opens = !Uid::effective().is_root() || folders.as_ref().is_some_and(|found| found.state == State::Ok);
+    let journal =
+        (opens && patient.paths.journal().exists()).then(|| journal::peek(&patient.paths.journal()));
+    if let Some(identity) = &identity {
+        findings.extend(device::identity(identity, &live, patient.clock.now()));
+        findings.extend(folders);
+        if opens {
+            findings.extend(device::look(patient, identity, journal.as_ref()));
+        }
+    }
+    findings.push(device::disk(patient.paths.data()));
+    let runs = matches!(journal, Some(Err(JournalError::InUse(_))));
+    findings.extend(service::look(patient, identity.as_ref(), &live, runs));
     Report { findings }
 }
 
@@ -123,6 +144,7 @@ fn not_joined(error: &ConfigError, wants_to: bool) -> Finding {
         ConfigError::File { .. }
         | ConfigError::Content { .. }
         | ConfigError::PublisherKey { .. }
+        | ConfigError::PrivateKey { .. }
         | ConfigError::NoUser(_) => Finding::problem(
             check,
             error.to_string(),

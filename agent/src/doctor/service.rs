@@ -7,27 +7,27 @@ use shared::catalog::Platform;
 use super::{Finding, Patient};
 use crate::config::{ConfigError, Identity};
 use crate::install::{self, PROGRAM};
-use crate::journal::{Journal, JournalError};
 use crate::status::Live;
 
 const CHECK: &str = "service";
 
+/// `runs`: an agent holds the journal of this data folder.
 pub(super) fn look(
     patient: &mut Patient<'_>,
     identity: Option<&Identity>,
     live: &Result<Live, ConfigError>,
+    runs: bool,
 ) -> Vec<Finding> {
     let Some(platform) = Platform::current() else {
         return vec![Finding::problem(CHECK, "this operating system is not supported", "Use a Mac.")];
     };
-    let runs = runs(patient);
     if identity.is_some_and(|identity| identity.dev) {
         return vec![match runs {
             true => Finding::ok(CHECK, "joined with --dev; the agent runs"),
             false => Finding::warning(
                 CHECK,
                 "joined with --dev; no agent runs",
-                format!("Start it: `board-agent run --data {}`.", patient.paths.data().display()),
+                format!("Start it: `board-agent run --dev --data {}`.", patient.paths.data().display()),
             ),
         }];
     }
@@ -44,12 +44,6 @@ pub(super) fn look(
         ));
     }
     findings
-}
-
-/// Only a running agent holds the journal.
-fn runs(patient: &Patient<'_>) -> bool {
-    let path = patient.paths.journal();
-    path.exists() && matches!(Journal::open(&path), Err(JournalError::InUse(_)))
 }
 
 fn installed(patient: &mut Patient<'_>, platform: Platform, runs: bool, joined: bool) -> Finding {

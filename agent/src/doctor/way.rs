@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Finding;
 use crate::http;
-use crate::tls::{Board, Pin, TlsError, spki_of};
+use crate::tls::{Board, Pin, Pins, TlsError, spki_of};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Beyond this the board warns as well.
@@ -29,9 +29,9 @@ const PIN: &str = "pin";
 const CLOCK: &str = "clock";
 
 /// Follows the way as far as it leads.
-pub(super) async fn look(board: &str, pin: Option<&str>, now: Timestamp) -> Vec<Finding> {
-    let pin = match pin.map(str::parse::<Pin>).transpose() {
-        Ok(pin) => pin,
+pub(super) async fn look(board: &str, pins: Option<Result<Pins, TlsError>>, now: Timestamp) -> Vec<Finding> {
+    let pins = match pins.transpose() {
+        Ok(pins) => pins,
         Err(error) => {
             return vec![Finding::problem(
                 PIN,
@@ -41,7 +41,7 @@ pub(super) async fn look(board: &str, pin: Option<&str>, now: Timestamp) -> Vec<
         }
     };
     // Without a pin nobody would be believed; here it only takes the address apart.
-    let target = match Board::new(board, pin.unwrap_or(Pin::of(&[])), None) {
+    let target = match Board::new(board, pins.clone().unwrap_or(Pin::of_spki(&[]).into()), None) {
         Ok(target) => target,
         Err(error) => {
             return vec![Finding::problem(
@@ -70,7 +70,7 @@ pub(super) async fn look(board: &str, pin: Option<&str>, now: Timestamp) -> Vec<
             return findings;
         }
     };
-    let (shown, trusted) = certificates(&target, pin, stream, now).await;
+    let (shown, trusted) = certificates(&target, pins.as_ref(), stream, now).await;
     findings.extend(shown);
     if trusted {
         findings.push(clock(&target, now).await);
@@ -120,7 +120,7 @@ async fn connect(board: &Board, addresses: &[SocketAddr]) -> Result<(TcpStream, 
 /// What the other side shows, and whether it is the board.
 async fn certificates(
     board: &Board,
-    pin: Option<Pin>,
+    pins: Option<&Pins>,
     stream: TcpStream,
     now: Timestamp,
 ) -> (Vec<Finding>, bool) {
@@ -141,8 +141,8 @@ async fn certificates(
         );
         return (vec![finding], false);
     };
-    let ca = match pin {
-        Some(pin) => chain[1..].iter().find(|certificate| pin.fits(certificate)),
+    let ca = match pins {
+        Some(pins) => pins.find(&chain[1..]),
         None => chain.last(),
     };
     let Some(ca) = ca else {
@@ -159,7 +159,7 @@ async fn certificates(
         );
         return (vec![finding], false);
     };
-    let mut findings = vec![match pin {
+    let mut findings = vec![match pins {
         Some(_) => Finding::ok(PIN, "the board that this device knows answers"),
         None => Finding::warning(
             PIN,

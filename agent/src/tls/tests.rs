@@ -98,3 +98,15 @@ fn only_an_address_of_a_board_is_taken() {
     assert!("12".parse::<Pin>().is_err());
     assert!("AB".repeat(32).parse::<Pin>().is_ok());
 }
+
+#[test]
+fn a_full_door_says_nothing_about_the_certificate() {
+    let alert = |alert| io::Error::other(rustls::Error::AlertReceived(alert));
+    for about_it in
+        [AlertDescription::CertificateExpired, AlertDescription::UnknownCA, AlertDescription::BadCertificate]
+    {
+        assert!(is_alert(&alert(about_it)), "{about_it:?}");
+    }
+    assert!(!is_alert(&alert(AlertDescription::AccessDenied)));
+    assert!(!is_alert(&io::Error::other("broken")));
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent::config::Paths;
 use agent::doctor::{self, Finding, Patient, Report, State};
-use agent::install::{InstallError, System};
+use agent::install::{How, InstallError, System};
 use shared::random::SystemRandom;
 use shared::time::{Clock, ManualClock, SystemClock, Timestamp};
 use tokio::io::AsyncWriteExt as _;
@@ -34,7 +34,7 @@ impl System for Bare {
         panic!("a look forgets nothing")
     }
 
-    fn patience(&self) -> (Duration, Duration) {
+    fn patience(&self, _how: How) -> (Duration, Duration) {
         panic!("a look waits for nothing")
     }
 }
@@ -218,6 +218,19 @@ async fn a_healthy_device_has_no_problem_and_each_thing_that_breaks_is_named() {
     let identity = device.data.join("identity.json");
     let text = std::fs::read_to_string(&identity).unwrap();
     let mut changed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // The board shows its next authority, which this device keeps beside the pinned one since it was told.
+    let [ca, made_at] =
+        [serde_json::to_value(shared::crypto::base64::encode(&board.ca())).unwrap(), 1.into()];
+    let before = changed.clone();
+    changed["next_ca"] = serde_json::json!({ "certificate": ca, "made_at": made_at });
+    changed["pin"] = "0".repeat(64).into();
+    std::fs::write(&identity, changed.to_string()).unwrap();
+    says(&healthy(Arc::new(SystemClock)).await, "pin", State::Ok, "the board that this device knows");
+    // Another board than its own is only looked at.
+    let report = look(&device.data, Some(&board.address), None, Arc::new(SystemClock)).await;
+    says(&report, "pin", State::Warning, &board.pin);
+    changed = before;
+
     changed["managed_user"]["name"] = "nobody-by-this-name".into();
     std::fs::write(&identity, changed.to_string()).unwrap();
     says(&healthy(Arc::new(SystemClock)).await, "managed user", State::Problem, "there is no account");
@@ -254,4 +267,25 @@ async fn the_trial_of_the_store_leaves_nothing_there() {
     })
     .await;
     agent.kill().await;
+}
+
+/// Only root can meet what isn't root's.
+#[tokio::test]
+async fn a_folder_of_somebody_else_is_named_and_nothing_in_it_is_opened() {
+    assert!(nix::unistd::Uid::effective().is_root(), "this test gives a folder away: run it as root");
+    let folder = tempfile::tempdir().unwrap();
+    let board = Board::start(folder.path()).await;
+    let device = Device::new(folder.path());
+    device.enroll(&board).await;
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "left alone").unwrap();
+    std::os::unix::fs::symlink(&victim, device.data.join("journal.redb")).unwrap();
+    std::os::unix::fs::chown(&device.data, Some(4711), None).unwrap();
+    let (code, said, trouble) = device.call("doctor", &[]).await;
+    assert_eq!(code, Some(1), "{said}{trouble}");
+    assert!(said.contains("problem  folders ") && said.contains("belongs to user 4711"), "{said}");
+    for unopened in ["secrets  ", "journal  "] {
+        assert!(!said.contains(unopened), "{said}");
+    }
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "left alone");
 }

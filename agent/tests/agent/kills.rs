@@ -125,9 +125,13 @@ impl Committed {
             ReportBody::Output(chunk) => chunk.attempt_id,
             ReportBody::AttemptEnded(ended) => ended.attempt_id,
             ReportBody::Receipt(_)
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
             | ReportBody::Wiped(_)
+            | ReportBody::CaPinned { .. }
+            | ReportBody::Replaced { .. }
             | ReportBody::Unknown => return false,
         };
         if let Some(known) = self.reports.get(&report.id) {

@@ -250,3 +250,22 @@ async fn at_a_terminal(device: &Device, slot: &str, typed: &str) -> (Option<i32>
     let status = within(child.wait()).await.unwrap();
     (status.code(), String::from_utf8(shown).unwrap())
 }
+
+#[tokio::test]
+async fn the_board_hears_when_another_value_takes_the_place_of_one() {
+    let (site, mut link) = site().await;
+    let paste = async |value: &str| {
+        let (code, _, err) = site.device.pipe("paste", &["BOT_TOKEN"], format!("{value}\n").as_bytes()).await;
+        assert_eq!(code, Some(0), "{err}");
+    };
+    let other = SECRET.replace("0123", "9876");
+    for value in [SECRET, SECRET, &other] {
+        paste(value).await;
+    }
+    let report = link.report().await;
+    let expected = ReportBody::Replaced { component: "slack".to_owned(), slot: "BOT_TOKEN".to_owned() };
+    assert_eq!(report.body, expected, "neither the first nor the same again is told");
+    link.acknowledge(&report);
+    paste(SECRET).await;
+    assert_eq!(link.report().await.body, expected);
+}

@@ -66,7 +66,9 @@ async fn word(link: &mut Link, paste: Paste) -> Option<String> {
                 return refused;
             }
             FromAgent::Report(report) => {
-                assert!(matches!(report.body, ReportBody::Inventory { .. }), "{report:?}");
+                let about_it =
+                    matches!(report.body, ReportBody::Inventory { .. } | ReportBody::Replaced { .. });
+                assert!(about_it, "{report:?}");
                 link.acknowledge(&report);
             }
             other @ (FromAgent::Hello(_)

@@ -24,7 +24,7 @@ use shared::time::Clock;
 
 pub use password::MIN_LEN as MIN_PASSWORD_LEN;
 pub use session::{SESSION_TTL, Session, session_hash, session_of, sign_out, user_of};
-pub use step_up::{STEP_UP_FIELD, STEP_UP_TTL, step_up};
+pub use step_up::{SECRET_FIELD, STEP_UP_FIELD, STEP_UP_TTL, step_up};
 pub use throttle::Throttle;
 pub use tokens::{Token, token_of};
 pub use visitor::Visitor;
@@ -146,7 +146,7 @@ pub async fn new_link(
     email: &str,
 ) -> Result<Secret<String>, AccessError> {
     let user = store::user_by_email(tx, email).await?.ok_or(AccessError::UnknownUser)?;
-    if user.disabled_at.is_some() {
+    if !store::hold(tx, user.id).await? {
         return Err(AccessError::Disabled);
     }
     issue_link(tx, root, clock, random, user.id, &user.email, Who::cli()).await
@@ -161,20 +161,48 @@ async fn issue_link(
     email: &str,
     who: Who,
 ) -> Result<Secret<String>, AccessError> {
+    let (token, entry) = make_link(tx, root, clock, random, user_id, email, who).await?;
+    audit::append(tx, &entry).await?;
+    Ok(token)
+}
+
+/// The same without its audit entry, which the caller appends last.
+async fn make_link(
+    tx: &mut Tx,
+    root: &RootKey,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    user_id: UserId,
+    email: &str,
+    who: Who,
+) -> Result<(Secret<String>, Entry), AccessError> {
     let now = clock.now();
     let token = new_token(random);
     let hash = root.hash_token(Purpose::Token, token.expose());
     store::insert_link(tx, LinkId::new(clock, random), user_id, &hash, now, now.after(LINK_TTL)).await?;
     let entry = Entry::new(now, who, Action::LinkMade).detail("user", email);
-    audit::append(tx, &entry).await?;
-    Ok(token)
+    Ok((token, entry))
 }
 
 /// Whose link this is, while it can be used.
 pub async fn link_owner(app: &App, token: &str) -> Result<String, AccessError> {
     let mut tx = app.db.read().await?;
-    let hash = app.root.hash_token(Purpose::Token, token);
-    store::open_link(&mut tx, &hash, app.now()).await?.map(|(_, email)| email).ok_or(AccessError::LinkOver)
+    Ok(find_link(app, &mut tx, token).await?.ok_or(AccessError::LinkOver)?.email)
+}
+
+struct OpenLink {
+    hash: Vec<u8>,
+    user_id: UserId,
+    email: String,
+}
+
+async fn find_link(app: &App, tx: &mut Tx, token: &str) -> Result<Option<OpenLink>, sqlx::Error> {
+    for hash in app.root.hashes(Purpose::Token, token) {
+        if let Some((user_id, email)) = store::open_link(tx, &hash, app.now()).await? {
+            return Ok(Some(OpenLink { hash, user_id, email }));
+        }
+    }
+    Ok(None)
 }
 
 /// Uses a one-time link: sets the password and signs in. Gives the session's token.
@@ -190,9 +218,9 @@ pub async fn accept_link(
     let hashed = password::hash(new_password).await?;
     let now = app.now();
     let mut tx = app.db.write().await?;
-    let hash = app.root.hash_token(Purpose::Token, token);
-    let (user_id, email) = store::open_link(&mut tx, &hash, now).await?.ok_or(AccessError::LinkOver)?;
-    if store::use_link(&mut tx, &hash, now).await? != 1 {
+    let OpenLink { hash, user_id, email } =
+        find_link(app, &mut tx, token).await?.ok_or(AccessError::LinkOver)?;
+    if !store::hold(&mut tx, user_id).await? || store::use_link(&mut tx, &hash, now).await? != 1 {
         return Err(AccessError::LinkOver);
     }
     store::set_password(&mut tx, user_id, &hashed).await?;
@@ -224,7 +252,15 @@ pub async fn sign_in(
     let stored = user.as_ref().and_then(|user| user.password_hash.clone());
     let right = password::verify(typed, stored).await?;
     let mut tx = app.db.write().await?;
-    let (Some(user), true) = (user, right) else {
+    // Meanwhile they may have been disabled, or have set another password.
+    let still = match &user {
+        Some(user) if right && store::hold(&mut tx, user.id).await? => {
+            let now_stored = store::user_by_email(&mut tx, email).await?;
+            now_stored.is_some_and(|row| row.password_hash == user.password_hash)
+        }
+        Some(_) | None => false,
+    };
+    let (Some(user), true) = (user, still) else {
         let who = Who { kind: audit::Actor::User, id: "unknown".into(), address: address.to_owned() };
         audit::append(&mut tx, &Entry::new(now, who, Action::SignInRefused)).await?;
         tx.commit().await?;

@@ -38,14 +38,25 @@ pub(super) async fn open(app: &App, tx: &mut Tx, user_id: UserId) -> Result<Secr
     Ok(token)
 }
 
-/// What the database holds instead of a session's token.
-pub fn session_hash(app: &App, token: &str) -> Vec<u8> {
-    app.root.hash_token(Purpose::Token, token)
+/// What the database holds instead of a session's token. While a root key is changed, and after, there is more than one
+/// key that it may have been hashed with.
+pub async fn session_hash(app: &App, token: &str) -> Result<Vec<u8>, sqlx::Error> {
+    let hashes = app.root.hashes(Purpose::Token, token);
+    if let [only] = hashes.as_slice() {
+        return Ok(only.clone());
+    }
+    let mut tx = app.db.read().await?;
+    for hash in &hashes {
+        if store::has_session(&mut tx, hash).await? {
+            return Ok(hash.clone());
+        }
+    }
+    Ok(app.root.hash_token(Purpose::Token, token))
 }
 
 /// Who holds this session, if it is a living one.
 pub async fn user_of(app: &App, token: &str) -> Result<Option<User>, sqlx::Error> {
-    Ok(session_of(app, &session_hash(app, token)).await?.map(|session| session.user))
+    Ok(session_of(app, &session_hash(app, token).await?).await?.map(|session| session.user))
 }
 
 /// The session whose token has this hash, if it is a living one.
@@ -57,7 +68,7 @@ pub async fn session_of(app: &App, hash: &[u8]) -> Result<Option<Session>, sqlx:
 }
 
 pub async fn sign_out(app: &App, token: &str, who: Who) -> Result<(), AccessError> {
-    let hash = session_hash(app, token);
+    let hash = session_hash(app, token).await?;
     let mut tx = app.db.write().await?;
     store::delete_session(&mut tx, &hash).await?;
     audit::append(&mut tx, &Entry::new(app.now(), who, Action::SignedOut)).await?;

@@ -15,6 +15,8 @@ pub const STEP_UP_TTL: Duration = Duration::from_secs(300);
 
 /// The field of a form that brings the password again.
 pub const STEP_UP_FIELD: &str = "step_up_password";
+/// The field of a form that brings a secret: a page that asks for the password again doesn't hold it.
+pub const SECRET_FIELD: &str = "secret";
 
 /// Per user, wherever the tries come from: only who holds a session of theirs can try, so no stranger can lock them out.
 const STEP_UP: Throttle =

@@ -84,6 +84,19 @@ pub async fn insert_link(
     .map(|_| ()))
 }
 
+/// Makes whoever disables this user, or takes roles from them, wait until this transaction ends; false when they are
+/// disabled. Whatever opens the board to a user begins with it.
+pub async fn hold(tx: &mut Tx, id: UserId) -> Result<bool, sqlx::Error> {
+    let rows = on!(tx, conn => sqlx::query(
+        "UPDATE users SET disabled_at = disabled_at WHERE id = $1 AND disabled_at IS NULL",
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))?;
+    Ok(rows == 1)
+}
+
 /// The user of a link that is neither used nor over.
 pub async fn open_link(
     tx: &mut Tx,
@@ -130,6 +143,14 @@ pub async fn insert_session(
     .execute(conn)
     .await
     .map(|_| ()))
+}
+
+pub async fn has_session(tx: &mut Tx, hash: &[u8]) -> Result<bool, sqlx::Error> {
+    let count: i64 = on!(tx, conn => sqlx::query_scalar("SELECT count(*) FROM sessions WHERE token_hash = $1")
+        .bind(hash)
+        .fetch_one(conn)
+        .await)?;
+    Ok(count > 0)
 }
 
 pub async fn session(tx: &mut Tx, hash: &[u8], now: Timestamp) -> Result<Option<SessionRow>, sqlx::Error> {

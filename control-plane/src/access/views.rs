@@ -32,5 +32,7 @@ pub struct StepUpPage {
     pub action: String,
     /// What was typed: names and values.
     pub fields: Vec<(String, String)>,
+    /// A secret was typed too; it isn't among them.
+    pub lost_secret: bool,
     pub errors: Vec<FieldError>,
 }

@@ -9,11 +9,12 @@ use shared::secret::Secret;
 
 use super::views::{SetPasswordPage, SignInPage, StepUpPage};
 use super::{
-    AccessError, SESSION_TTL, STEP_UP_FIELD, Visitor, accept_link, link_owner, sign_in, sign_out, step_up,
+    AccessError, SECRET_FIELD, SESSION_TTL, STEP_UP_FIELD, Visitor, accept_link, link_owner, sign_in,
+    sign_out, step_up,
 };
 use crate::app::App;
 use crate::error::Failure;
-use crate::free_text;
+use crate::free_text::{self, shown_again};
 use crate::pages::{Page, PageFailure, page, wants_problem};
 use crate::web::{FieldError, Section};
 
@@ -117,7 +118,8 @@ pub async fn sign_out_form(State(app): State<App>, visitor: Visitor, jar: Cookie
 }
 
 /// For the gate, before a POST that wants a fresh session: lets it through when its form brings the right password, and
-/// asks for it otherwise. The page that asks holds what was typed, so these forms carry no secret beside the password.
+/// asks for it otherwise. The page that asks holds what was typed, but never a field named [`SECRET_FIELD`]: no other field
+/// of these forms may carry a secret beside the password.
 pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Result<Request, Response> {
     let (parts, body) = request.into_parts();
     let again = |body: Body| Request::from_parts(parts.clone(), body);
@@ -142,12 +144,13 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
     if !known {
         return Err(PageFailure::from(failure).into_response());
     }
-    let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD);
+    let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD && name != SECRET_FIELD);
     let shown = page(&StepUpPage {
         shell: visitor.shell(Section::None),
         email: visitor.user.as_ref().map(|user| user.email.clone()).unwrap_or_default(),
         action: parts.uri.path().to_owned(),
-        fields: kept.map(|(name, value)| (name.clone(), value.expose().clone())).collect(),
+        lost_secret: fields.iter().any(|(name, _)| name == SECRET_FIELD),
+        fields: kept.map(|(name, value)| (name.clone(), shown_again(value.expose()).to_owned())).collect(),
         errors: if asked { Vec::new() } else { vec![beside] },
     });
     Err((crate::pages::status(failure.public.status), shown).into_response())

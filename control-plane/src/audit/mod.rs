@@ -3,20 +3,30 @@
 //! A writer appends as the last thing in its transaction: [`append`] takes the turn by moving `audit_head`. Nothing is
 //! decrypted before its entry is committed.
 
+mod chain;
 mod entry;
+mod export;
+mod filter;
+mod heads;
+mod mark;
 mod store;
 #[cfg(test)]
 mod tests;
 pub mod views;
 mod watch;
 pub mod web;
+mod witness;
 
-use shared::crypto::{ByteString, sha256};
 use shared::ids::{ClientId, SlotId};
-use shared::protocol::link::Head;
 use shared::time::Timestamp;
 
+pub use chain::{Break, Standing, Walk};
 pub use entry::{Action, Actor, Entry, Who};
+pub use export::{Exported, Format, export, read_export};
+pub use filter::{Filter, FilterError, Moment};
+pub use heads::{Alarm, Witness, acknowledge, alarms, compare, head, standing};
+pub use mark::{Checked, keep_checked};
+pub use witness::{Compared, Told, WitnessError, compare_heads, read_witness};
 
 pub use watch::Watch;
 
@@ -59,25 +69,9 @@ pub async fn append(tx: &mut Tx, entry: &Entry) -> Result<u64, AuditError> {
         Some(hash) => hash,
         None => vec![0; 32],
     };
-    let hash = entry_hash(number(epoch), number(seq), &previous, &canonical);
+    let hash = chain::entry_hash(number(epoch), number(seq), &previous, &canonical);
     store::insert(tx, store::NewRow { epoch, seq, previous, hash: hash.to_vec(), canonical, entry }).await?;
     Ok(number(seq))
-}
-
-/// The newest entry's place and hash; what agents remember.
-pub async fn head(tx: &mut Tx) -> Result<Head, sqlx::Error> {
-    let row = store::newest(tx).await?;
-    Ok(row.map_or(Head { epoch: 1, seq: 0, hash: vec![0; 32] }, |row| Head {
-        epoch: number(row.epoch),
-        seq: number(row.seq),
-        hash: row.hash,
-    }))
-}
-
-/// Whether this board's log holds an entry at the head's place with the head's hash.
-pub async fn knows(tx: &mut Tx, head: &Head) -> Result<bool, sqlx::Error> {
-    let Ok(seq) = i64::try_from(head.seq) else { return Ok(false) };
-    Ok(seq == 0 || store::hash_at(tx, seq).await?.as_ref() == Some(&head.hash))
 }
 
 /// SHA-256 of the envelope that the latest write of this secret put into the log.
@@ -86,7 +80,8 @@ pub async fn latest_envelope(
     client_id: ClientId,
     slot_id: SlotId,
 ) -> Result<Option<String>, sqlx::Error> {
-    let canonical = store::latest_for_slot(tx, client_id, slot_id, Action::SecretStored).await?;
+    let writes = [Action::SecretStored, Action::SecretRekeyed];
+    let canonical = store::latest_for_slot(tx, client_id, slot_id, writes).await?;
     Ok(canonical
         .and_then(|text| serde_json::from_str::<Entry>(&text).ok())
         .and_then(|entry| entry.detail.get("envelope_sha256").cloned()))
@@ -99,10 +94,21 @@ pub struct Stored {
     pub entry: Entry,
 }
 
-/// Entries below `before` (all when `None`), newest first.
+/// Entries below `before` (all when `None`) that fit the filter, newest first.
 pub async fn page(tx: &mut Tx, before: Option<u64>, limit: u32) -> Result<Vec<Stored>, sqlx::Error> {
+    filtered(tx, before, limit, &Filter::default()).await
+}
+
+/// The same, of those that a filter wants.
+pub async fn filtered(
+    tx: &mut Tx,
+    before: Option<u64>,
+    limit: u32,
+    filter: &Filter,
+) -> Result<Vec<Stored>, sqlx::Error> {
+    let bounds = filter.bounds(tx).await?;
     let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
-    let rows = store::before(tx, before, i64::from(limit)).await?;
+    let rows = store::before(tx, before, i64::from(limit), filter, bounds).await?;
     Ok(rows
         .into_iter()
         .filter_map(|row| {
@@ -126,48 +132,43 @@ pub enum Verdict {
 
 /// Walks the whole chain, in batches.
 pub async fn verify(tx: &mut Tx) -> Result<Verdict, sqlx::Error> {
-    let mut previous = vec![0; 32];
-    let mut last: i64 = 0;
+    let mut walk = Walk::default();
+    Ok(match walk_all(tx, &mut walk).await? {
+        None => Verdict::Holds { entries: walk.last.seq },
+        Some(Break { seq, why }) => Verdict::Broken { seq, why },
+    })
+}
+
+/// Walks the whole chain of the database; gives where it breaks.
+pub async fn walk_all(tx: &mut Tx, walk: &mut Walk) -> Result<Option<Break>, sqlx::Error> {
     loop {
+        let last = i64::try_from(walk.last.seq).unwrap_or(i64::MAX);
         let rows = store::after(tx, last, 500).await?;
         if rows.is_empty() {
             break;
         }
         for row in rows {
-            let why = if row.seq != last + 1 {
-                Some("an entry is missing before it")
-            } else if row.previous != previous {
-                Some("it doesn't point at the entry before it")
-            } else if row.hash
-                != entry_hash(number(row.epoch), number(row.seq), &row.previous, &row.canonical)
-            {
-                Some("its content doesn't fit its hash")
-            } else if serde_json::from_str::<Entry>(&row.canonical).is_ok_and(|entry| !row.repeats(&entry)) {
-                Some("its columns say something else than the entry")
-            } else {
-                None
-            };
-            if let Some(why) = why {
-                return Ok(Verdict::Broken { seq: number(row.seq), why });
+            if let Err(broken) = walk.step_row(row) {
+                return Ok(Some(broken));
             }
-            last = row.seq;
-            previous = row.hash;
         }
     }
-    if store::head_seq(tx).await? != last {
-        return Ok(Verdict::Broken { seq: number(last) + 1, why: "entries are missing at the end" });
-    }
-    Ok(Verdict::Holds { entries: number(last) })
+    let missing = number(store::head_seq(tx).await?) != walk.last.seq;
+    let why = "entries are missing at the end";
+    Ok(missing.then_some(Break { seq: walk.last.seq + 1, why }))
 }
 
-fn entry_hash(epoch: u64, seq: u64, previous: &[u8], canonical: &str) -> [u8; 32] {
-    let bytes = ByteString::labelled("board/audit/v1")
-        .u64(epoch)
-        .u64(seq)
-        .part(previous)
-        .part(canonical.as_bytes())
-        .finish();
-    sha256(&bytes)
+impl Walk {
+    fn step_row(&mut self, row: store::Row) -> Result<(), Break> {
+        let parsed = serde_json::from_str::<Entry>(&row.canonical);
+        let elsewhere = parsed.is_ok_and(|entry| !row.repeats(&entry));
+        let seq = number(row.seq);
+        self.step(row.into())?;
+        if elsewhere {
+            return Err(Break { seq, why: "its columns say something else than the entry" });
+        }
+        Ok(())
+    }
 }
 
 fn number(stored: i64) -> u64 {

@@ -1,24 +1,28 @@
 //! The installation itself: made once by `init`, opened by every other command.
 
+mod rekey;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
-use shared::crypto::sha256;
 use shared::ids::BoardId;
 use shared::random::Random;
 use shared::secret::Secret;
-use shared::time::Clock;
 
 use crate::access::{self, AccessError, Role};
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, ShownCa};
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Db;
 use crate::enrollment::ca::{Authority, CaError};
 use crate::jobs::Jobs;
-use crate::keys::{KeyError, Provider, RootKey};
+use crate::keys::{KeyError, NewVersion, Outside, RootKey, Source};
 use crate::links::Links;
+
+pub use rekey::{RekeyError, Rekeyed, rekey};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BoardError {
@@ -42,27 +46,51 @@ pub enum BoardError {
 /// Gives the token of the first user's one-time link.
 pub async fn init(
     db: &Db,
-    provider: &Provider,
+    source: &Source,
+    outside: Outside,
     email: &str,
-    clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<Secret<String>, BoardError> {
+    let clock = &*Arc::clone(&outside.clock);
+    let board_id = BoardId::new(clock, random);
+    let provider = source.open_or_create(&outside, random).map_err(KeyError::from)?;
+    let new = NewVersion::make(source, &*provider, board_id, 1, random).await?;
     let mut tx = db.write().await?;
-    if store::id(&mut tx).await?.is_some() {
+    if store::id(&mut tx).await?.is_some() || !new.store(&mut tx, clock.now()).await? {
         return Err(BoardError::Exists);
     }
-    let board_id = BoardId::new(clock, random);
     store::insert(&mut tx, board_id, clock.now()).await?;
-    let root = RootKey::create(&mut tx, provider, clock, random).await?;
+    let root = RootKey::of(new, board_id, outside);
     Authority::create(&mut tx, &root, board_id, clock, random).await?;
     let roles = [Role::Consultant, Role::Operator];
     let entry = Entry::new(clock.now(), Who::cli(), Action::BoardInitialized)
         .detail("board", board_id)
-        .detail("root_key", root.fingerprint());
+        .detail("root_key", root.newest().fingerprint());
     audit::append(&mut tx, &entry).await?;
     let token = access::create_user(&mut tx, &root, clock, random, email, &roles).await?;
     tx.commit().await?;
     Ok(token)
+}
+
+/// How often a running board looks for versions of the root key that it doesn't know.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Looks for other versions of the root key, for ever: `board rekey` is another process. What a request needs it finds
+/// by itself; this keeps a quiet board from holding a key that was retired.
+pub async fn watch_root_key(app: App) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let looked = match app.db.read().await {
+            Ok(mut tx) => app.root.look(&mut tx).await,
+            Err(error) => Err(error.into()),
+        };
+        let said = looked.err().map(|error| error.to_string());
+        if let Some(error) = said.as_ref().filter(|_| said != last) {
+            tracing::error!("{error}");
+        }
+        last = said;
+    }
 }
 
 /// Whether a board was made in this database.
@@ -71,19 +99,22 @@ pub async fn exists(db: &Db) -> Result<bool, sqlx::Error> {
     Ok(store::id(&mut tx).await?.is_some())
 }
 
-/// Opens the board for serving: the root key has to be the one that it was made with.
+/// Opens the board for serving: the root key has to be the one that it was made with. `also` is a provider that the
+/// operator names beside the database's.
 pub async fn open(
     db: Db,
-    provider: &Provider,
+    also: Option<Source>,
+    outside: Outside,
     agents_url: String,
     proxy: Option<IpAddr>,
-    clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 ) -> Result<App, BoardError> {
     let mut tx = db.read().await?;
     let board_id = store::id(&mut tx).await?.ok_or(BoardError::Missing)?;
-    let root = RootKey::unwrap(&mut tx, provider).await?;
-    let ca_spki = Authority::load(&mut tx, &root, board_id).await?.spki()?;
+    let clock = Arc::clone(&outside.clock);
+    let root = RootKey::open(&mut tx, also, outside).await?;
+    let authority = Authority::load(&mut tx, &root, board_id).await?;
+    let shown_ca = RwLock::new(ShownCa { number: authority.number, spki: authority.spki()? });
     drop(tx);
     Ok(App::new(Parts {
         db,
@@ -91,8 +122,7 @@ pub async fn open(
         random,
         root,
         board_id,
-        ca_pin: sha256(&ca_spki),
-        ca_spki,
+        shown_ca,
         agents_url,
         proxy,
         audit_watch: audit::Watch::default(),

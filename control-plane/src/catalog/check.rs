@@ -193,6 +193,11 @@ impl Checker<'_> {
                 }
             }
         }
+        if step.restart_on_secret
+            && (step.kind == StepKind::Manual || self.manifest.slots_read_by(step).is_empty())
+        {
+            self.say(&what, "has restart_on_secret, but reads no slot: list the slot in secrets, or start a wrapper that gets it");
+        }
         for slot in step.slots.iter().chain(step.secrets.iter().map(|secret| &secret.slot)) {
             self.known_slot(&what, slot);
         }

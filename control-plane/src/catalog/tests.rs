@@ -103,6 +103,7 @@ fn every_rule_of_the_check_names_place_and_remedy() {
         ("verify = 'true'", "verify = 'test -x /usr/local/bin/thing'", "users can write to"),
         ("verify = 'true'", "verify = 'test \"'", "is not valid for /bin/sh"),
         ("verify = 'true'", "verify = 'echo {{X}}'", "nothing is ever put into a script's text"),
+        ("secrets = [{ slot = \"TOKEN\", as = \"env\" }]", "restart_on_secret = true", "reads no slot"),
         ("slot = \"TOKEN\", as", "slot = \"OTHER\", as", "names the slot \"OTHER\""),
         ("slots = { TOKEN = \"TOKEN\" }", "slots = { TOKEN = \"OTHER\" }", "names the slot \"OTHER\""),
         ("command = [\"thing\"]", "command = []", "has no command"),

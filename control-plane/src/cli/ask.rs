@@ -129,10 +129,11 @@ impl Board {
     }
 
     pub fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Unasked> {
-        serde_json::from_slice(body).map_err(|error| Unasked::NotUnderstood {
-            board: self.shown.clone(),
-            why: table::plain(&error.to_string()),
-        })
+        serde_json::from_slice(body).map_err(|error| self.not_understood(&error.to_string()))
+    }
+
+    pub fn not_understood(&self, why: &str) -> Unasked {
+        Unasked::NotUnderstood { board: self.shown.clone(), why: table::plain(why) }
     }
 
     /// What an answer means that isn't the one that was asked for.

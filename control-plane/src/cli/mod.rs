@@ -1,8 +1,13 @@
 //! The command line: what each command takes, and which function does it.
 
 mod ask;
+mod audit;
+mod ca;
+mod entered;
 mod paste;
 mod purge;
+mod rekey;
+mod rotate;
 mod serve;
 mod state;
 mod table;
@@ -19,14 +24,15 @@ use shared::random::{Random, SystemRandom};
 use shared::time::{Clock, SystemClock};
 
 use crate::access::Role;
-use crate::audit::{self, Verdict};
 use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
-use crate::keys::{Provider, Source};
+use crate::keys::{Outside, RootKey, Source};
 
 pub use ask::Unasked;
+pub use audit::Broken;
 pub use paste::Unproven;
+pub use rekey::exit_code;
 
 /// Sets up and watches Macs at clients' offices.
 #[derive(Debug, Parser)]
@@ -72,6 +78,9 @@ enum Command {
     /// Erase the secrets of clients whose engagement ended and whose purge is due. A board that runs does it by itself.
     #[command(after_help = purge::HELP)]
     Purge(purge::PurgeArgs),
+    /// Move to a new root key, beside a board that runs: every stored secret is encrypted again under it.
+    #[command(after_help = rekey::HELP)]
+    Rekey(rekey::RekeyArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -81,6 +90,12 @@ enum Command {
     /// Seal a client's secret on this computer and send it to a device that is on. The board passes it on and can't open it.
     #[command(after_help = paste::HELP)]
     Paste(paste::PasteArgs),
+    /// Give secrets of ours new values. The running board delivers them within seconds.
+    #[command(after_help = rotate::HELP)]
+    Rotate(rotate::RotateArgs),
+    /// The certificate authority that agents pin.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Tokens with which programs read the JSON API.
     #[command(subcommand)]
     Token(tokens::Command),
@@ -93,19 +108,7 @@ enum Command {
     },
     /// The audit log.
     #[command(subcommand)]
-    Audit(AuditCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Check the chain of the audit log. Exit code 3 when it is broken.
-    #[command(after_help = "Example: board audit verify --json")]
-    Verify {
-        #[command(flatten)]
-        place: Place,
-        #[arg(long)]
-        json: bool,
-    },
+    Audit(audit::Command),
 }
 
 #[derive(Debug, Args)]
@@ -120,7 +123,9 @@ struct Place {
 
 #[derive(Debug, Args)]
 struct KeyPlace {
-    /// The root-key provider: file:PATH, or keychain:NAME on a Mac. By default a file outside the data folder, so that a backup never holds both.
+    /// The root-key provider: file:PATH, keychain:NAME on a Mac, awskms:KEY[?region=…&endpoint=…], or vault:MOUNT/KEY. For
+    /// `init`; by default a file outside the data folder, so that a backup never holds both. Every other command finds it
+    /// in the database, and needs this only for a key file that was moved.
     #[arg(long, env = "BOARD_ROOT_KEY")]
     root_key: Option<String>,
 }
@@ -170,15 +175,27 @@ impl Place {
 }
 
 impl KeyPlace {
+    /// The provider that was named.
+    fn named(&self) -> anyhow::Result<Option<Source>> {
+        Ok(self.root_key.as_deref().map(str::parse).transpose()?)
+    }
+
+    /// The provider of a board to be made.
     fn source(&self) -> anyhow::Result<Source> {
-        match &self.root_key {
-            Some(uri) => Ok(uri.parse()?),
+        match self.named()? {
+            Some(source) => Ok(source),
             None => {
                 let home = std::env::var_os("HOME")
                     .context("HOME is not set: name the root key with --root-key file:PATH")?;
                 Ok(Source::File(PathBuf::from(home).join(".board/root.key")))
             }
         }
+    }
+
+    /// The root key of a board that was made.
+    async fn open(&self, db: &Db, clock: &Arc<dyn Clock>) -> anyhow::Result<RootKey> {
+        let mut tx = db.read().await?;
+        Ok(RootKey::open(&mut tx, self.named()?, Outside::process(Arc::clone(clock))).await?)
     }
 }
 
@@ -202,14 +219,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
     let text = match cli.command {
         Command::State(args) => return state::run(args).await,
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
+        Command::Audit(command) => return audit::run(command).await,
         Command::Init { place, key, email, console_url } => {
-            init(&place, &key, &email, &console_url, &*clock, &*random).await
+            init(&place, &key, &email, &console_url, clock, &*random).await
         }
+        Command::Rekey(args) => rekey::run(args, clock, &*random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
+        Command::Ca(command) => ca::run(command, clock, random).await,
+        Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::Purge(args) => return purge::run(args, &*clock).await,
-        Command::User(command) => users::run(command, &*clock, &*random).await,
-        Command::Token(command) => tokens::run(command, &*clock, &*random).await,
+        Command::User(command) => users::run(command, &clock, &*random).await,
+        Command::Token(command) => tokens::run(command, &clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
             catalog::Command::Keygen { key } => catalog::keygen(&key, &*random),
@@ -221,7 +242,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
                 catalog::import_file(&db, &file, &publisher_key, &*clock, &*random).await
             }
         },
-        Command::Audit(AuditCommand::Verify { place, json }) => verify(&place, json).await,
     };
     text.map(Output::from)
 }
@@ -253,7 +273,7 @@ async fn init(
     key: &KeyPlace,
     email: &str,
     console_url: &str,
-    clock: &dyn Clock,
+    clock: Arc<dyn Clock>,
     random: &dyn Random,
 ) -> anyhow::Result<String> {
     if !email.contains('@') || email.len() > 254 {
@@ -267,13 +287,12 @@ async fn init(
         return Err(board::BoardError::Exists.into());
     }
     let source = key.source()?;
-    let provider = Provider::open_or_create(&source, random)?;
-    let token = board::init(&db, &provider, email, clock, random).await?;
+    let token = board::init(&db, &source, Outside::process(clock), email, random).await?;
     db.close().await;
     let mut text = format!(
-        "A board was made.\nDatabase: {}\nRoot key: {} (keep a copy somewhere safe, never beside a backup)\nSign in (once, within a day): {console_url}/welcome/{}",
+        "A board was made.\nDatabase: {}\nRoot key: {source}{}\nSign in (once, within a day): {console_url}/welcome/{}",
         without_password(&place.url()),
-        provider.uri(),
+        if source.is_remote() { "" } else { " (keep a copy somewhere safe, never beside a backup)" },
         token.expose()
     );
     let inside = match (source.path().map(Path::canonicalize), place.data.canonicalize()) {
@@ -284,24 +303,4 @@ async fn init(
         text.push_str("\nWarning: the root key lies in the data folder, so a backup of the folder holds both. Move it and name it with --root-key.");
     }
     Ok(text)
-}
-
-async fn verify(place: &Place, json: bool) -> anyhow::Result<String> {
-    let db = place.connect().await?;
-    let mut tx = db.read().await?;
-    match audit::verify(&mut tx).await? {
-        Verdict::Holds { entries } if json => Ok(format!("{{\"holds\":true,\"entries\":{entries}}}")),
-        Verdict::Holds { entries } => Ok(format!("The chain holds: {entries} entries.")),
-        Verdict::Broken { seq, why } => Err(Broken { seq, why }.into()),
-    }
-}
-
-/// The audit chain is broken: exit code 3.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the audit chain is broken at entry {seq}: {why}. Compare with a backup and with the heads that agents keep"
-)]
-pub struct Broken {
-    pub seq: u64,
-    pub why: &'static str,
 }

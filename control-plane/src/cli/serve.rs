@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
-use crate::keys::Provider;
-use crate::{board, link, offboarding, router};
+use crate::keys::Outside;
+use crate::{audit, board, link, offboarding, router};
 
 /// Open pages and links get this long to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,17 +36,19 @@ pub async fn serve(
             "the board's role owns its tables, so only triggers keep it from changing the audit log: for production give the board a role of its own with `board migrate --owner-url`"
         );
     }
-    let provider = Provider::open(&args.key.source()?)?;
+    let also = args.key.named()?;
     let console = listen(args.console).await?;
     let agents = listen(args.agents).await?;
     let agents_address = agents.local_addr()?;
     let agents_url = args.agents_url.unwrap_or_else(|| format!("https://{agents_address}"));
-    let app = board::open(db, &provider, agents_url, args.proxy, clock, random)
+    let app = board::open(db, also, Outside::process(clock), agents_url, args.proxy, random)
         .await?
         .with_backups_kept(args.backup_retention_days);
     say(&format!("Console: http://{}", console.local_addr()?));
     say(&format!("Listening for agents: {agents_address}"));
 
+    let looking = tokio::spawn(board::watch_root_key(app.clone()));
+    let checking = tokio::spawn(audit::keep_checked(app.clone()));
     let (stop, stopped) = watch::channel(false);
     let routes = router::agents(app.clone());
     let agents = tokio::spawn(link::serve(
@@ -73,7 +75,9 @@ pub async fn serve(
         }
     }
     tracing::info!("stopping");
+    looking.abort();
     let _ = stop.send(true);
+    checking.abort();
     agents.await.context("the agents' listener ended badly")??;
     // Live pages never end by themselves.
     let _ = tokio::time::timeout(GRACE, console).await;

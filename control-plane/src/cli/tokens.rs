@@ -1,6 +1,7 @@
 //! `board token …`: opens the database, like `board user link`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -13,7 +14,6 @@ use super::{KeyPlace, Place, role};
 use crate::access::Role;
 use crate::access::tokens::{self, NewToken, Token, TokenState, make_token, revoke_token};
 use crate::audit::Who;
-use crate::keys::{Provider, RootKey};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -54,15 +54,14 @@ pub enum Command {
     },
 }
 
-pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> anyhow::Result<String> {
+pub async fn run(command: Command, clock: &Arc<dyn Clock>, random: &dyn Random) -> anyhow::Result<String> {
     match command {
         Command::Create { name, roles, days, user, place, key } => {
             let db = place.connect().await?;
-            let provider = Provider::open(&key.source()?)?;
+            let root = key.open(&db, clock).await?;
             let mut tx = db.write().await?;
-            let root = RootKey::unwrap(&mut tx, &provider).await?;
             let new = NewToken { name, roles, days, user };
-            let text = make_token(&mut tx, &root, clock, random, Who::cli(), &new).await?;
+            let text = make_token(&mut tx, &root, &**clock, random, Who::cli(), &new).await?;
             tx.commit().await?;
             Ok(format!(
                 "Token (shown once; send it as `Authorization: Bearer …` to /api/v1): {}",
@@ -77,7 +76,7 @@ pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> an
         Command::Revoke { token, place } => {
             let db = place.connect().await?;
             let mut tx = db.write().await?;
-            revoke_token(&mut tx, clock, Who::cli(), &token).await?;
+            revoke_token(&mut tx, &**clock, Who::cli(), &token).await?;
             tx.commit().await?;
             Ok(format!("The token {token} was revoked. Programs that send it are refused from now on."))
         }

@@ -1,5 +1,7 @@
 //! `board user …`: opens the database, for the first user and for whoever locked themselves out.
 
+use std::sync::Arc;
+
 use clap::Subcommand;
 use serde::Serialize;
 use shared::ids::UserId;
@@ -10,7 +12,6 @@ use super::{KeyPlace, Place, role};
 use crate::access::users::{self, Listed};
 use crate::access::{self, Role, tokens};
 use crate::audit::Who;
-use crate::keys::{Provider, RootKey};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -49,7 +50,7 @@ pub enum Command {
     },
 }
 
-pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> anyhow::Result<String> {
+pub async fn run(command: Command, clock: &Arc<dyn Clock>, random: &dyn Random) -> anyhow::Result<String> {
     let (place, key, console_url, email, roles) = match command {
         Command::List { place, json } => return listed(&place, json).await,
         Command::Link { email, place, key, console_url } => (place, key, console_url, email, None),
@@ -58,9 +59,9 @@ pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> an
         }
     };
     let db = place.connect().await?;
-    let provider = Provider::open(&key.source()?)?;
+    let root = key.open(&db, clock).await?;
+    let clock = &**clock;
     let mut tx = db.write().await?;
-    let root = RootKey::unwrap(&mut tx, &provider).await?;
     let token = match roles {
         Some(roles) => users::add(&mut tx, &root, clock, random, Who::cli(), &email, &roles).await?,
         None => access::new_link(&mut tx, &root, clock, random, &email).await?,

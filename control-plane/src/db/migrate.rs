@@ -23,6 +23,13 @@ const TABLES: &str = "SELECT relname::text FROM pg_class WHERE relnamespace = cu
 const ROLE: &str = "SELECT current_user::text";
 const SCHEMA: &str = "SELECT current_schema()::text";
 const IS_MEMBER: &str = "SELECT pg_has_role($1::name, current_user, 'MEMBER')";
+const PLACE: &str =
+    "SELECT current_database()::text, current_schema()::text, host(inet_server_addr()), inet_server_port()";
+const ANY_KEY: &str = "SELECT floor(random() * 9e15)::bigint";
+const HOLD: &str = "SELECT pg_advisory_xact_lock($1)";
+const IS_HELD: &str = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                       AND (classid::bigint << 32) + objid::bigint = $1)";
 
 /// Who may change the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,7 @@ impl Db {
         let (Self::Postgres(owner), Self::Postgres(pool)) = (self, board) else {
             return Err(ConnectError::NoRoles);
         };
+        same_place(owner, pool).await?;
         let role: String = sqlx::query_scalar(ROLE).fetch_one(pool).await?;
         if sqlx::query_scalar(IS_MEMBER).bind(&role).fetch_one(owner).await? {
             return Err(ConnectError::SameRole { role });
@@ -85,6 +93,32 @@ impl Db {
         grant(owner, &role).await?;
         check(pool).await?;
         Ok(role)
+    }
+}
+
+/// Whether both lead to the same schema of the same database. A name says nothing about the server: a lock that one takes
+/// and the other sees does, whatever way leads there.
+async fn same_place(owner: &PgPool, board: &PgPool) -> Result<(), ConnectError> {
+    let mut held = owner.begin().await?;
+    let theirs: Place = sqlx::query_as(PLACE).fetch_one(&mut *held).await?;
+    let ours: Place = sqlx::query_as(PLACE).fetch_one(board).await?;
+    let key: i64 = sqlx::query_scalar(ANY_KEY).fetch_one(&mut *held).await?;
+    sqlx::query(HOLD).bind(key).execute(&mut *held).await?;
+    let seen: bool = sqlx::query_scalar(IS_HELD).bind(key).fetch_one(board).await?;
+    if seen && (&ours.0, &ours.1) == (&theirs.0, &theirs.1) {
+        return Ok(());
+    }
+    Err(ConnectError::OtherDatabase { owner: words(&theirs), board: words(&ours) })
+}
+
+/// Database, schema, address and port of the server; no address over a local socket.
+type Place = (String, Option<String>, Option<String>, Option<i32>);
+
+fn words((database, schema, address, port): &Place) -> String {
+    let schema = schema.as_deref().unwrap_or("no schema");
+    match (address, port) {
+        (Some(address), Some(port)) => format!("{database} ({schema}) at {address}, port {port}"),
+        (Some(_) | None, _) => format!("{database} ({schema}) on this computer"),
     }
 }
 

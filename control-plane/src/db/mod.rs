@@ -91,6 +91,10 @@ pub enum ConnectError {
     )]
     SameRole { role: String },
     #[error(
+        "--owner-url leads to {owner}, and --database to {board}: name the same database of the same server in both; nothing was changed"
+    )]
+    OtherDatabase { owner: String, board: String },
+    #[error(
         "--owner-url is for PostgreSQL: SQLite has no roles, who owns the file owns the tables; leave it out"
     )]
     NoRoles,
@@ -181,10 +185,16 @@ fn sqlite_options(path: &Path) -> SqliteConnectOptions {
         .pragma("recursive_triggers", "ON")
 }
 
-/// A database address as it may be shown.
+/// A database address as it may be shown: a password may stand before the host or in the query.
 pub fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let query = rest.find(['?', '#']).unwrap_or(rest.len());
+    match rest.rfind('@') {
+        // A password with a ? in it, or a query with an @: nobody can say which.
+        Some(at) if query < at => format!("{scheme}://…"),
+        Some(at) => format!("{scheme}://…{}", &rest[at..query]),
+        None => format!("{scheme}://{}", &rest[..query]),
     }
 }

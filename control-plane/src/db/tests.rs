@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
-use super::testing::{empty_postgres, on_both, owner_of};
-use super::{Cause, ConnectError, Db, Ownership, Tx};
+use super::testing::{empty_postgres, on_both, on_sqlite, owner_of};
+use super::{Cause, ConnectError, Db, Ownership, Tx, without_password};
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -19,7 +19,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The SQL texts of all `query…("…")` calls, with the file that holds each.
 fn statements() -> Vec<(PathBuf, String)> {
-    let call = Regex::new(r#"query(?:_as|_scalar)?(?:::<[^(]*>)?\(\s*"((?:[^"\\]|\\.)*)""#).unwrap();
+    let call = Regex::new(r#"(?s)query(?:_as|_scalar)?(?:::<[^(]*>)?\(\s*"((?:[^"\\]|\\.)*)""#).unwrap();
     let comment = Regex::new(r"(?m)^\s*//.*$").unwrap();
     let continued = Regex::new(r"\\\n\s*").unwrap();
     let mut files = Vec::new();
@@ -37,7 +37,7 @@ fn statements() -> Vec<(PathBuf, String)> {
 #[tokio::test]
 async fn every_statement_prepares_on_both_databases() {
     let statements = statements();
-    assert!(statements.len() > 40, "the search finds the statements: {}", statements.len());
+    assert!(statements.len() > 150, "the search finds the statements: {}", statements.len());
     on_both(|db| {
         let statements = statements.clone();
         async move {
@@ -52,6 +52,32 @@ async fn every_statement_prepares_on_both_databases() {
                 assert!(prepared.is_ok(), "{}: {sql}\n{prepared:?}", file.display());
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_every_page_counts_is_found_by_indexes() {
+    on_sqlite(|db| async move {
+        let (_, count) = statements()
+            .into_iter()
+            .find(|(_, sql)| sql.contains("count(*)") && sql.contains("'quarantined'"))
+            .expect("the count of what waits for a decision");
+        let mut tx = db.read().await.unwrap();
+        let Tx::Sqlite(connection) = &mut tx else { panic!("SQLite") };
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {count}")))
+                .bind(0)
+                .fetch_all(&mut **connection)
+                .await
+                .unwrap();
+        let read: Vec<&String> = plan
+            .iter()
+            .map(|(.., step)| step)
+            .filter(|step| step.contains("enrollments") || step.contains("devices"))
+            .collect();
+        assert_eq!(read.len(), 3, "{plan:?}");
+        assert!(read.iter().all(|step| step.contains("INDEX")), "{read:?}");
     })
     .await;
 }
@@ -157,6 +183,42 @@ async fn the_owner_migrates_and_the_boards_role_only_checks() {
     assert!(refused.to_string().contains("board migrate --owner-url"), "{refused}");
     owner.close().await;
     board.close().await;
+}
+
+#[tokio::test]
+async fn an_owner_of_another_database_is_refused_before_anything_changes() {
+    let (here, there) = (empty_postgres().await, empty_postgres().await);
+    let board = Db::connect(&here.board).await.unwrap();
+    let other_schema = format!("{}?options=-c%20search_path%3Dapart", here.owner);
+    let owner = Db::connect(&here.owner).await.unwrap();
+    run(&owner, "CREATE SCHEMA apart").await.unwrap();
+    for wrong in [there.owner.clone(), other_schema] {
+        let wrong = Db::connect(&wrong).await.unwrap();
+        let refused = wrong.migrate_for(&board).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::OtherDatabase { .. }), "{refused}");
+        assert!(refused.to_string().contains("nothing was changed"), "{refused}");
+        assert!(run(&wrong, "SELECT count(*) FROM clients").await.is_err(), "no table was made");
+        wrong.close().await;
+    }
+    owner.migrate_for(&board).await.unwrap();
+    owner.close().await;
+    board.close().await;
+}
+
+#[test]
+fn no_part_of_a_password_is_shown() {
+    for (url, shown) in [
+        ("postgres://board@db/board", "postgres://…@db/board"),
+        ("postgres://db/board", "postgres://db/board"),
+        ("postgres://board:very-secret@db/board?sslmode=require", "postgres://…@db/board"),
+        ("postgres://db/board?user=board&password=very-secret", "postgres://db/board"),
+        ("postgres://db/board?password=very@secret", "postgres://…"),
+        ("postgres://board:very?secret@db/board", "postgres://…"),
+        ("postgres://board:very@secret@db/board#secret", "postgres://…@db/board"),
+        ("sqlite:/data/board.db", "sqlite:/data/board.db"),
+    ] {
+        assert_eq!(without_password(url), shown);
+    }
 }
 
 #[tokio::test]

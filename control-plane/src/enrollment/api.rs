@@ -29,6 +29,8 @@ pub struct Peer {
     pub address: String,
     pub certificate: Option<PeerCertificate>,
     pub channel: Arc<Channel>,
+    /// Number of the authority that the listener showed.
+    pub authority: i64,
 }
 
 /// What a verified client certificate says.

@@ -1,17 +1,28 @@
 //! Devices, and which certificate each may use.
 
+use std::time::Duration;
+
 use shared::crypto::hex;
 use shared::ids::{ClientId, DeviceId};
 use shared::text_enum;
 use shared::time::Timestamp;
 
 use super::store;
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
 use crate::jobs::Wake;
+
+/// A stale certificate is written into the audit log once an hour: who has one can come as often as they like.
+const STALE: Throttle = Throttle {
+    bucket: "stale-certificate",
+    per_source: 1,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
 
 text_enum! {
     pub enum DeviceState {
@@ -118,35 +129,71 @@ pub enum CertificateRefused {
     Database(#[from] sqlx::Error),
 }
 
+/// How a certificate's serial stands to the device's row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serial {
+    InUse,
+    /// Issued, and not seen yet.
+    Issued,
+    Stale,
+}
+
+async fn serial_of(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    serial: &[u8],
+) -> Result<(Device, Serial), CertificateRefused> {
+    let device = store::device(tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
+    if !matches!(device.state, DeviceState::Enrolled | DeviceState::Leaving) {
+        return Err(CertificateRefused::NotEnrolled);
+    }
+    let (current, issued) = store::serials(tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
+    let found = if current.as_deref() == Some(serial) {
+        Serial::InUse
+    } else if issued.as_deref() == Some(serial) {
+        Serial::Issued
+    } else {
+        Serial::Stale
+    };
+    Ok((device, found))
+}
+
 /// Checks a certificate's serial against the row of a device that is enrolled or leaving. The first use of a newly issued one retires the one before;
-/// any other serial is refused and recorded.
+/// any other serial is refused and recorded, once an hour.
 pub async fn check_certificate(
     app: &App,
     device_id: DeviceId,
     serial: &[u8],
     address: &str,
 ) -> Result<Device, CertificateRefused> {
-    let mut tx = app.db.write().await?;
-    let device = store::device(&mut tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
-    if !matches!(device.state, DeviceState::Enrolled | DeviceState::Leaving) {
-        return Err(CertificateRefused::NotEnrolled);
+    let mut tx = app.db.read().await?;
+    let (device, found) = serial_of(&mut tx, device_id, serial).await?;
+    drop(tx);
+    if found == Serial::InUse {
+        return Ok(device);
     }
-    let Some((current, issued)) = store::serials(&mut tx, device_id).await? else {
-        return Err(CertificateRefused::NotEnrolled);
-    };
-    if issued.as_deref() == Some(serial) {
-        store::first_use(&mut tx, device_id, serial).await?;
-    } else if current.as_deref() != Some(serial) {
-        let entry = Entry::new(app.now(), Who::device(device_id, address), Action::DeviceRefused)
+    let mut tx = app.db.write().await?;
+    if store::first_use(&mut tx, device_id, serial).await? == 1 {
+        tx.commit().await?;
+        return Ok(device);
+    }
+    // Another connection may have used it first, or another one was issued since the look.
+    let (device, found) = serial_of(&mut tx, device_id, serial).await?;
+    if found != Serial::Stale {
+        return Ok(device);
+    }
+    tracing::warn!(%device_id, address, "a stale certificate was refused");
+    let (now, serial) = (app.now(), hex(serial));
+    let source = format!("{device_id} {serial}");
+    if STALE.allows(&mut tx, &source, now).await? {
+        STALE.record(&mut tx, &source, now).await?;
+        let entry = Entry::new(now, Who::device(device_id, address), Action::DeviceRefused)
             .client(device.client_id)
             .device(device_id)
             .reason("a certificate with a serial that is not the device's latest")
-            .detail("serial", hex(serial));
+            .detail("serial", serial);
         audit::append(&mut tx, &entry).await?;
         tx.commit().await?;
-        tracing::warn!(%device_id, "a stale certificate was refused");
-        return Err(CertificateRefused::Stale);
     }
-    tx.commit().await?;
-    Ok(device)
+    Err(CertificateRefused::Stale)
 }

@@ -8,6 +8,7 @@ mod join;
 mod leaving;
 mod quarantine;
 mod renewal;
+pub mod rotation;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ pub use device::{
 };
 pub use join::{EnrollError, join, prove, status};
 pub use leaving::{Asked, WipedError, apply_wiped, ask_to_leave, give_up, leave_all, wipe_for, wipes_of};
-pub use quarantine::{Quarantined, Release, quarantine, quarantined, release};
+pub use quarantine::{Quarantined, Release, Stopped, quarantine, quarantined, release};
 pub use renewal::{Channel, LateRenewal, RenewError, confirm_renewal, late_renewals, renew};
 
 use crate::app::App;
@@ -78,12 +79,14 @@ pub struct Enrollment {
     pub code_reused_at: Option<Timestamp>,
     nonce: Option<[u8; 32]>,
     certificate: Option<(Vec<u8>, Timestamp)>,
+    /// SubjectPublicKeyInfo of the authority that the device pinned, in DER.
+    ca_spki: Vec<u8>,
 }
 
 impl Enrollment {
     fn fingerprint(&self, app: &App) -> Fingerprint {
         Fingerprint::of(&FingerprintParts {
-            ca_spki: &app.ca_spki,
+            ca_spki: &self.ca_spki,
             board_id: app.board_id,
             client_id: self.client_id,
             enrollment_id: self.id,

@@ -2,7 +2,8 @@ use shared::ids::{ClientId, DeviceId, EnrollmentId, JoinCodeId, UserId};
 use shared::protocol::enroll::Facts;
 use shared::time::Timestamp;
 
-use super::ca::Issued;
+use super::ca::{Issued, spki_of};
+use super::rotation::AuthorityState;
 use super::{Device, Enrollment, EnrollmentState};
 use crate::db::Tx;
 use crate::on;
@@ -26,6 +27,7 @@ struct Row {
     nonce: Option<Vec<u8>>,
     certificate: Option<Vec<u8>>,
     certificate_not_after: Option<Timestamp>,
+    ca_certificate: Vec<u8>,
 }
 
 impl TryFrom<Row> for Enrollment {
@@ -53,6 +55,7 @@ impl TryFrom<Row> for Enrollment {
             code_reused_at: row.code_reused_at,
             nonce: row.nonce.and_then(|nonce| nonce.try_into().ok()),
             certificate: row.certificate.zip(row.certificate_not_after),
+            ca_spki: spki_of(&row.ca_certificate).map_err(|error| decode(error.into()))?,
         })
     }
 }
@@ -74,9 +77,44 @@ pub async fn insert_authority(
     .map(|_| ()))
 }
 
-pub async fn authority(tx: &mut Tx) -> Result<Option<(Vec<u8>, Vec<u8>)>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as("SELECT certificate, wrapped_key FROM authorities ORDER BY number DESC LIMIT 1")
+/// Number, certificate and wrapped key.
+pub async fn authority(
+    tx: &mut Tx,
+    state: AuthorityState,
+) -> Result<Option<(i64, Vec<u8>, Vec<u8>)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT number, certificate, wrapped_key FROM authorities WHERE state = $1")
+        .bind(state)
         .fetch_optional(conn)
+        .await)
+}
+
+/// Numbers and wrapped keys of all authorities.
+pub async fn wrapped_authorities(tx: &mut Tx) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT number, wrapped_key FROM authorities ORDER BY number")
+        .fetch_all(conn)
+        .await)
+}
+
+/// No row when somebody else wrapped it meanwhile.
+pub async fn rewrap_authority(
+    tx: &mut Tx,
+    number: i64,
+    wrapped: &[u8],
+    again: &[u8],
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE authorities SET wrapped_key = $3 WHERE number = $1 AND wrapped_key = $2")
+        .bind(number)
+        .bind(wrapped)
+        .bind(again)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
+pub async fn open_requests(tx: &mut Tx, now: Timestamp) -> Result<i64, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT count(*) FROM enrollments WHERE state = 'pending' AND expires_at > $1")
+        .bind(now)
+        .fetch_one(conn)
         .await)
 }
 
@@ -126,6 +164,8 @@ pub struct NewEnrollment<'a> {
     pub sealing_public_key: &'a [u8; 32],
     pub facts: String,
     pub address: &'a str,
+    /// Number of the authority that the device pinned.
+    pub authority: i64,
     pub now: Timestamp,
     pub expires: Timestamp,
 }
@@ -133,7 +173,8 @@ pub struct NewEnrollment<'a> {
 pub async fn insert(tx: &mut Tx, new: NewEnrollment<'_>) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO enrollments (id, client_id, join_code_id, state, tls_spki, sealing_public_key, facts, \
-         source_address, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+         source_address, created_at, expires_at, pinned_authority) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(new.id)
     .bind(new.client_id)
@@ -145,6 +186,7 @@ pub async fn insert(tx: &mut Tx, new: NewEnrollment<'_>) -> Result<(), sqlx::Err
     .bind(new.address)
     .bind(new.now)
     .bind(new.expires)
+    .bind(new.authority)
     .execute(conn)
     .await
     .map(|_| ()))
@@ -152,10 +194,12 @@ pub async fn insert(tx: &mut Tx, new: NewEnrollment<'_>) -> Result<(), sqlx::Err
 
 pub async fn get(tx: &mut Tx, id: EnrollmentId) -> Result<Option<Enrollment>, sqlx::Error> {
     let row: Option<Row> = on!(tx, conn => sqlx::query_as(
-        "SELECT enrollments.*, users.email AS decided_by FROM \
+        "SELECT enrollments.*, users.email AS decided_by, authorities.certificate AS ca_certificate FROM \
          (SELECT id, client_id, device_id, state, tls_spki, sealing_public_key, facts, source_address, created_at, \
-         expires_at, decided_by AS decider, decided_at, reason, code_reused_at, nonce, certificate, certificate_not_after \
-         FROM enrollments WHERE id = $1) AS enrollments LEFT JOIN users ON users.id = enrollments.decider",
+         expires_at, decided_by AS decider, decided_at, reason, code_reused_at, nonce, certificate, certificate_not_after, \
+         pinned_authority FROM enrollments WHERE id = $1) AS enrollments \
+         JOIN authorities ON authorities.number = enrollments.pinned_authority \
+         LEFT JOIN users ON users.id = enrollments.decider",
     )
     .bind(id)
     .fetch_optional(conn)
@@ -303,7 +347,8 @@ pub async fn serials(
     .await)
 }
 
-pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Result<(), sqlx::Error> {
+/// Makes the issued serial the one in use; no row when it isn't the issued one (any more).
+pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE enrollments SET serial_current = serial_issued, serial_issued = NULL \
          WHERE device_id = $1 AND state = 'enrolled' AND serial_issued = $2",
@@ -312,7 +357,7 @@ pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Resul
     .bind(serial)
     .execute(conn)
     .await
-    .map(|_| ()))
+    .map(|done| done.rows_affected()))
 }
 
 pub async fn revoke_identities(tx: &mut Tx, device_id: DeviceId) -> Result<(), sqlx::Error> {

@@ -36,7 +36,7 @@ pub async fn join_code(State(app): State<App>, visitor: Visitor, Path(id): Path<
     let command = format!(
         "sudo board-agent join --board {} --pin {} --code {}",
         app.agents_url,
-        hex(&app.ca_pin),
+        hex(&app.ca().pin()),
         code.code
     );
     page(&JoinCodePage {

@@ -2,6 +2,7 @@ use shared::ids::{ClientId, DeviceId};
 use shared::protocol::inventory::{ComponentReport, Presence, SlotCheck, SlotReport, SlotState};
 use shared::time::Timestamp;
 
+use super::findings::Span;
 use super::{Installed, InstalledSlot, Look};
 use crate::db::Tx;
 use crate::enrollment::Device;
@@ -121,6 +122,26 @@ pub async fn insert_history(
     .map(|_| ()))
 }
 
+/// Keeps the latest changes of a component.
+pub async fn shorten_history(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    component: &str,
+    most: i64,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "DELETE FROM installed_history WHERE device_id = $1 AND component_key = $2 AND observed_at < \
+         (SELECT min(observed_at) FROM (SELECT observed_at FROM installed_history \
+         WHERE device_id = $1 AND component_key = $2 ORDER BY observed_at DESC LIMIT $3) AS latest)",
+    )
+    .bind(device_id)
+    .bind(component)
+    .bind(most)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
 pub async fn upsert_slot(tx: &mut Tx, device_id: DeviceId, report: &SlotReport) -> Result<(), sqlx::Error> {
     let check = report.check.as_ref();
     let recorded = check.map(|check| serde_json::to_string(&check.recorded).unwrap_or_default());
@@ -221,26 +242,36 @@ pub async fn history(
     .await)
 }
 
-// Of one client, or of all when there is none to bind. The comparison stands first: PostgreSQL learns the type from it.
-
-pub async fn client_names(
+/// Ids of clients after this one.
+pub async fn clients_after(
     tx: &mut Tx,
-    only: Option<ClientId>,
-) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_as("SELECT id, name FROM clients WHERE (id = $1 OR $1 IS NULL)")
-        .bind(only)
+    after: Option<ClientId>,
+    most: i64,
+) -> Result<Vec<ClientId>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT id FROM clients WHERE (id > $1 OR $1 IS NULL) ORDER BY id LIMIT $2")
+        .bind(after)
+        .bind(most)
         .fetch_all(conn)
         .await)
 }
 
-pub async fn scope_components(
-    tx: &mut Tx,
-    only: Option<ClientId>,
-) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
+// Of the clients from one id to another; an end that isn't bound is open. The comparison stands first: PostgreSQL learns
+// the type from it.
+
+pub async fn client_names(tx: &mut Tx, of: Span) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT id, name FROM clients WHERE (id >= $1 OR $1 IS NULL) AND (id <= $2 OR $2 IS NULL)")
+        .bind(of.first)
+        .bind(of.last)
+        .fetch_all(conn)
+        .await)
+}
+
+pub async fn scope_components(tx: &mut Tx, of: Span) -> Result<Vec<(ClientId, String)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT client_id, component_key FROM client_components WHERE (client_id = $1 OR $1 IS NULL)",
+        "SELECT client_id, component_key FROM client_components WHERE (client_id >= $1 OR $1 IS NULL) AND (client_id <= $2 OR $2 IS NULL)",
     )
-    .bind(only)
+    .bind(of.first)
+    .bind(of.last)
     .fetch_all(conn)
     .await)
 }
@@ -248,13 +279,14 @@ pub async fn scope_components(
 /// Client, component, group and the slot that was chosen.
 pub async fn scope_choices(
     tx: &mut Tx,
-    only: Option<ClientId>,
+    of: Span,
 ) -> Result<Vec<(ClientId, String, String, String)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT client_id, component_key, group_key, slot_key FROM client_choices \
-         WHERE (client_id = $1 OR $1 IS NULL)",
+         WHERE (client_id >= $1 OR $1 IS NULL) AND (client_id <= $2 OR $2 IS NULL)",
     )
-    .bind(only)
+    .bind(of.first)
+    .bind(of.last)
     .fetch_all(conn)
     .await)
 }
@@ -262,45 +294,61 @@ pub async fn scope_choices(
 /// Client, component, slot and version of each secret of ours.
 pub async fn stored_versions(
     tx: &mut Tx,
-    only: Option<ClientId>,
+    of: Span,
 ) -> Result<Vec<(ClientId, String, String, i64)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT c.client_id, s.component_key, s.slot_key, c.version FROM client_credentials c \
-         JOIN component_credential_slots s ON s.id = c.slot_id WHERE (c.client_id = $1 OR $1 IS NULL)",
+         JOIN component_credential_slots s ON s.id = c.slot_id WHERE (c.client_id >= $1 OR $1 IS NULL) AND (c.client_id <= $2 OR $2 IS NULL)",
     )
-    .bind(only)
+    .bind(of.first)
+    .bind(of.last)
     .fetch_all(conn)
     .await)
 }
 
 /// Devices whose enrollment hasn't ended.
-pub async fn devices(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Device>, sqlx::Error> {
+pub async fn devices(tx: &mut Tx, of: Span) -> Result<Vec<Device>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT id, client_id, name, hardware_uuid, platform, os_version, dev, state, last_seen_at FROM devices \
-         WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked' ORDER BY lower(name), id",
+         WHERE (client_id >= $1 OR $1 IS NULL) AND (client_id <= $2 OR $2 IS NULL) AND state <> 'revoked' ORDER BY lower(name), id",
     )
-    .bind(only)
+    .bind(of.first)
+    .bind(of.last)
     .fetch_all(conn)
     .await)
 }
 
-pub async fn looks(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<Look>, sqlx::Error> {
+pub async fn looks(tx: &mut Tx, of: Span) -> Result<Vec<Look>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT device_id, component_key, presence, version, observed_at FROM installed_components \
-         WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id >= $1 OR $1 IS NULL) AND (client_id <= $2 OR $2 IS NULL) AND state <> 'revoked')",
     )
-    .bind(only)
+    .bind(of.first)
+    .bind(of.last)
     .fetch_all(conn)
     .await)
 }
 
-pub async fn slots(tx: &mut Tx, only: Option<ClientId>) -> Result<Vec<InstalledSlot>, sqlx::Error> {
-    let rows: Vec<SlotRow> = on!(tx, conn => sqlx::query_as(
-        "SELECT device_id, component_key, slot_key, state, version, observed_at, check_said, check_recorded, \
-         checked_at FROM installed_slots WHERE device_id IN (SELECT id FROM devices WHERE (client_id = $1 OR $1 IS NULL) AND state <> 'revoked')",
+/// Without what providers said.
+pub async fn slots(tx: &mut Tx, of: Span) -> Result<Vec<InstalledSlot>, sqlx::Error> {
+    let rows: Vec<(DeviceId, String, String, SlotState, Option<i64>, Timestamp)> = on!(tx, conn => sqlx::query_as(
+        "SELECT device_id, component_key, slot_key, state, version, observed_at FROM installed_slots \
+         WHERE device_id IN (SELECT id FROM devices WHERE (client_id >= $1 OR $1 IS NULL) AND (client_id <= $2 OR $2 IS NULL) AND state <> 'revoked')",
     )
-    .bind(only)
+    .bind(of.first)
+    .bind(of.last)
     .fetch_all(conn)
     .await)?;
-    Ok(rows.into_iter().map(InstalledSlot::from).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(device_id, component_key, slot_key, state, version, observed_at)| InstalledSlot {
+            device_id,
+            component_key,
+            slot_key,
+            state,
+            version,
+            observed_at,
+            check: None,
+        })
+        .collect())
 }

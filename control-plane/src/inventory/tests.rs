@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck, SlotReport, SlotState};
 
-use super::{apply, history, not_absent, of_device, slots_of_client};
+use super::{apply, findings, findings_after, history, not_absent, of_device, slots_of_client};
 use crate::db::testing::on_both;
 use crate::testing::Fixture;
 
@@ -240,6 +240,66 @@ async fn what_the_provider_said_is_kept_and_a_refusal_is_news_once() {
         }
         let mut tx = fixture.app.db.read().await.unwrap();
         assert!(super::slot(&mut tx, device, "base", "OTHER").await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_component_that_changes_all_the_time_keeps_its_latest_changes() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, device) = fixture.enrolled(client, "A-UUID").await;
+        let start = fixture.app.now();
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let looks: Vec<ComponentReport> = (0..1100)
+            .map(|number| ComponentReport {
+                component: "base".into(),
+                presence: Presence::Present,
+                version: Some(format!("1.{number}")),
+                evidence: Vec::new(),
+                observed_at: start.after(Duration::from_secs(number)),
+            })
+            .collect();
+        let now = start.after(Duration::from_secs(3600));
+        apply(&mut tx, device, &looks, &[], now).await.unwrap();
+        let kept = history(&mut tx, device, "base").await.unwrap();
+        assert_eq!((kept.len(), kept[0].1.as_deref()), (1000, Some("1.100")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_come_in_pages_each_of_them_once() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let mut made = Vec::new();
+        for number in 0..5 {
+            made.push(fixture.client(&format!("Client {}", 9 - number), &["base", "tool"]).await);
+            fixture.clock.advance(Duration::from_millis(2));
+        }
+        fixture.enrolled(made[3], "A-UUID").await;
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let whole = findings(&mut tx, None, None).await.unwrap();
+        let (mut after, mut seen, mut lengths) = (None, Vec::new(), Vec::new());
+        for _ in 0..10 {
+            let (found, next) = findings_after(&mut tx, None, after, 2).await.unwrap();
+            lengths.push(found.len());
+            seen.extend(found);
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(lengths, [2, 2, 1]);
+        seen.sort_by_cached_key(|client| client.name.clone());
+        let said = |all: &[crate::inventory::ClientFindings]| -> Vec<_> {
+            all.iter().map(|one| (one.id, one.all().cloned().collect::<Vec<_>>())).collect()
+        };
+        assert_eq!(said(&seen), said(&whole));
+        assert_eq!(whole.iter().map(|one| one.devices.len()).sum::<usize>(), 5);
+        let (rest, next) = findings_after(&mut tx, None, made.last().copied(), 2).await.unwrap();
+        assert!(rest.is_empty() && next.is_none());
     })
     .await;
 }

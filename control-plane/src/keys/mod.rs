@@ -1,21 +1,24 @@
-//! The root key and what is derived from it (`design/security.md` section 1). Keys live in memory only; the row in the
-//! database holds the root key wrapped by its provider.
+//! The root key and what is derived from it (`design/security.md` section 1). Keys live in memory only; a row in the
+//! database holds each version of the root key, wrapped by its provider.
+//!
+//! While `board rekey` runs there are two living versions: what is written is written under the newest, what is read
+//! names its version. A running board finds a version that it doesn't know by itself ([`RootKey::at`],
+//! [`RootKey::for_writing`], [`RootKey::look`]).
 
+mod kept;
 mod provider;
+mod root;
 mod store;
 #[cfg(test)]
 mod tests;
+mod version;
 
-use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use shared::crypto::{ByteString, hex, sha256};
-use shared::ids::ClientId;
-use shared::random::{self, Random};
 use shared::secret::Secret;
-use shared::time::Clock;
 
-pub use provider::{Provider, ProviderError, Source};
+pub use kept::{TOKENS_LIVE, keep};
+pub use provider::{Binding, Outside, Provider, ProviderError, Source};
+pub use root::RootKey;
+pub use version::{NewVersion, RootVersion};
 
 use crate::db::Tx;
 
@@ -48,85 +51,56 @@ pub enum KeyError {
         "the root key from {provider} has fingerprint {got}, but this database was made with {expected}: point --root-key at the right key; nothing was changed"
     )]
     WrongKey { provider: String, expected: String, got: String },
+    #[error(
+        "the root key (version {version}, fingerprint {fingerprint}) can't be had: {error}. Nothing was changed"
+    )]
+    Unusable { version: u32, fingerprint: String, error: Box<ProviderError> },
+    #[error(
+        "version {0} of the root key is not in this database, or was retired by `board rekey`: what needs it is older than that. A backup of before has it, and needs the provider of then"
+    )]
+    NoVersion(u32),
+    #[error("the root key is being changed at this moment: try again")]
+    Moving,
     #[error(transparent)]
     Provider(#[from] ProviderError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// The root key in memory, with the version that envelopes name.
-#[derive(Debug)]
-pub struct RootKey {
+/// A version of the root key as the database knows it: no key in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
     pub version: u32,
-    key: Key,
+    /// The provider's URI.
+    pub provider: String,
+    pub fingerprint: String,
 }
 
-impl RootKey {
-    /// Makes the root key, wraps it with `provider` and stores it. Called once, by `init`.
-    pub async fn create(
-        tx: &mut Tx,
-        provider: &Provider,
-        clock: &dyn Clock,
-        random: &dyn Random,
-    ) -> Result<Self, KeyError> {
-        let root = Self { version: 1, key: Secret::new(random::bytes(random)) };
-        let wrapped = provider.wrap(root.version, &root.key, random)?;
-        store::insert(tx, root.version, &provider.uri(), &wrapped, &root.fingerprint(), clock.now()).await?;
-        Ok(root)
-    }
+/// The versions that something may be encrypted under, the newest first.
+pub async fn living(tx: &mut Tx) -> Result<Vec<Listed>, sqlx::Error> {
+    let rows = store::living(tx).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Listed {
+            version: number(row.version),
+            provider: row.provider,
+            fingerprint: row.fingerprint,
+        })
+        .collect())
+}
 
-    /// Unwraps the newest root key. A key that isn't the one the database was made with is refused.
-    pub async fn unwrap(tx: &mut Tx, provider: &Provider) -> Result<Self, KeyError> {
-        let row = store::newest(tx).await?.ok_or(KeyError::NotInitialized)?;
-        let version = u32::try_from(row.version).unwrap_or(0);
-        let wrong = |got: String| KeyError::WrongKey {
-            provider: provider.uri(),
-            expected: row.fingerprint.clone(),
-            got,
-        };
-        let key = match provider.unwrap(version, &row.wrapped) {
-            Ok(key) => key,
-            Err(ProviderError::Unwrap) => return Err(wrong("another one".into())),
-            Err(error) => return Err(error.into()),
-        };
-        let root = Self { version, key };
-        if root.fingerprint() != row.fingerprint {
-            return Err(wrong(root.fingerprint()));
-        }
-        Ok(root)
-    }
+/// The version that the next root key gets: above all that there were.
+pub async fn next_version(tx: &mut Tx) -> Result<u32, sqlx::Error> {
+    Ok(store::highest(tx).await?.map_or(1, |highest| number(highest) + 1))
+}
 
-    /// Names the key without telling anything about it.
-    pub fn fingerprint(&self) -> String {
-        let labelled = ByteString::labelled("board/root-fingerprint/v1").fixed(self.key.expose()).finish();
-        hex(&sha256(&labelled)[..8])
-    }
+/// Ends a version: its wrapped key is erased, the row stays. Waits for whoever is writing under it
+/// ([`RootKey::for_writing`]), so that what is read after it in this transaction is complete. False when it was retired
+/// already.
+pub async fn retire(tx: &mut Tx, version: u32, now: shared::time::Timestamp) -> Result<bool, sqlx::Error> {
+    Ok(store::retire(tx, version, now).await? == 1)
+}
 
-    pub fn derive(&self, purpose: Purpose) -> Key {
-        self.expand(&[], purpose.label().as_bytes())
-    }
-
-    /// The key of one client: HKDF-SHA256 (RFC 5869) over the root key with the client's own salt.
-    pub fn client_key(&self, salt: &[u8; 32], client_id: ClientId) -> Key {
-        let info = ByteString::labelled("board/client-key/v1").fixed(client_id.as_bytes()).finish();
-        self.expand(salt, &info)
-    }
-
-    /// HMAC-SHA-256 of a token or code under its purpose's key: what the database holds instead of the text.
-    pub fn hash_token(&self, purpose: Purpose, token: &str) -> Vec<u8> {
-        let key = self.derive(purpose);
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose()) else {
-            unreachable!("HMAC takes keys of any length")
-        };
-        mac.update(token.as_bytes());
-        mac.finalize().into_bytes().to_vec()
-    }
-
-    fn expand(&self, salt: &[u8], info: &[u8]) -> Key {
-        let mut key = [0; 32];
-        if Hkdf::<Sha256>::new(Some(salt), self.key.expose()).expand(info, &mut key).is_err() {
-            unreachable!("32 bytes are within HKDF's reach");
-        }
-        Secret::new(key)
-    }
+fn number(stored: i64) -> u32 {
+    u32::try_from(stored).unwrap_or(0)
 }

@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
+use shared::ids::BoardId;
 use shared::keychain::Keychain as _;
 use shared::keychain::memory::MemoryKeychain;
 use shared::random::SystemRandom;
@@ -7,22 +9,40 @@ use shared::secret::Secret;
 use shared::time::SystemClock;
 
 use super::provider::{create_item, open_item};
-use super::{KeyError, Provider, ProviderError, Purpose, RootKey, Source};
+use super::{
+    Binding, KeyError, Outside, Provider as _, ProviderError, Purpose, RootKey, RootVersion, Source,
+};
+use crate::board;
 use crate::db::testing::on_both;
 
+fn outside() -> Outside {
+    Outside::of(Arc::new(SystemClock), &[])
+}
+
+fn binding(version: u32) -> Binding {
+    Binding { board_id: BoardId::new(&SystemClock, &SystemRandom), version }
+}
+
 #[tokio::test]
-async fn the_root_key_opens_with_its_provider_and_with_no_other() {
+async fn the_root_key_opens_with_its_provider_wherever_it_was_moved_and_with_no_other() {
     on_both(|db| async move {
         let folder = tempfile::tempdir().unwrap();
-        let right = Provider::create(&Source::File(folder.path().join("right.key")), &SystemRandom).unwrap();
-        let wrong = Provider::create(&Source::File(folder.path().join("wrong.key")), &SystemRandom).unwrap();
+        let at = |name: &str| Source::File(folder.path().join(name));
         let mut tx = db.write().await.unwrap();
-        assert!(matches!(RootKey::unwrap(&mut tx, &right).await, Err(KeyError::NotInitialized)));
-        let made = RootKey::create(&mut tx, &right, &SystemClock, &SystemRandom).await.unwrap();
-        let opened = RootKey::unwrap(&mut tx, &right).await.unwrap();
-        assert_eq!(made.fingerprint(), opened.fingerprint());
-        let refused = RootKey::unwrap(&mut tx, &wrong).await.unwrap_err();
-        assert!(refused.to_string().contains(&made.fingerprint()), "{refused}");
+        assert!(matches!(RootKey::open(&mut tx, None, outside()).await, Err(KeyError::NotInitialized)));
+        drop(tx);
+        board::init(&db, &at("right.key"), outside(), "a@example.com", &SystemRandom).await.unwrap();
+        at("wrong.key").open_or_create(&outside(), &SystemRandom).unwrap();
+        let mut tx = db.write().await.unwrap();
+        let opened = RootKey::open(&mut tx, None, outside()).await.unwrap();
+        let fingerprint = opened.newest().fingerprint();
+        std::fs::rename(folder.path().join("right.key"), folder.path().join("moved.key")).unwrap();
+        let gone = RootKey::open(&mut tx, None, outside()).await.unwrap_err().to_string();
+        assert!(gone.contains(&fingerprint) && gone.contains("right.key"), "{gone}");
+        let refused = RootKey::open(&mut tx, Some(at("wrong.key")), outside()).await.unwrap_err();
+        assert!(refused.to_string().contains(&fingerprint), "{refused}");
+        let moved = RootKey::open(&mut tx, Some(at("moved.key")), outside()).await.unwrap();
+        assert_eq!(moved.newest().fingerprint(), fingerprint);
     })
     .await;
 }
@@ -32,34 +52,35 @@ fn a_key_file_is_private_and_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("root.key");
     let source = Source::File(path.clone());
-    Provider::create(&source, &SystemRandom).unwrap();
+    source.create(&SystemRandom).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(Provider::create(&source, &SystemRandom), Err(ProviderError::File { .. })));
+    assert!(matches!(source.create(&SystemRandom), Err(ProviderError::File { .. })));
+    source.open_or_create(&outside(), &SystemRandom).unwrap();
     assert_eq!(before, std::fs::read(&path).unwrap());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(matches!(Provider::open(&source), Err(ProviderError::Mode(_))));
+    assert!(matches!(source.open(&outside()), Err(ProviderError::Mode(_))));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     for bytes in [31, 33] {
         std::fs::write(&path, vec![7; bytes]).unwrap();
-        assert!(matches!(Provider::open(&source), Err(ProviderError::Length(_))), "{bytes} bytes");
+        assert!(matches!(source.open(&outside()), Err(ProviderError::Length(_))), "{bytes} bytes");
     }
 }
 
-#[test]
-fn a_keychains_item_is_never_overwritten_and_holds_32_bytes() {
+#[tokio::test]
+async fn a_keychains_item_is_never_overwritten_and_holds_32_bytes() {
     let source: Source = "keychain:board".parse().unwrap();
     let Source::Keychain(item) = &source else { panic!("a keychain's item") };
     let keychain = MemoryKeychain::default();
     assert!(matches!(open_item(&source, item, &keychain), Err(ProviderError::Missing(_))));
     let made = create_item(&source, item, &keychain, &SystemRandom).unwrap();
-    assert_eq!(made.uri(), "keychain:board");
     assert!(matches!(create_item(&source, item, &keychain, &SystemRandom), Err(ProviderError::Exists(_))));
     let root = Secret::new([5; 32]);
-    let wrapped = made.wrap(1, &root, &SystemRandom).unwrap();
+    let (one, two) = (binding(1), binding(2));
+    let wrapped = made.wrap(one, &root, &SystemRandom).await.unwrap();
     let opened = open_item(&source, item, &keychain).unwrap();
-    assert_eq!(opened.unwrap(1, &wrapped).unwrap().expose(), root.expose());
-    assert!(matches!(opened.unwrap(2, &wrapped), Err(ProviderError::Unwrap)));
+    assert_eq!(opened.unwrap(one, &wrapped).await.unwrap().expose(), root.expose());
+    assert!(matches!(opened.unwrap(two, &wrapped).await, Err(ProviderError::Unwrap)));
     keychain.set(item, &Secret::new(vec![1; 31])).unwrap();
     assert!(matches!(open_item(&source, item, &keychain), Err(ProviderError::Length(_))));
 }
@@ -68,20 +89,50 @@ fn a_keychains_item_is_never_overwritten_and_holds_32_bytes() {
 #[test]
 fn a_system_without_a_keychain_says_so() {
     let source: Source = "keychain:board".parse().unwrap();
-    for refused in [Provider::open(&source), Provider::open_or_create(&source, &SystemRandom)] {
+    for refused in [source.open(&outside()), source.open_or_create(&outside(), &SystemRandom)] {
         assert!(refused.unwrap_err().to_string().contains("no keychain"));
     }
-    for unknown in ["", "file:", "keychain:", "root.key", "awskms:alias/board"] {
+}
+
+#[test]
+fn a_providers_uri_reads_back_and_holds_no_secret() {
+    for uri in [
+        "file:/etc/board/root.key",
+        "keychain:board",
+        "awskms:alias/board",
+        "awskms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "awskms:alias/board?region=eu-central-1&endpoint=http://127.0.0.1:5000",
+        "vault:transit/board",
+        "vault:teams/macs/transit/board-key",
+    ] {
+        assert_eq!(uri.parse::<Source>().unwrap().to_string(), uri);
+    }
+    for unknown in [
+        "",
+        "file:",
+        "keychain:",
+        "root.key",
+        "awskms:",
+        "awskms:alias/board?region=EU",
+        "awskms:alias/board?token=x",
+        "awskms:alias/board?endpoint=https://user:word@kms.example.com",
+        "awskms:alias/board?endpoint=https://kms.example.com/?token=x",
+        "vault:board",
+        "vault:/board",
+        "vault:transit/",
+        "vault:transit/../sys",
+        "vault:transit/a?token=x",
+    ] {
         assert!(matches!(unknown.parse::<Source>(), Err(ProviderError::Unknown(_))), "{unknown}");
     }
 }
 
 #[test]
 fn each_purpose_has_a_key_of_its_own() {
-    let root = RootKey { version: 1, key: shared::secret::Secret::new([9; 32]) };
-    let hashes: std::collections::BTreeSet<_> = [Purpose::CaWrap, Purpose::JoinCode, Purpose::Token]
+    let root = RootVersion { version: 1, key: Secret::new([9; 32]) };
+    let keys: std::collections::BTreeSet<_> = [Purpose::CaWrap, Purpose::JoinCode, Purpose::Token]
         .into_iter()
-        .map(|purpose| root.hash_token(purpose, "same text"))
+        .map(|purpose| *root.derive(purpose).expose())
         .collect();
-    assert_eq!(hashes.len(), 3);
+    assert_eq!(keys.len(), 3);
 }

@@ -19,18 +19,22 @@ use shared::protocol::enroll::RENEWAL_EXPORTER;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::doors::{Doors, TooMany};
-use crate::app::App;
+use crate::app::{App, ShownCa};
 use crate::enrollment::Channel;
 use crate::enrollment::api::{Peer, PeerCertificate};
 use crate::enrollment::ca::{Authority, CaError, LISTENER_TTL};
+use crate::enrollment::rotation::{self, Believed};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whether another authority came or went is looked up this often.
+const LOOK: Duration = Duration::from_secs(5);
 const HANDSHAKES_AT_ONCE: usize = 256;
 /// Connections that one address may have beside its links, unless the operator says otherwise: a quarter of the
 /// handshakes, so that no single address takes all.
@@ -66,14 +70,16 @@ pub async fn serve(
     per_address: usize,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ListenerError> {
+    let mut believed = believed_by(&app).await?;
     let certificate = Arc::new(Current(RwLock::new(issue(&app).await?)));
-    let config = tls_config(&app, Arc::clone(&certificate)).await?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut acceptor = acceptor(&believed, &certificate)?;
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
     let farewells = Arc::new(Semaphore::new(FAREWELLS_AT_ONCE));
     let doors = Doors::new(per_address);
     let mut renew = tokio::time::interval(LISTENER_TTL / 4);
     renew.tick().await;
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -81,6 +87,11 @@ pub async fn serve(
             _ = renew.tick() => match issue(&app).await {
                 Ok(fresh) => *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = fresh,
                 Err(error) => tracing::error!(%error, "the listener's certificate was not renewed; trying again"),
+            },
+            _ = look.tick() => match changed(&app, &believed, &certificate).await {
+                Ok(Some((now, changed))) => (believed, acceptor) = (now, changed),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "the certificate authorities could not be looked up; trying again"),
             },
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
@@ -102,6 +113,8 @@ pub async fn serve(
                     let (acceptor, routes) = (acceptor.clone(), routes.clone());
                     let handshakes = Arc::clone(&handshakes);
                     let board = app.board_id.to_string();
+                    // Before the handshake: a change in between costs one link too many, never one too few.
+                    let authority = app.ca().number;
                     tokio::spawn(async move {
                         let shake = async {
                             let _permit = handshakes.acquire().await.map_err(std::io::Error::other)?;
@@ -109,7 +122,7 @@ pub async fn serve(
                         };
                         let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake).await;
                         match tls {
-                            Ok(Ok(tls)) => connection(tls, address, &board, routes).await,
+                            Ok(Ok(tls)) => connection(tls, address, authority, &board, routes).await,
                             Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),
                             Err(_) => tracing::debug!(%address, "a handshake took too long"),
                         }
@@ -146,7 +159,7 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// The peer's certificate is read once per connection.
-async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) {
+async fn connection(tls: Tls, address: SocketAddr, authority: i64, board: &str, routes: Router) {
     let session = tls.get_ref().1;
     let exporter = match session.export_keying_material([0; 32], RENEWAL_EXPORTER, None) {
         Ok(exporter) => exporter,
@@ -160,7 +173,7 @@ async fn connection(tls: Tls, address: SocketAddr, board: &str, routes: Router) 
         .and_then(|chain| chain.first())
         .and_then(|certificate| device_of(certificate, board));
     let channel = Arc::new(Channel::new(exporter));
-    let peer = Peer { address: address.ip().to_string(), certificate, channel };
+    let peer = Peer { address: address.ip().to_string(), certificate, channel, authority };
     let service = TowerToHyperService::new(routes.layer(Extension(peer)));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -191,12 +204,38 @@ fn device_of(der: &CertificateDer<'_>, board: &str) -> Option<PeerCertificate> {
     Some(PeerCertificate { device_id, serial: certificate.raw_serial().to_vec() })
 }
 
-async fn tls_config(app: &App, current: Arc<Current>) -> Result<ServerConfig, ListenerError> {
+async fn believed_by(app: &App) -> Result<Believed, ListenerError> {
+    let mut tx = app.db.read().await?;
+    Ok(rotation::believed(&mut tx, app.now()).await?)
+}
+
+/// The authorities when they are others than before, and what accepts connections by them. `current` shows a certificate
+/// of the active one then.
+async fn changed(
+    app: &App,
+    before: &Believed,
+    current: &Arc<Current>,
+) -> Result<Option<(Believed, TlsAcceptor)>, ListenerError> {
+    let believed = believed_by(app).await?;
+    if believed == *before {
+        return Ok(None);
+    }
+    let changed = acceptor(&believed, current)?;
+    if believed.active != before.active {
+        let fresh = issue(app).await?;
+        *current.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+    tracing::info!(authorities = believed.certificates.len(), "the certificate authorities changed");
+    Ok(Some((believed, changed)))
+}
+
+fn acceptor(believed: &Believed, current: &Arc<Current>) -> Result<TlsAcceptor, ListenerError> {
+    let current: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(current);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    let mut tx = app.db.read().await?;
-    let authority = Authority::load(&mut tx, &app.root, app.board_id).await?;
-    roots.add(authority.certificate().clone())?;
+    for certificate in &believed.certificates {
+        roots.add(CertificateDer::from(certificate.clone()))?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()?;
@@ -207,7 +246,7 @@ async fn tls_config(app: &App, current: Arc<Current>) -> Result<ServerConfig, Li
     // A resumed session would carry the earlier certificate unverified.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// The listener's certificate, replaced well before it ends.
@@ -226,6 +265,7 @@ async fn issue(app: &App) -> Result<Arc<CertifiedKey>, ListenerError> {
     let (issued, key) = authority.issue_listener(app.now(), &*app.random)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| ListenerError::Key)?;
     let key = aws_lc_rs::sign::any_ecdsa_type(&key)?;
+    app.show_ca(ShownCa { number: authority.number, spki: authority.spki()? });
     let chain = vec![CertificateDer::from(issued.der), authority.certificate().clone()];
     Ok(Arc::new(CertifiedKey::new(chain, key)))
 }

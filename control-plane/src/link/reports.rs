@@ -1,15 +1,21 @@
 //! Reports: each is applied once, in one transaction with the note that it was; acknowledged means committed.
 
-use shared::protocol::inventory::{SlotReport, SlotState};
-use shared::protocol::link::{Report, ReportBody};
+use std::time::Duration;
+
+use shared::catalog::Manifest;
+use shared::protocol::inventory::{ComponentReport, SlotReport, SlotState};
+use shared::protocol::link::{Receipt, Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
 use shared::protocol::wipe::WipedSlot;
 use shared::time::Timestamp;
 
 use super::store;
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
+use crate::catalog::{self, Catalog};
 use crate::db::Tx;
+use crate::enrollment::rotation::{self, AcknowledgeError};
 use crate::enrollment::{self, Device, Standing, WipedError};
 use crate::error::Failure;
 use crate::inventory;
@@ -30,9 +36,10 @@ impl From<ApplyError> for Refusal {
             ApplyError::Database(error) => Self::Later(error.into()),
             ApplyError::Audit(error) => Self::Later(error.into()),
             ApplyError::Failure(failure) => Self::Later(*failure),
-            ApplyError::UnknownAttempt | ApplyError::UnknownOutcome | ApplyError::TooMuchOutput => {
-                Self::Never(error.to_string())
-            }
+            ApplyError::UnknownAttempt
+            | ApplyError::UnknownPlan
+            | ApplyError::UnknownOutcome
+            | ApplyError::TooMuchOutput => Self::Never(error.to_string()),
         }
     }
 }
@@ -60,6 +67,15 @@ impl From<WipedError> for Refusal {
     }
 }
 
+impl From<AcknowledgeError> for Refusal {
+    fn from(error: AcknowledgeError) -> Self {
+        match error {
+            AcknowledgeError::Unknown => Self::Never(error.to_string()),
+            AcknowledgeError::Database(error) => Self::Later(error.into()),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
         Self::Later(error.into())
@@ -78,6 +94,14 @@ const MAX_TEXT: usize = 4000;
 const MAX_ENTRIES: usize = 1000;
 /// Most fields of a provider's answer for one slot.
 const MAX_RECORDED: usize = 50;
+
+/// Refused reports of one device that the audit log takes in an hour; the board's own log has them all.
+const REFUSED: Throttle = Throttle {
+    bucket: "report-refused",
+    per_source: 20,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
 
 /// Where a report came from.
 pub struct Origin<'a> {
@@ -98,7 +122,11 @@ pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<()
         return Ok(());
     }
     // What else a leaving device has to say stands before its receipt in its journal: taken, and of no effect.
-    let about_its_end = matches!(report.body, ReportBody::Wiped(_) | ReportBody::Inventory { .. });
+    // A pin it has to keep, or it couldn't come back for its wipe once the board shows its next authority.
+    let about_its_end = matches!(
+        report.body,
+        ReportBody::Wiped(_) | ReportBody::Inventory { .. } | ReportBody::CaPinned { .. }
+    );
     if standing == Standing::Leaving && !about_its_end {
         return Ok(tx.commit().await?);
     }
@@ -118,6 +146,11 @@ pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<()
             if matches!(report.body, ReportBody::Output(_) | ReportBody::Inventory { .. }) {
                 return Ok(tx.commit().await?);
             }
+            let source = device.id.to_string();
+            if !REFUSED.allows(&mut tx, &source, app.now()).await? {
+                return Ok(tx.commit().await?);
+            }
+            REFUSED.record(&mut tx, &source, app.now()).await?;
             let entry = Entry::new(app.now(), Who::device(device.id, address), Action::ReportRefused)
                 .client(device.client_id)
                 .device(device.id)
@@ -144,9 +177,17 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::AttemptStarted { .. } | ReportBody::Unknown => Ok(()),
         ReportBody::Output(chunk) if chunk.text.len() > MAX_CHUNK => Err("a chunk of output is too large"),
         ReportBody::Output(_) => Ok(()),
+        ReportBody::CaPinned { pin } if pin.len() != 32 => Err("a pin is not 32 bytes"),
+        ReportBody::CaPinned { .. } => Ok(()),
         ReportBody::AttemptEnded(ended) => text(&ended.found),
+        ReportBody::PlanStep(planned) => {
+            text(&planned.component).and_then(|()| text(&planned.step)).and_then(|()| text(&planned.found))
+        }
+        ReportBody::PlanEnded(ended) => text(ended.stopped.as_deref().unwrap_or_default()),
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
-        ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
+        ReportBody::Receipt(Receipt { component, slot, .. }) | ReportBody::Replaced { component, slot } => {
+            text(component).and_then(|()| text(slot))
+        }
         ReportBody::Wiped(receipt) => {
             if receipt.removed.len() > MAX_ENTRIES || receipt.left.len() > MAX_ENTRIES {
                 return Err("a receipt of a wipe has too many entries");
@@ -200,11 +241,22 @@ async fn body(
         ReportBody::OfferRefused { attempt_id, reason, passing: false } => {
             runbook::apply_offer_refused(app, tx, device, *attempt_id, reason).await?;
         }
+        ReportBody::PlanStep(planned) => runbook::plan::apply_step(app, tx, device, planned).await?,
+        ReportBody::PlanEnded(ended) => runbook::plan::apply_plan_ended(app, tx, device, ended).await?,
         ReportBody::Receipt(receipt) => {
-            let entry =
+            let received =
                 secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;
+            let mut again = Vec::new();
+            if received.as_ref().is_some_and(|received| received.is_new) {
+                let Receipt { version, component, slot, .. } = receipt;
+                let reason = format!("version {version} of {component}/{slot}");
+                again = runbook::restart(tx, device.id, (component, slot), &reason).await?;
+            }
             runbook::wake_waiting(app, tx, device.id).await?;
-            if let Some(entry) = entry {
+            if let Some(mut entry) = received.map(|received| received.entry) {
+                if !again.is_empty() {
+                    entry = entry.detail("runs_again", again.join(" "));
+                }
                 audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
         }
@@ -212,16 +264,32 @@ async fn body(
             secrets::apply_refusal(tx, device.id, *delivery_id, reason, address, app.now()).await?;
         }
         ReportBody::Inventory { components, slots } => {
-            let refused = inventory::apply(tx, device.id, components, slots, app.now()).await?;
+            let known = Known::of(tx, device).await?;
+            let (components, slots) = (known.components(components), known.slots(slots));
+            let refused = inventory::apply(tx, device.id, &components, &slots, app.now()).await?;
             if !enrollment::is_enrolled(tx, device.id).await? {
                 return Ok(());
             }
-            runbook::reopen_refused(app, tx, device, &refused).await?;
-            runbook::confirm_manual(app, tx, device).await?;
+            let reopened = runbook::reopen_refused(app, tx, device, &refused).await?;
+            let confirmed = runbook::confirm_manual(app, tx, device).await?;
+            for entry in reopened.iter().chain(&confirmed) {
+                audit::append(tx, entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
+        }
+        ReportBody::Replaced { component, slot } => {
+            let reason = format!("another value of {component}/{slot}, pasted");
+            runbook::restart(tx, device.id, (component, slot), &reason).await?;
+        }
+        ReportBody::CaPinned { pin } => {
+            let entry = rotation::acknowledge(tx, device, pin, address, app.now()).await?;
+            if let Some(entry) = entry {
+                audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
         }
         ReportBody::Wiped(receipt) => {
             let emptied: Vec<SlotReport> =
                 receipt.removed.iter().map(|slot| emptied(slot, app.now())).collect();
+            let emptied = Known::of(tx, device).await?.slots(&emptied);
             inventory::apply(tx, device.id, &[], &emptied, app.now()).await?;
             enrollment::apply_wiped(tx, app.board_id, device, receipt, address, app.now()).await?;
         }
@@ -238,5 +306,37 @@ fn emptied(slot: &WipedSlot, now: Timestamp) -> SlotReport {
         version: None,
         observed_at: now,
         check: None,
+    }
+}
+
+/// What a device may say something about: the components, and their slots, of the catalog and of the bundle that its
+/// runbook was composed from. Anything else is left aside, or made-up names would fill the database and support's page.
+struct Known(Vec<Catalog>);
+
+impl Known {
+    async fn of(tx: &mut Tx, device: &Device) -> Result<Self, Failure> {
+        let mut known: Vec<Catalog> = catalog::current(tx).await?.into_iter().collect();
+        if let Some(runbook) = runbook::of_device(tx, device.id).await?
+            && known.iter().all(|catalog| catalog.digest != runbook.bundle_digest)
+        {
+            known.extend(catalog::by_digest(tx, &runbook.bundle_digest).await?);
+        }
+        Ok(Self(known))
+    }
+
+    fn manifests<'a>(&'a self, component: &'a str) -> impl Iterator<Item = &'a Manifest> {
+        self.0.iter().filter_map(move |catalog| catalog.manifests.get(component))
+    }
+
+    fn components(&self, said: &[ComponentReport]) -> Vec<ComponentReport> {
+        let is_known = |one: &&ComponentReport| self.manifests(&one.component).next().is_some();
+        said.iter().filter(is_known).cloned().collect()
+    }
+
+    fn slots(&self, said: &[SlotReport]) -> Vec<SlotReport> {
+        let has_it = |one: &SlotReport| {
+            self.manifests(&one.component).any(|manifest| manifest.slot(&one.slot).is_some())
+        };
+        said.iter().filter(|one| has_it(one)).cloned().collect()
     }
 }

@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use shared::crypto::hex;
 use shared::ids::{AttemptId, DeliveryId, DeviceId, WipeId};
-use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope, Welcome};
+use shared::problem::Problem;
+use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
 use super::pastes::Waiters;
 use super::reports::{self, Origin};
 use crate::app::App;
-use crate::audit::{self, Action, Entry, Who};
+use crate::audit::{self, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{self, Device, DeviceState, Standing};
+use crate::enrollment::{self, Device, DeviceState, Standing, Stopped, rotation};
 use crate::error::Failure;
 use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
+use crate::runbook::plan::{self, Due};
 use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState, SecretError};
 
@@ -33,6 +34,7 @@ const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// A peer that doesn't take a frame in this time is cut off, not buffered without end.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The device's row says that it was seen, and the device is told the head of the audit log, this often.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 /// A sealed delivery without an answer, and one that can't be opened here, is tried again after this. Each try is a
 /// decrypt with an entry in the audit log.
@@ -64,18 +66,28 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         device,
         address: peer.address,
         serial,
+        authority: peer.authority,
         socket,
         carried: Carried::default(),
+        knows_plans: false,
         deliveries: BTreeMap::new(),
         again: Vec::new(),
         pastes: Waiters::default(),
         wanted: None,
         scope: None,
         wiping: None,
+        told_of_ca: None,
+        told: None,
     };
     let end = session.serve().await;
     match end {
         Err(End::Close(reason)) => session.close(reason).await,
+        // What the device may not, or not any more, is no fault of the board.
+        Err(End::Failure(failure)) if failure.public.status < 500 => {
+            let Problem { kind, detail, .. } = &failure.public;
+            tracing::warn!(%device_id, kind, detail, "a link was refused");
+            session.close(&failure.public.title).await;
+        }
         Err(End::Failure(failure)) => {
             tracing::error!(%device_id, kind = failure.public.kind, error = ?failure.internal, "a link failed");
             if let Some(cause) = failure.trouble() {
@@ -102,8 +114,11 @@ struct Session {
     address: String,
     socket: WebSocket,
     serial: Vec<u8>,
+    /// Number of the authority that the listener showed to this link.
+    authority: i64,
     /// What this link carried already.
     carried: Carried,
+    knows_plans: bool,
     /// When each delivery may be tried again.
     deliveries: BTreeMap<DeliveryId, Instant>,
     /// Offers that the device refused for a passing reason: made again at the next look.
@@ -114,6 +129,10 @@ struct Session {
     scope: Option<Scope>,
     /// The wipe that this link carried.
     wiping: Option<WipeId>,
+    /// Number of the authority that this link told of.
+    told_of_ca: Option<i64>,
+    /// The head of the audit log that the device was told last.
+    told: Option<Head>,
 }
 
 impl Session {
@@ -121,10 +140,19 @@ impl Session {
         let hello = self.hello().await?;
         let leaves = self.device.state == DeviceState::Leaving;
         if hello.hardware_uuid != self.device.hardware_uuid && !leaves {
-            enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
-            return Err(End::Close(
-                "this Mac is another one than the enrolled: the device is quarantined until a consultant decides",
-            ));
+            let stopped =
+                enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
+            return Err(End::Close(match stopped {
+                Stopped::Quarantined => {
+                    "this Mac is another one than the enrolled: the device is quarantined until a consultant decides"
+                }
+                Stopped::TurnedAway => {
+                    "this Mac was turned away: only the enrolled one goes on; leave here, and join with a new code"
+                }
+                Stopped::Unreadable => {
+                    "the hello names no hardware UUID that can be read: see `board-agent doctor`"
+                }
+            }));
         }
         // Listening before looking: what changes in between is not missed.
         let mut changes = self.app.jobs.listen();
@@ -158,6 +186,9 @@ impl Session {
                     self.look().await?;
                 }
                 _ = look.tick() => {
+                    if self.app.ca().number != self.authority {
+                        return Err(End::Close("the board shows its new certificate authority; connect again"));
+                    }
                     for attempt in self.again.drain(..) {
                         self.carried.sent.remove(&attempt);
                     }
@@ -172,7 +203,9 @@ impl Session {
                 _ = seen.tick() => {
                     let mut tx = self.app.db.write().await?;
                     enrollment::seen(&mut tx, device_id, self.app.now()).await?;
+                    let head = audit::head(&mut tx).await?;
                     tx.commit().await?;
+                    self.tell_head(head).await?;
                 }
             }
         }
@@ -199,12 +232,15 @@ impl Session {
     /// Compares what both sides hold, and answers.
     async fn welcome(&mut self, hello: &Hello) -> Result<(), End> {
         self.carried.in_journal = hello.attempts.iter().copied().collect();
+        self.knows_plans = hello.plans.is_some();
         self.compare_heads(hello).await?;
         let mut tx = self.app.db.write().await?;
         if enrollment::is_enrolled(&mut tx, self.device.id).await? {
+            plan::reconcile(&self.app, &mut tx, &self.device, hello.plans.as_deref()).await?;
             runbook::ensure(&self.app, &mut tx, &self.device).await?;
             tx.commit().await?;
             tx = self.app.db.write().await?;
+            secrets::note_held(&mut tx, self.device.id, &hello.secrets, self.app.now()).await?;
             secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
             secrets::plan(&self.app, &mut tx, self.device.id).await?;
         }
@@ -220,6 +256,7 @@ impl Session {
         let audit_head = audit::head(&mut tx).await?;
         tx.commit().await?;
         self.scope = Some(scope.clone());
+        self.told = Some(audit_head.clone());
         let welcome = Welcome {
             time: self.app.now(),
             client_id: self.device.client_id,
@@ -234,18 +271,25 @@ impl Session {
     async fn compare_heads(&mut self, hello: &Hello) -> Result<(), End> {
         let Some(head) = &hello.audit_head else { return Ok(()) };
         let mut tx = self.app.db.write().await?;
-        if audit::knows(&mut tx, head).await? {
+        let witness = audit::Witness {
+            device: Some((self.device.client_id, self.device.id)),
+            who: Who::device(self.device.id, &self.address),
+            head,
+        };
+        if audit::compare(&mut tx, &witness, self.app.now()).await? {
+            tx.commit().await?;
+            self.app.audit_watch.alarm();
+        }
+        Ok(())
+    }
+
+    /// Tells the device where the log stands, when it went on.
+    async fn tell_head(&mut self, head: Head) -> Result<(), End> {
+        if self.told.as_ref() == Some(&head) {
             return Ok(());
         }
-        tracing::error!(device_id = %self.device.id, seq = head.seq, "the audit log doesn't hold what this device was told");
-        let entry =
-            Entry::new(self.app.now(), Who::device(self.device.id, &self.address), Action::HeadMismatch)
-                .client(self.device.client_id)
-                .device(self.device.id)
-                .detail("seq", head.seq)
-                .detail("hash", hex(&head.hash));
-        audit::append(&mut tx, &entry).await?;
-        tx.commit().await?;
+        self.send(&FromBoard::Head(head.clone())).await?;
+        self.told = Some(head);
         Ok(())
     }
 
@@ -313,10 +357,14 @@ impl Session {
             ReportBody::AttemptStarted { .. }
             | ReportBody::Output(_)
             | ReportBody::OfferRefused { .. }
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
             | ReportBody::Wiped(_)
+            | ReportBody::CaPinned { .. }
+            | ReportBody::Replaced { .. }
             | ReportBody::Unknown => {}
         }
     }
@@ -324,7 +372,11 @@ impl Session {
     /// Looks at the device's row, and sends what it is to get.
     async fn look(&mut self) -> Result<(), End> {
         match self.standing().await? {
-            Standing::Leaving => self.push_wipe().await,
+            Standing::Leaving => {
+                // Else it couldn't come back for its wipe once the board shows its next authority.
+                self.tell_of_ca().await?;
+                self.push_wipe().await
+            }
             Standing::Enrolled | Standing::Replaced | Standing::Ended(_) => self.push().await,
         }
     }
@@ -343,7 +395,7 @@ impl Session {
         }
     }
 
-    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer.
+    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer, else a plan.
     async fn push(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
         let wanted = clients::scope(&mut tx, self.device.client_id).await?;
@@ -365,6 +417,7 @@ impl Session {
             self.send(&FromBoard::Scope(scope.clone())).await?;
             self.scope = Some(scope.clone());
         }
+        self.tell_of_ca().await?;
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;
         let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
@@ -391,7 +444,25 @@ impl Session {
         }
         if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.carried).await? {
             self.carried.sent.insert(offer.attempt_id);
-            self.send(&FromBoard::Offer(offer)).await?;
+            return self.send(&FromBoard::Offer(offer)).await;
+        }
+        if let Some(due) = plan::next_plan(&self.app, &self.device, self.knows_plans).await? {
+            if let Due::Send(request) = due {
+                self.send(&FromBoard::Plan(request)).await?;
+            }
+            self.app.jobs.wake(Wake::Device(self.device.id));
+        }
+        Ok(())
+    }
+
+    /// Of an authority that is coming, once on each link until the device keeps its pin.
+    async fn tell_of_ca(&mut self) -> Result<(), End> {
+        let mut tx = self.app.db.read().await?;
+        let news = rotation::news(&mut tx, self.device.id).await?;
+        drop(tx);
+        if let Some((number, ca)) = news.filter(|(number, _)| self.told_of_ca != Some(*number)) {
+            self.told_of_ca = Some(number);
+            self.send(&FromBoard::Ca(ca)).await?;
         }
         Ok(())
     }
@@ -423,7 +494,7 @@ impl Session {
         }
     }
 
-    async fn close(&mut self, reason: &'static str) {
+    async fn close(&mut self, reason: &str) {
         let frame = CloseFrame { code: close_code::POLICY, reason: reason.into() };
         let _ = self.send_raw(Message::Close(Some(frame))).await;
     }

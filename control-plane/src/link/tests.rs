@@ -1,5 +1,5 @@
 use shared::ids::{AttemptId, DeliveryId, ReportId};
-use shared::protocol::inventory::{ComponentReport, Presence};
+use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
 use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::{MAX_CHUNK, OutputChunk};
 use shared::random::SystemRandom;
@@ -9,7 +9,8 @@ use crate::audit::{self, Action};
 use crate::db::testing::on_both;
 use crate::enrollment::{Device, get_device, revoke};
 use crate::error::Failure;
-use crate::testing::Fixture;
+use crate::inventory;
+use crate::testing::{Fixture, MANIFESTS};
 
 struct Linked {
     fixture: Fixture,
@@ -77,6 +78,65 @@ async fn what_can_never_fit_is_acknowledged_and_recorded_once_but_output_and_pro
             linked.report(body).await.unwrap();
         }
         assert_eq!(linked.refused().await, 3, "each once, though each came twice");
+        for _ in 0..30 {
+            linked.report(ReportBody::Unknown).await.unwrap();
+        }
+        assert_eq!(linked.refused().await, 20, "and twenty an hour");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_neither_the_catalog_nor_the_runbooks_bundle_knows_is_left_aside() {
+    on_both(|db| async move {
+        let linked = Linked::new(db).await;
+        let app = &linked.fixture.app;
+        // The runbook is of the bundle in which `tool` still was; the catalog goes on.
+        linked.fixture.with_runbook(linked.device.id).await;
+        linked.fixture.import(2, &MANIFESTS[..1]).await.unwrap();
+
+        // Too long for a key of an index, too.
+        let long = "x".repeat(4000);
+        let component = |key: &str| ComponentReport {
+            component: key.to_owned(),
+            presence: Presence::Present,
+            version: None,
+            evidence: Vec::new(),
+            observed_at: app.now(),
+        };
+        let slot = |component: &str, slot: &str| SlotReport {
+            component: component.to_owned(),
+            slot: slot.to_owned(),
+            state: SlotState::Present,
+            version: None,
+            observed_at: app.now(),
+            check: None,
+        };
+        let components = ["made-up", "tool", &long, "", "base"].map(component).to_vec();
+        let slots =
+            [("tool", "OUR_KEY"), ("tool", "MADE_UP"), ("tool", long.as_str()), ("made-up", "OUR_KEY")];
+        let slots = slots.map(|(key, slot_key)| slot(key, slot_key)).to_vec();
+        linked.report(ReportBody::Inventory { components, slots }).await.unwrap();
+
+        let client = linked.device.client_id;
+        let mut tx = app.db.read().await.unwrap();
+        let kept = inventory::of_client(&mut tx, client).await.unwrap();
+        let kept: Vec<_> = kept.iter().map(|one| one.component_key.as_str()).collect();
+        assert_eq!(kept, ["base", "tool"]);
+        let kept = inventory::slots_of_client(&mut tx, client).await.unwrap();
+        let kept: Vec<_> = kept.iter().map(|one| one.slot_key.as_str()).collect();
+        assert_eq!(kept, ["OUR_KEY"]);
+        drop(tx);
+
+        for number in 0..3 {
+            let components = (0..300).map(|one| component(&format!("made-up-{number}-{one}"))).collect();
+            linked.report(ReportBody::Inventory { components, slots: Vec::new() }).await.unwrap();
+        }
+        let mut tx = app.db.read().await.unwrap();
+        let catalog = crate::catalog::current(&mut tx).await.unwrap();
+        let found = inventory::findings(&mut tx, catalog.as_ref(), None).await.unwrap();
+        let all: Vec<_> = found[0].all().map(|finding| finding.component.as_str()).collect();
+        assert_eq!(all, ["base", "tool"], "support's page has no column for what is made up");
     })
     .await;
 }

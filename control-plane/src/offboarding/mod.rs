@@ -44,12 +44,14 @@ pub async fn end(app: &App, who: Who, id: ClientId, pasted: bool) -> Result<(), 
     let leaving = enrollment::leave_all(app, &mut tx, &who, id, pasted).await?;
     let entry = Entry::new(now, who, Action::EngagementEnded)
         .client(id)
-        .detail("devices", leaving.len())
+        .detail("devices", leaving.devices.len())
         .detail("pasted", pasted)
         .detail("purge_due", due);
-    audit::append(&mut tx, &entry).await?;
+    for entry in leaving.entries.iter().chain([&entry]) {
+        audit::append(&mut tx, entry).await?;
+    }
     tx.commit().await?;
-    for device in leaving {
+    for device in leaving.devices {
         app.jobs.wake(Wake::Device(device.id));
     }
     app.jobs.wake(Wake::EngagementEnded(id));

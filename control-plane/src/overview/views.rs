@@ -6,6 +6,7 @@ use askama::filters::HtmlSafe;
 use crate::clients::views::ClientRef;
 use crate::inventory::Drift;
 use crate::offboarding::views::{EndForms, EndView};
+use crate::secrets::views::SpreadLine;
 use crate::web::{Moment, RowState, Shell};
 
 #[derive(Template)]
@@ -57,10 +58,12 @@ pub struct DeviceRow {
     pub state_word: String,
     pub os: String,
     pub last_seen: Option<Moment>,
-    /// "12 of 19 done"
+    /// "12 of 19 done", "paused, 12 of 19 done"
     pub progress: String,
     /// Its runbook isn't through: what is missing may still come.
     pub busy: bool,
+    /// No step is offered to it until somebody resumes its runbook.
+    pub paused: bool,
     /// It joined with `--dev`.
     pub dev: bool,
 }
@@ -71,9 +74,15 @@ pub struct SlotRow {
     /// "our-managed" or "client-supplied"
     pub tag: String,
     pub state: RowState,
-    /// "empty", "present", "verified", "rejected", "unverifiable"
+    /// "empty", "present", "verified", "rejected", "unverifiable", "unreadable"
     pub state_word: String,
     pub sentence: String,
+    /// How each device stands to a version of ours that isn't everywhere yet.
+    pub spread: Vec<SpreadLine>,
+    /// How many more there are.
+    pub more: usize,
+    /// The page that stores a new value, for who may.
+    pub rotate: Option<String>,
 }
 
 pub struct InstalledRow {

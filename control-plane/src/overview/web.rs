@@ -1,11 +1,9 @@
-use std::collections::HashMap;
-
 use askama::Template as _;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use shared::catalog::Platform;
-use shared::ids::ClientId;
+use shared::ids::{ClientId, SlotId};
 use shared::protocol::inventory::SlotState;
 
 use super::state::{self, LINKS, Pressing};
@@ -25,7 +23,8 @@ use crate::live::{self, Shown};
 use crate::offboarding;
 use crate::pages::{Page, page};
 use crate::runbook;
-use crate::secrets::{self, StoredSecret};
+use crate::secrets::views::SpreadLine;
+use crate::secrets::{self, Spread, StoredSecret};
 use crate::web::{Moment, RowState, Section, count};
 
 pub async fn home() -> Response {
@@ -34,6 +33,8 @@ pub async fn home() -> Response {
 
 /// Clients on one page, about 700 bytes each: a page stays under 80 KiB, also when each name has 200 letters.
 const CLIENTS: usize = 25;
+/// Devices that a slot's line names.
+const SPREAD: usize = 20;
 /// Longest search, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -65,8 +66,6 @@ pub async fn clients_page(
     query.q = query.q.trim().chars().take(MAX_WORDS).collect();
     let mut tx = app.db.read().await?;
     let catalog = catalog::current(&mut tx).await?;
-    let all = inventory::findings(&mut tx, catalog.as_ref(), None).await?;
-    let found: HashMap<ClientId, &ClientFindings> = all.iter().map(|found| (found.id, found)).collect();
     let mut named = clients::named(&mut tx, &query.q).await?;
     // Those whose engagement is over come after the others.
     let ended = clients::engagement::ended(&mut tx).await?;
@@ -77,7 +76,8 @@ pub async fn clients_page(
     let before = (number - 1) * CLIENTS;
     let mut rows = Vec::new();
     for client in named.into_iter().skip(before).take(CLIENTS) {
-        let known = Known { catalog: catalog.as_ref(), found: found.get(&client.id).copied() };
+        let found = inventory::findings(&mut tx, catalog.as_ref(), Some(client.id)).await?;
+        let known = Known { catalog: catalog.as_ref(), found: found.first() };
         let fragment = fragment_of(&app, &mut tx, &client, known, &visitor).await?;
         let components = clients::components(&mut tx, client.id).await?.len();
         rows.push(ClientRow {
@@ -187,14 +187,32 @@ async fn fragment_of(
     for device in devices.iter().chain(&gone) {
         rows.push(device_row(app, tx, device, visitor).await?);
     }
-    let slots: Vec<SlotRow> = clients::slots(tx, client.id)
-        .await?
-        .into_iter()
-        .map(|slot| slot_row(slot, client, &stored, &on_devices, &devices, catalog))
-        .collect();
+    let over = offboarding::ended_word(tx, client).await?;
+    let found_spread = secrets::spread(tx, client.id).await?;
+    let mut slots = Vec::new();
+    for slot in clients::slots(tx, client.id).await? {
+        let id = match &slot {
+            AnySlot::Ours(slot) if stored.iter().any(|secret| secret.slot_id == slot.id) => Some(slot.id),
+            AnySlot::Ours(_) | AnySlot::Theirs(_) => None,
+        };
+        let mut row = slot_row(slot, client, &stored, &on_devices, &devices, catalog);
+        if let Some(id) = id {
+            let path = format!("/clients/{}/secrets/{id}/rotate", client.id);
+            row.rotate = (visitor.can(Role::Consultant) && over.is_none()).then_some(path);
+            row.spread = spread_of(app, id, &devices, &found_spread, visitor);
+            row.more = row.spread.len().saturating_sub(SPREAD);
+            row.spread.truncate(SPREAD);
+            if row.spread.iter().any(|line| matches!(line.state, RowState::Failed | RowState::NeedsYou)) {
+                row.state = RowState::NeedsYou;
+            }
+        }
+        slots.push(row);
+    }
     let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
-    let pressing = Pressing { devices: devices.len(), busy: rows.iter().any(|row| row.busy), pending };
-    let (state, sentence, counted) = match offboarding::ended_word(tx, client).await? {
+    let busy = rows.iter().any(|row| row.busy);
+    let paused = busy && rows.iter().filter(|row| row.busy).all(|row| row.paused);
+    let pressing = Pressing { devices: devices.len(), busy, paused, pending };
+    let (state, sentence, counted) = match over {
         Some(word) => (RowState::Off, format!("{word}."), false),
         None => state::sentence(pressing, &slots, tally, visitor),
     };
@@ -219,6 +237,32 @@ async fn fragment_of(
     })
 }
 
+/// How each device stands to the stored version, what needs somebody first. Empty when all of them have it.
+fn spread_of(
+    app: &App,
+    slot: SlotId,
+    devices: &[Device],
+    found: &[Spread],
+    visitor: &Visitor,
+) -> Vec<SpreadLine> {
+    let enrolled = devices.iter().filter(|device| device.state == DeviceState::Enrolled);
+    let mut lines: Vec<SpreadLine> = enrolled
+        .map(|device| {
+            let own = found.iter().find(|spread| spread.slot_id == slot && spread.device_id == device.id);
+            SpreadLine::of(device, own, app.links.since(device.id).is_some(), visitor.now)
+        })
+        .collect();
+    if lines.iter().all(|line| line.state == RowState::Done) {
+        return Vec::new();
+    }
+    lines.sort_by_key(|line| match line.state {
+        RowState::NeedsYou | RowState::Failed => 0,
+        RowState::Running | RowState::Waiting | RowState::Off => 1,
+        RowState::Done => 2,
+    });
+    lines
+}
+
 async fn device_row(
     app: &App,
     tx: &mut Tx,
@@ -234,7 +278,9 @@ async fn device_row(
         DeviceState::Leaving => (RowState::Waiting, "leaving"),
         DeviceState::Revoked => (RowState::Off, "revoked"),
     };
+    let paused = runbook::is_paused(tx, device.id).await?;
     let (progress, busy) = match runbook::progress(tx, device.id).await? {
+        Some((done, total)) if paused => (format!("paused, {done} of {total} done"), done < total),
         Some((done, total)) => (format!("{done} of {total} done"), done < total),
         None => ("no runbook yet".to_owned(), false),
     };
@@ -251,6 +297,7 @@ async fn device_row(
         last_seen: device.last_seen_at.map(|at| Moment { at, now: visitor.now }),
         progress,
         busy,
+        paused,
         dev: device.dev,
     })
 }
@@ -300,23 +347,38 @@ fn slot_row(
                 component,
                 name: slot.name,
                 tag: "our-managed".into(),
-                state: if refused(&latest) { RowState::NeedsYou } else { state },
+                state: judged(if refused(&latest) { RowState::NeedsYou } else { state }, state_word),
                 state_word: state_word.into(),
                 sentence: sentence + &evidence(&latest, devices),
+                spread: Vec::new(),
+                more: 0,
+                rotate: None,
             }
         }
         AnySlot::Theirs(slot) => {
             let hint = clients::fill_hint(&slot.hint, client);
             let done = number > 0 && there.len() == number && !refused(&there);
+            let state_word = word_of(&there).unwrap_or("empty");
             SlotRow {
                 component,
                 name: slot.name,
                 tag: "client-supplied".into(),
-                state: if done { RowState::Done } else { RowState::NeedsYou },
-                state_word: word_of(&there).unwrap_or("empty").into(),
+                state: judged(if done { RowState::Done } else { RowState::NeedsYou }, state_word),
+                state_word: state_word.into(),
                 sentence: format!("In the client's vault: {hint}.") + &evidence(&there, devices),
+                spread: Vec::new(),
+                more: 0,
+                rotate: None,
             }
         }
+    }
+}
+
+/// A tick would say of a credential that it works: nobody knows of one that couldn't be tried.
+fn judged(state: RowState, word: &str) -> RowState {
+    match state == RowState::Done && word == SlotState::Unverifiable.as_str() {
+        true => RowState::Off,
+        false => state,
     }
 }
 
@@ -326,7 +388,13 @@ fn refused(there: &[&InstalledSlot]) -> bool {
 
 /// The word for a slot on several devices: what needs somebody comes first. None when no device has it.
 fn word_of(there: &[&InstalledSlot]) -> Option<&'static str> {
-    let pressing = [SlotState::Rejected, SlotState::Unverifiable, SlotState::Present, SlotState::Verified];
+    let pressing = [
+        SlotState::Rejected,
+        SlotState::Unreadable,
+        SlotState::Unverifiable,
+        SlotState::Present,
+        SlotState::Verified,
+    ];
     let state = pressing.into_iter().find(|state| there.iter().any(|on| on.state == *state))?;
     Some(state.as_str())
 }

@@ -1,14 +1,18 @@
 //! What people decide about steps, and what a device confirms: retry, skip, mark, confirm.
 
+use std::time::Duration;
+
 use shared::catalog::StepKind;
 use shared::ids::{DeviceId, StepId};
 use shared::protocol::inventory::SlotReport;
 
 use super::run::{ApplyError, wake_waiting};
 use super::{Step, StepState, store};
+use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
+use crate::clients::engagement;
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
@@ -20,6 +24,7 @@ use crate::jobs::Wake;
 pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let unfinished = [StepState::Failed, StepState::Interrupted, StepState::Cancelled];
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     move_from(app, &mut tx, device.id, step_id, &unfinished, StepState::Ready, None).await?;
     let entry = Entry::new(app.now(), who, Action::StepRetried);
     finish(app, tx, device, step_id, entry).await
@@ -44,6 +49,7 @@ pub async fn skip(
     ];
     let note = format!("{}: {reason}", who.id);
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     move_from(app, &mut tx, device.id, step_id, &open, StepState::Skipped, Some(&note)).await?;
     let entry = Entry::new(app.now(), who, Action::StepSkipped).reason(reason);
     finish(app, tx, device, step_id, entry).await
@@ -52,6 +58,7 @@ pub async fn skip(
 /// A person says that a manual step is done. What the device can't confirm stays unverifiable until it says more.
 pub async fn mark(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     let manual = own_steps(&mut tx, device.id)
         .await?
         .into_iter()
@@ -66,18 +73,19 @@ pub async fn mark(app: &App, who: Who, device: &Device, step_id: StepId) -> Resu
     finish(app, tx, device, step_id, entry).await
 }
 
-/// Providers refuse these since the last report: the manual steps that brought them wait for a consultant again.
+/// Providers refuse these since the last report: the manual steps that brought them wait for a consultant again. Gives
+/// the audit entry for the caller to append last.
 pub async fn reopen_refused(
     app: &App,
     tx: &mut Tx,
     device: &Device,
     refused: &[SlotReport],
-) -> Result<(), ApplyError> {
+) -> Result<Option<Entry>, ApplyError> {
     let Some(runbook) = store::of_device(tx, device.id).await?.filter(|_| !refused.is_empty()) else {
-        return Ok(());
+        return Ok(None);
     };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)? else {
-        return Ok(());
+        return Ok(None);
     };
     let mut reopened = Vec::new();
     for step in store::steps(tx, runbook.id).await? {
@@ -89,18 +97,47 @@ pub async fn reopen_refused(
         }
         let (from, to, now) = (StepState::Succeeded, StepState::Waiting, app.now());
         if store::move_own_step(tx, device.id, step.id, from, to, None, now).await? == 1 {
-            reopened.push(format!("{}/{}", step.component_key, step.step_key));
+            reopened.push(step);
         }
     }
-    if !reopened.is_empty() {
-        let entry = Entry::new(app.now(), Who::device(device.id, ""), Action::StepReopened)
-            .client(device.client_id)
-            .device(device.id)
-            .reason("the provider refuses the credential")
-            .detail("steps", reopened.join(" "));
-        audit::append(tx, &entry).await?;
+    let entry = moved_by(app, tx, device, Action::StepReopened, &reopened).await?;
+    Ok(entry.map(|entry| entry.reason("the provider refuses the credential")))
+}
+
+/// A device can say one thing and then the other as often as it likes: of each step the log takes this many moves an
+/// hour; the step itself always is as the device says.
+const SAID: Throttle = Throttle {
+    bucket: "step-by-device",
+    per_source: 6,
+    in_total: i64::MAX,
+    window: Duration::from_secs(3600),
+};
+
+/// The entry for steps that a device's report moved.
+async fn moved_by(
+    app: &App,
+    tx: &mut Tx,
+    device: &Device,
+    action: Action,
+    steps: &[Step],
+) -> Result<Option<Entry>, ApplyError> {
+    let now = app.now();
+    let mut told = Vec::new();
+    for step in steps {
+        let source = step.id.to_string();
+        if SAID.allows(tx, &source, now).await? {
+            SAID.record(tx, &source, now).await?;
+            told.push(format!("{}/{}", step.component_key, step.step_key));
+        }
     }
-    Ok(())
+    if told.is_empty() {
+        return Ok(None);
+    }
+    let entry = Entry::new(now, Who::device(device.id, ""), action)
+        .client(device.client_id)
+        .device(device.id)
+        .detail("steps", told.join(" "));
+    Ok(Some(entry))
 }
 
 /// The client's slots that a step is done with.
@@ -114,11 +151,11 @@ fn slots_of<'c>(catalog: &'c Catalog, step: &Step) -> &'c [String] {
 }
 
 /// The device said what it has: manual steps whose slots are all there, and none of them refused by its provider, are
-/// done, and marked ones confirmed.
-pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<(), ApplyError> {
-    let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(()) };
+/// done, and marked ones confirmed. Gives the audit entry for the caller to append last.
+pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Entry>, ApplyError> {
+    let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(None) };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)? else {
-        return Ok(());
+        return Ok(None);
     };
     let mut confirmed = Vec::new();
     for step in store::steps(tx, runbook.id).await? {
@@ -135,20 +172,15 @@ pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<(
         }
         if all {
             let (from, now) = (step.state, app.now());
-            store::move_own_step(tx, device.id, step.id, from, StepState::Succeeded, None, now).await?;
-            confirmed.push(format!("{}/{}", step.component_key, step.step_key));
+            let to = StepState::Succeeded;
+            if store::move_own_step(tx, device.id, step.id, from, to, None, now).await? == 1 {
+                confirmed.push(step);
+            }
         }
     }
     // Other steps may have waited for a slot that is there now.
     wake_waiting(app, tx, device.id).await?;
-    if !confirmed.is_empty() {
-        let entry = Entry::new(app.now(), Who::device(device.id, ""), Action::StepConfirmed)
-            .client(device.client_id)
-            .device(device.id)
-            .detail("steps", confirmed.join(" "));
-        audit::append(tx, &entry).await?;
-    }
-    Ok(())
+    moved_by(app, tx, device, Action::StepConfirmed, &confirmed).await
 }
 
 async fn own_steps(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Step>, sqlx::Error> {

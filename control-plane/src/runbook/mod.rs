@@ -8,6 +8,9 @@ mod compose;
 mod decide;
 mod lines;
 mod markdown;
+mod pause;
+pub mod plan;
+mod restart;
 mod run;
 pub mod scope_change;
 mod store;
@@ -23,6 +26,8 @@ use shared::time::Timestamp;
 
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
+pub use pause::{Pause, is_paused, pause, pause_of, resume};
+pub use restart::restart;
 pub use run::{
     ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,
     wake_waiting,
@@ -97,6 +102,10 @@ pub struct Step {
     pub exit_code: Option<i64>,
     pub found: Option<String>,
     pub duration_ms: Option<i64>,
+    /// Why it is to run again: "version 2 of tool/OUR_KEY".
+    pub rerun_for: Option<String>,
+    /// Why the latest attempt ran again.
+    pub reran_for: Option<String>,
 }
 
 pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Runbook>, sqlx::Error> {

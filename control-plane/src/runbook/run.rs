@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shared::catalog::{Manifest, Step as ManifestStep, StepKind, Tag, Wrapper};
+use shared::catalog::{StepKind, Tag};
 use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
-use super::{AttemptState, Runbook, Step, StepState, store};
+use super::{AttemptState, Runbook, Step, StepState, pause_of, restart, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -25,6 +25,8 @@ const OFFER_TTL: Duration = Duration::from_secs(600);
 pub enum ApplyError {
     #[error("there is no such attempt for this device")]
     UnknownAttempt,
+    #[error("there is no such plan for this device, or it has no such step")]
+    UnknownPlan,
     #[error("more output than is kept of one attempt")]
     TooMuchOutput,
     #[error("the outcome is not one that this board knows")]
@@ -58,7 +60,8 @@ pub(super) async fn advance(
         let mut moved = false;
         for (index, step) in steps.iter().enumerate() {
             let waits_here = step.state == StepState::Blocked
-                || (step.state == StepState::Waiting && step.kind == StepKind::Auto);
+                || (step.state == StepState::Waiting && step.kind == StepKind::Auto)
+                || restart::is_due(step);
             if !waits_here || !turn_has_come(&steps, index, catalog) {
                 continue;
             }
@@ -112,7 +115,7 @@ async fn missing_deliveries(
 ) -> Result<Vec<String>, sqlx::Error> {
     let Some(manifest) = catalog.manifests.get(&step.component_key) else { return Ok(Vec::new()) };
     let Some(written) = manifest.step(&step.step_key) else { return Ok(Vec::new()) };
-    let mut needed = slots_of(written, manifest);
+    let mut needed = manifest.slots_read_by(written);
     if needed.is_empty() {
         return Ok(Vec::new());
     }
@@ -128,17 +131,6 @@ async fn missing_deliveries(
     });
     let needed: Vec<&str> = needed.into_iter().collect();
     secrets::missing(tx, runbook.device_id, &step.component_key, &needed).await
-}
-
-/// Slots that a step reads itself, and those of the wrappers that its scripts start.
-fn slots_of<'a>(step: &'a ManifestStep, manifest: &'a Manifest) -> BTreeSet<&'a str> {
-    let scripts = [&step.check, &step.run, &step.verify];
-    let starts = |wrapper: &&Wrapper| {
-        let call = format!("BOARD_WRAPPERS/{}", wrapper.name);
-        scripts.iter().any(|script| script.as_ref().is_some_and(|script| script.contains(&call)))
-    };
-    let wrapped = manifest.wrappers.iter().filter(starts).flat_map(|wrapper| wrapper.slots.values());
-    wrapped.chain(step.secrets.iter().map(|secret| &secret.slot)).map(String::as_str).collect()
 }
 
 /// Whether all earlier steps of the component, and all steps of the components that it depends on, are done.
@@ -165,17 +157,18 @@ pub struct Carried {
 
 /// The offer to push now. One automatic attempt at a time, and an attempt keeps its id until the device said how it
 /// ended: an offer that was lost, ran out or may have been, is made again under the same id, so that the device can tell
-/// it from a new one. Only then the first ready step in order.
+/// it from a new one. Only then the first ready step in order. While the runbook is paused nothing is offered, also not
+/// again: what the device has in its journal it goes on with by itself.
 pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result<Option<Offer>, Failure> {
     let mut tx = app.db.read().await?;
     let Some(runbook) = store::of_device(&mut tx, device.id).await? else { return Ok(None) };
-    if !store::has_open_step(&mut tx, runbook.id).await? {
+    if !store::has_open_step(&mut tx, runbook.id).await? || pause_of(&mut tx, runbook.id).await?.is_some() {
         return Ok(None);
     }
     drop(tx);
     let mut tx = app.db.write().await?;
     let now = app.now();
-    if !enrollment::is_enrolled(&mut tx, device.id).await? {
+    if !enrollment::is_enrolled(&mut tx, device.id).await? || pause_of(&mut tx, runbook.id).await?.is_some() {
         return Ok(None);
     }
     let steps = store::steps(&mut tx, runbook.id).await?;
@@ -192,7 +185,8 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
         store::offer_again(&mut tx, attempt_id, now.after(OFFER_TTL)).await?;
         let params = params_of(&mut tx, device, &step.component_key).await?;
         tx.commit().await?;
-        return Ok(Some(offer(&runbook, step, attempt_id, params)));
+        let kind = kind_of(step.reran_for.as_deref());
+        return Ok(Some(offer(&runbook, step, attempt_id, kind, params)));
     }
     let ready = |step: &&Step| step.kind == StepKind::Auto && step.state == StepState::Ready;
     let Some(step) = steps.iter().find(ready) else { return Ok(None) };
@@ -200,7 +194,9 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
     if store::move_step(&mut tx, step.id, StepState::Ready, StepState::Offered, None, now).await? != 1 {
         return Ok(None);
     }
-    store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL)).await?;
+    let again = restart::reason_of(step);
+    store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL), again).await?;
+    store::set_rerun(&mut tx, step.id, None).await?;
     let params = params_of(&mut tx, device, &step.component_key).await?;
     let entry = Entry::new(now, Who::job("runbook"), Action::StepOffered)
         .client(device.client_id)
@@ -209,7 +205,8 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
         .detail("attempt", attempt_id);
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(Some(offer(&runbook, step, attempt_id, params)))
+    let kind = kind_of(again);
+    Ok(Some(offer(&runbook, step, attempt_id, kind, params)))
 }
 
 async fn params_of(
@@ -222,13 +219,23 @@ async fn params_of(
     Ok(own.map(|((_, param), value)| (param, value)).collect())
 }
 
-fn offer(runbook: &Runbook, step: &Step, attempt_id: AttemptId, params: BTreeMap<String, String>) -> Offer {
+fn kind_of(rerun_for: Option<&str>) -> OfferKind {
+    if rerun_for.is_some() { OfferKind::Rerun } else { OfferKind::Run }
+}
+
+fn offer(
+    runbook: &Runbook,
+    step: &Step,
+    attempt_id: AttemptId,
+    kind: OfferKind,
+    params: BTreeMap<String, String>,
+) -> Offer {
     Offer {
         attempt_id,
         bundle_digest: runbook.bundle_digest.clone(),
         component: step.component_key.clone(),
         step: step.step_key.clone(),
-        kind: OfferKind::Run,
+        kind,
         params,
         expires_in_ms: u64::try_from(OFFER_TTL.as_millis()).unwrap_or(u64::MAX),
     }

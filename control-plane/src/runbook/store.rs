@@ -60,7 +60,7 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
         "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
          steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
          attempts.offered_at, attempts.expires_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
-         attempts.duration_ms FROM steps LEFT JOIN attempts ON attempts.id = \
+         attempts.duration_ms, steps.rerun_for, attempts.rerun_for AS reran_for FROM steps LEFT JOIN attempts ON attempts.id = \
          (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
          ORDER BY latest.number DESC LIMIT 1) \
          WHERE steps.runbook_id = $1 ORDER BY steps.position",
@@ -133,18 +133,32 @@ pub async fn insert_attempt(
     step_id: StepId,
     now: Timestamp,
     expires: Timestamp,
+    rerun_for: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at) \
-         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4 FROM attempts WHERE step_id = $2",
+        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at, rerun_for) \
+         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4, $5 FROM attempts WHERE step_id = $2",
     )
     .bind(id)
     .bind(step_id)
     .bind(now)
     .bind(expires)
+    .bind(rerun_for)
     .execute(conn)
     .await
     .map(|_| ()))
+}
+
+/// What a step is to run again for; only one that was attempted before.
+pub async fn set_rerun(tx: &mut Tx, id: StepId, reason: Option<&str>) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE steps SET rerun_for = $2 WHERE id = $1 AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $1)",
+    )
+    .bind(id)
+    .bind(reason)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
 }
 
 /// The step of an attempt, if both belong to this device.

@@ -1,3 +1,5 @@
+mod restarting;
+
 use std::time::Duration;
 
 use askama::Template as _;
@@ -13,24 +15,30 @@ use shared::time::Clock as _;
 use super::{
     ApplyError, AttemptState, Carried, Step, StepState, apply_ended, apply_offer_refused, apply_output,
     apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, reopen_refused,
-    retry, skip, steps, tail, wake_waiting,
+    restart, retry, skip, steps, tail, wake_waiting,
 };
+use crate::access::{Role, User};
+use crate::audit;
 use crate::db::Tx;
 use crate::db::testing::on_both;
-use crate::enrollment::{Device, get_device};
+use crate::enrollment::Device;
 use crate::secrets;
 use crate::testing::{Fixture, TestDevice};
 
-struct Running {
-    fixture: Fixture,
-    device: Device,
+pub(super) struct Running {
+    pub fixture: Fixture,
+    pub device: Device,
     keys: TestDevice,
-    carried: Carried,
+    pub carried: Carried,
 }
 
 impl Running {
-    async fn new(db: crate::db::Db) -> Self {
-        let fixture = Fixture::new(db).await;
+    pub async fn new(db: crate::db::Db) -> Self {
+        Self::with(Fixture::new(db).await).await
+    }
+
+    /// With the catalog that the fixture has.
+    async fn with(fixture: Fixture) -> Self {
         let client = fixture.client("Example Client", &["tool", "base"]).await;
         let value = Secret::new("ours-some-value".to_owned());
         let slot = fixture.our_slot().await;
@@ -38,24 +46,21 @@ impl Running {
             .await
             .unwrap();
         let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-        let mut tx = fixture.app.db.write().await.unwrap();
-        let device = get_device(&mut tx, device_id).await.unwrap();
-        ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
-        tx.commit().await.unwrap();
+        let device = fixture.with_runbook(device_id).await;
         Self { fixture, device, keys, carried: Carried::default() }
     }
 
-    async fn offer(&mut self) -> Option<Offer> {
+    pub async fn offer(&mut self) -> Option<Offer> {
         let offer = next_offer(&self.fixture.app, &self.device, &self.carried).await.unwrap();
         self.carried.sent.extend(offer.as_ref().map(|offer| offer.attempt_id));
         offer
     }
 
-    async fn tx(&self) -> Tx {
+    pub async fn tx(&self) -> Tx {
         self.fixture.app.db.write().await.unwrap()
     }
 
-    async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
+    pub async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
         let mut tx = self.tx().await;
         let ended =
             AttemptEnded { attempt_id, outcome, exit_code: Some(0), found: "so".into(), duration_ms: 5 };
@@ -64,7 +69,7 @@ impl Running {
         Ok(())
     }
 
-    async fn steps(&self) -> Vec<Step> {
+    pub async fn steps(&self) -> Vec<Step> {
         let mut tx = self.tx().await;
         let runbook = of_device(&mut tx, self.device.id).await.unwrap().unwrap();
         steps(&mut tx, runbook.id).await.unwrap()
@@ -93,10 +98,12 @@ impl Running {
         receipt.signature = self.keys.tls.sign(&receipt.signed_bytes(app.board_id, self.device.id)).unwrap();
         let mut tx = self.tx().await;
         let (board, device) = (app.board_id, self.device.id);
-        secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now())
-            .await
-            .unwrap()
-            .unwrap();
+        let received = secrets::apply_receipt(&mut tx, board, device, &receipt, "192.0.2.17", app.now());
+        if received.await.unwrap().unwrap().is_new {
+            let Receipt { version, component, slot, .. } = &receipt;
+            let reason = format!("version {version} of {component}/{slot}");
+            restart(&mut tx, device, (component, slot), &reason).await.unwrap();
+        }
         wake_waiting(app, &mut tx, device).await.unwrap();
         tx.commit().await.unwrap();
     }
@@ -307,10 +314,7 @@ async fn with_manual_steps(db: crate::db::Db) -> Running {
     };
     crate::clients::choose_scope(&fixture.app, Fixture::who(), client, &scope).await.unwrap();
     let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-    let mut tx = fixture.app.db.write().await.unwrap();
-    let device = get_device(&mut tx, device_id).await.unwrap();
-    ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
-    tx.commit().await.unwrap();
+    let device = fixture.with_runbook(device_id).await;
     Running { fixture, device, keys, carried: Carried::default() }
 }
 
@@ -331,16 +335,30 @@ impl Running {
         let mut tx = self.tx().await;
         let now = self.fixture.app.now();
         let refused = crate::inventory::apply(&mut tx, self.device.id, &[], &[report], now).await.unwrap();
-        reopen_refused(&self.fixture.app, &mut tx, &self.device, &refused).await.unwrap();
-        confirm_manual(&self.fixture.app, &mut tx, &self.device).await.unwrap();
+        let app = &self.fixture.app;
+        let reopened = reopen_refused(app, &mut tx, &self.device, &refused).await.unwrap();
+        let confirmed = confirm_manual(app, &mut tx, &self.device).await.unwrap();
+        for entry in reopened.iter().chain(&confirmed) {
+            audit::append(&mut tx, entry).await.unwrap();
+        }
         tx.commit().await.unwrap();
         self.fixture.clock.advance(Duration::from_secs(1));
     }
 
     /// The runbook's live part, as anybody sees it.
-    async fn page(&self) -> String {
+    pub async fn page(&self) -> String {
+        self.page_of(None).await
+    }
+
+    /// The same, as a user with one role sees it.
+    pub async fn page_as(&self, role: Role) -> String {
+        let (id, email) = (self.fixture.user, "somebody@example.com".to_owned());
+        self.page_of(Some(User { id, email, roles: vec![role] })).await
+    }
+
+    async fn page_of(&self, user: Option<User>) -> String {
         let now = self.fixture.app.now();
-        let (user, session, address) = (None, None, String::new());
+        let (session, address) = (None, String::new());
         let visitor = crate::access::Visitor {
             user,
             session,
@@ -386,6 +404,31 @@ async fn a_manual_step_is_done_when_the_device_says_so() {
         mark(&running.fixture.app, Fixture::who(), &running.device, look.id).await.unwrap();
         let mut tx = running.tx().await;
         assert_eq!(progress(&mut tx, running.device.id).await.unwrap(), Some((5, 5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_device_that_says_one_thing_and_then_the_other_does_not_fill_the_audit_log() {
+    on_both(|db| async move {
+        let running = with_manual_steps(db).await;
+        let written = async || {
+            let mut tx = running.fixture.app.db.read().await.unwrap();
+            let entries = audit::page(&mut tx, None, 1000).await.unwrap();
+            let by_probe =
+                |action| matches!(action, audit::Action::StepReopened | audit::Action::StepConfirmed);
+            entries.iter().filter(|stored| by_probe(stored.entry.action)).count()
+        };
+        for _ in 0..20 {
+            running.reports_slot("TOKEN", SlotState::Verified).await;
+            assert_eq!(running.step("app").await.state, StepState::Succeeded);
+            running.reports_slot("TOKEN", SlotState::Rejected).await;
+            assert_eq!(running.step("app").await.state, StepState::Waiting);
+        }
+        assert_eq!(written().await, 6, "six an hour");
+        running.fixture.clock.advance(Duration::from_secs(3601));
+        running.reports_slot("TOKEN", SlotState::Verified).await;
+        assert_eq!(written().await, 7);
     })
     .await;
 }
@@ -512,10 +555,7 @@ async fn a_component_that_comes_later_is_added_at_the_end() {
         let fixture = Fixture::new(db).await;
         let client = fixture.client("Example Client", &["base"]).await;
         let (keys, device_id) = fixture.enrolled(client, "A-UUID").await;
-        let mut tx = fixture.app.db.write().await.unwrap();
-        let device = get_device(&mut tx, device_id).await.unwrap();
-        ensure(&fixture.app, &mut tx, &device).await.unwrap();
-        tx.commit().await.unwrap();
+        let device = fixture.with_runbook(device_id).await;
         let mut running = Running { fixture, device, keys, carried: Carried::default() };
         let first = running.offer().await.unwrap();
         running.ended(first.attempt_id, Outcome::Succeeded).await.unwrap();
@@ -525,9 +565,7 @@ async fn a_component_that_comes_later_is_added_at_the_end() {
         };
         let app = running.fixture.app.clone();
         crate::clients::choose_scope(&app, Fixture::who(), client, &scope).await.unwrap();
-        let mut tx = running.tx().await;
-        ensure(&app, &mut tx, &running.device).await.unwrap();
-        tx.commit().await.unwrap();
+        running.fixture.with_runbook(running.device.id).await;
         let names: Vec<_> = running.states().await.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["base/install", "tool/install", "tool/configure"]);
         assert_eq!(running.offer().await.unwrap().component, "tool");

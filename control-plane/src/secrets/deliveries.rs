@@ -180,8 +180,17 @@ impl From<sqlx::Error> for ReceiptError {
     }
 }
 
-/// Takes a receipt: checks the device's signature and closes the delivery. Gives the audit entry, which points at the
-/// decrypt, for the caller to append last. The same receipt again changes nothing.
+/// A receipt that was taken.
+#[derive(Debug)]
+pub struct Received {
+    /// Points at the decrypt; for the caller to append last.
+    pub entry: Entry,
+    pub version: u64,
+    /// The device has this version for the first time: what it had lost and got again is not new.
+    pub is_new: bool,
+}
+
+/// Takes a receipt: checks the device's signature and closes the delivery. The same receipt again changes nothing.
 pub async fn apply_receipt(
     tx: &mut Tx,
     board_id: BoardId,
@@ -189,7 +198,7 @@ pub async fn apply_receipt(
     receipt: &Receipt,
     address: &str,
     now: Timestamp,
-) -> Result<Option<Entry>, ReceiptError> {
+) -> Result<Option<Received>, ReceiptError> {
     let delivery = store::delivery(tx, device_id, receipt.delivery_id).await?.ok_or(ReceiptError::Unknown)?;
     if delivery.component_key != receipt.component
         || delivery.slot_key != receipt.slot
@@ -201,9 +210,11 @@ pub async fn apply_receipt(
     verify_p256(&spki, &receipt.signed_bytes(board_id, device_id), &receipt.signature)
         .map_err(|_| ReceiptError::Signature)?;
     let text = serde_json::to_string(receipt).map_err(|error| SecretError::Audit(error.into()))?;
+    let is_new = !store::was_receipted(tx, delivery.id).await?;
     if store::mark_receipted(tx, delivery.id, &text, now).await? != 1 {
         return Ok(None);
     }
+    store::set_held(tx, device_id, delivery.slot_id, delivery.version, now).await?;
     let decrypt = store::decrypt_of(tx, delivery.id).await?.unwrap_or(0);
     let entry = Entry::new(now, Who::device(device_id, address), Action::DeliveryReceipt)
         .client(delivery.client_id)
@@ -212,7 +223,7 @@ pub async fn apply_receipt(
         .detail("delivery", delivery.id)
         .detail("decrypt", decrypt)
         .detail("receipt", text);
-    Ok(Some(entry))
+    Ok(Some(Received { entry, version: receipt.version, is_new }))
 }
 
 /// The device refused a delivery and said why.

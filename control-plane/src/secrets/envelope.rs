@@ -44,6 +44,12 @@ pub fn open(key: &Key, place: Place, envelope: &[u8]) -> Result<Secret<Vec<u8>>,
     aead::open(key, &aad(u32::from_be_bytes(*version), place), sealed).map_err(|_| EnvelopeError::Closed)
 }
 
+/// The version of the root key that an envelope was made under.
+pub fn root_version(envelope: &[u8]) -> Result<u32, EnvelopeError> {
+    let rest = envelope.strip_prefix(MAGIC).ok_or(EnvelopeError::Format)?;
+    rest.first_chunk::<4>().map(|version| u32::from_be_bytes(*version)).ok_or(EnvelopeError::Format)
+}
+
 fn aad(root_version: u32, place: Place) -> Vec<u8> {
     ByteString::labelled("board/cred/v1")
         .u32(root_version)

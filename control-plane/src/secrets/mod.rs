@@ -9,6 +9,9 @@ mod copy;
 mod deliveries;
 mod envelope;
 mod pasting;
+mod rekey;
+mod rotate;
+mod spread;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -25,11 +28,14 @@ use shared::time::Timestamp;
 
 pub use copy::{CopyError, copy, copy_form};
 pub use deliveries::{
-    Delivery, DeliveryState, ReceiptError, apply_receipt, apply_refusal, for_device, missing, plan,
+    Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
     reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
+pub use rekey::{Moved, move_to, unmoved};
+pub use rotate::{RotateError, Rotated, rotate};
+pub use spread::{Spread, note_held, spread};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
@@ -38,6 +44,7 @@ use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::jobs::Wake;
+use crate::keys::{KeyError, RootKey};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -62,6 +69,8 @@ pub enum SecretError {
     #[error("the value can't be sealed to this device's key")]
     Seal,
     #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -83,6 +92,7 @@ impl From<SecretError> for Failure {
             SecretError::Purged => Self::conflict("purged", "This client was purged", error.to_string()),
             SecretError::Raced => Self::conflict("raced", "Stored at the same moment", error.to_string()),
             SecretError::Database(error) => error.into(),
+            SecretError::Key(error) => error.into(),
             SecretError::Audit(error) => error.into(),
             SecretError::NotLatest(_) | SecretError::Envelope(_) | SecretError::Seal => Self::internal(error),
         }
@@ -113,7 +123,7 @@ pub fn check_value(manifest: &Manifest, slot_key: &str, value: &Secret<String>) 
     }
 }
 
-/// Stores a new value; its version is one above the last. Devices get it by deliveries.
+/// Stores a value, whatever was stored before. Devices get it by deliveries.
 pub async fn put(
     app: &App,
     who: Who,
@@ -121,31 +131,55 @@ pub async fn put(
     slot: &OurSlot,
     value: &Secret<String>,
 ) -> Result<u64, SecretError> {
+    let mut tx = app.db.read().await?;
+    let last = store::version(&mut tx, client.id, slot.id).await?;
+    drop(tx);
+    Ok(put_after(app, who, client, slot, value, last, "").await?.version)
+}
+
+/// Stores a value in place of version `last`, unless somebody else did. Its version is above the last, and above all that
+/// devices say they hold: after a restore they may be ahead of the board.
+async fn put_after(
+    app: &App,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+    last: Option<i64>,
+    reason: &str,
+) -> Result<Rotated, SecretError> {
     let mut tx = app.db.write().await?;
     clients::engagement::ensure_active(&mut tx, client.id).await.map_err(SecretError::ended)?;
-    let client = &clients::get(&mut tx, client.id).await.map_err(SecretError::ended)?;
+    // A purge in between erased the salt, and a reactivation made another.
+    let client = clients::get(&mut tx, client.id).await.map_err(SecretError::ended)?;
     let salt = client.salt.ok_or(SecretError::Purged)?;
-    let last = store::version(&mut tx, client.id, slot.id).await?.unwrap_or(0);
-    let version = u64::try_from(last).unwrap_or(0) + 1;
+    let held = store::highest_held(&mut tx, client.id, slot.id).await?;
+    let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
-    let key = app.root.client_key(&salt, client.id);
-    let sealed = envelope::seal(&key, app.root.version, place, value.expose().as_bytes(), &*app.random)?;
-    if store::upsert(&mut tx, place, &sealed, app.now()).await? != 1 {
+    let root = app.root.for_writing(&mut tx).await?;
+    let key = root.client_key(&salt, client.id);
+    let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
+    if store::upsert(&mut tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
         return Err(SecretError::Raced);
     }
-    for device in store::devices_of(&mut tx, client.id).await? {
-        plan(app, &mut tx, device).await?;
+    let devices = store::devices_of(&mut tx, client.id).await?;
+    for device in &devices {
+        plan(app, &mut tx, *device).await?;
     }
     let entry = Entry::new(app.now(), who, Action::SecretStored)
         .client(client.id)
         .slot(slot.id)
+        .reason(reason)
         .detail("slot", format!("{}/{}", slot.component_key, slot.slot_key))
         .detail("version", version)
         .detail("envelope_sha256", hex(&sha256(&sealed)));
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
     app.jobs.wake(Wake::Client(client.id));
-    Ok(version)
+    for device in &devices {
+        app.jobs.wake(Wake::Device(*device));
+    }
+    Ok(Rotated { version, devices: devices.len() })
 }
 
 /// Deletes what is stored for a client whose salt is erased in the same transaction, and closes its deliveries. Gives how
@@ -170,16 +204,28 @@ pub async fn stored_slots(
 
 /// Opens the latest version. The caller has committed the audit entry for it already.
 async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, SecretError> {
-    let client =
-        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
-    let salt = client.salt.ok_or(SecretError::Purged)?;
     let sealed = store::envelope(tx, place)
         .await?
         .ok_or(SecretError::NotLatest("this version is not there any more"))?;
+    let (_, value) = open_sealed(&app.root, tx, place, &sealed).await?;
+    Ok(value)
+}
+
+/// The client's salt and the value.
+async fn open_sealed(
+    root: &RootKey,
+    tx: &mut Tx,
+    place: Place,
+    sealed: &[u8],
+) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
+    let client =
+        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+    let salt = client.salt.ok_or(SecretError::Purged)?;
     let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
-    if written.as_deref() != Some(hex(&sha256(&sealed)).as_str()) {
+    if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {
         return Err(SecretError::NotLatest("the audit log holds another hash for it"));
     }
-    let key = app.root.client_key(&salt, place.client_id);
-    Ok(envelope::open(&key, place, &sealed)?)
+    let root = root.at(tx, envelope::root_version(sealed)?).await?;
+    let value = envelope::open(&root.client_key(&salt, place.client_id), place, sealed)?;
+    Ok((salt, value))
 }

@@ -120,6 +120,8 @@ pub async fn relay(
         return Err(PasteError::TooLarge);
     }
     let mut tx = app.db.write().await?;
+    let client_id = get_device(&mut tx, device_id).await?.client_id;
+    clients::engagement::ensure_active(&mut tx, client_id).await?;
     let device = enrolled(&mut tx, device_id).await?;
     if way == Way::Browser && !clients::browser_paste(&mut tx, device.client_id).await? {
         return Err(PasteError::BrowserOff);
@@ -172,6 +174,7 @@ pub async fn relay(
 
 async fn enrolled(tx: &mut Tx, id: DeviceId) -> Result<Device, PasteError> {
     let device = get_device(tx, id).await?;
+    clients::engagement::check_active(tx, device.client_id).await?;
     if device.state != DeviceState::Enrolled {
         return Err(PasteError::NotEnrolled);
     }
@@ -216,7 +219,7 @@ pub async fn recipient(app: &App, device_id: DeviceId) -> Result<Recipient, Past
     }
     Ok(Recipient {
         board_id: app.board_id,
-        ca_spki: app.ca_spki.clone(),
+        ca_spki: app.ca().spki,
         client_id: device.client_id,
         device_id,
         name: device.name,

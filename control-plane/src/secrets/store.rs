@@ -1,7 +1,7 @@
 use shared::ids::{ClientId, DeliveryId, DeviceId, EnrollmentId, SlotId, UserId};
 use shared::time::Timestamp;
 
-use super::{Delivery, DeliveryState, Place, StoredSecret};
+use super::{Delivery, DeliveryState, Place, Spread, StoredSecret};
 use crate::db::Tx;
 use crate::on;
 
@@ -13,20 +13,27 @@ pub async fn version(tx: &mut Tx, client_id: ClientId, slot_id: SlotId) -> Resul
         .await)
 }
 
-/// Stores the version after the last; no row when somebody else stored it first.
-pub async fn upsert(tx: &mut Tx, place: Place, envelope: &[u8], now: Timestamp) -> Result<u64, sqlx::Error> {
+/// Stores a version in place of the last; no row when somebody else stored one first.
+pub async fn upsert(
+    tx: &mut Tx,
+    place: Place,
+    last: i64,
+    envelope: &[u8],
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO client_credentials \
          (client_id, slot_id, tag, version, encrypted_value, created_at, last_rotated_at) \
          VALUES ($1, $2, 'our-managed', $3, $4, $5, $5) \
          ON CONFLICT (client_id, slot_id) DO UPDATE \
-         SET version = $3, encrypted_value = $4, last_rotated_at = $5 WHERE client_credentials.version = $3 - 1",
+         SET version = $3, encrypted_value = $4, last_rotated_at = $5 WHERE client_credentials.version = $6",
     )
     .bind(place.client_id)
     .bind(place.slot_id)
     .bind(i64::try_from(place.version).unwrap_or(i64::MAX))
     .bind(envelope)
     .bind(now)
+    .bind(last)
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))
@@ -41,6 +48,33 @@ pub async fn envelope(tx: &mut Tx, place: Place) -> Result<Option<Vec<u8>>, sqlx
     .bind(i64::try_from(place.version).unwrap_or(i64::MAX))
     .fetch_optional(conn)
     .await)
+}
+
+/// What was encrypted under another version of the root key: an envelope says which in its bytes 5 to 8.
+pub async fn not_under(tx: &mut Tx, root_version: u32) -> Result<Vec<(ClientId, SlotId, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT client_id, slot_id, version FROM client_credentials WHERE substr(encrypted_value, 5, 4) <> $1 \
+         ORDER BY client_id, slot_id",
+    )
+    .bind(root_version.to_be_bytes().to_vec())
+    .fetch_all(conn)
+    .await)
+}
+
+/// Exchanges the envelope of the same version; no row when it isn't `old` any more.
+pub async fn exchange(tx: &mut Tx, place: Place, old: &[u8], new: &[u8]) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE client_credentials SET encrypted_value = $5 \
+         WHERE client_id = $1 AND slot_id = $2 AND version = $3 AND encrypted_value = $4",
+    )
+    .bind(place.client_id)
+    .bind(place.slot_id)
+    .bind(i64::try_from(place.version).unwrap_or(i64::MAX))
+    .bind(old)
+    .bind(new)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
 }
 
 pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret>, sqlx::Error> {
@@ -240,8 +274,8 @@ pub async fn mark_receipted(
     now: Timestamp,
 ) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE deliveries SET state = 'receipted', receipt = $2, receipt_at = $3, reason = NULL \
-         WHERE id = $1 AND state <> 'receipted'",
+        "UPDATE deliveries SET state = 'receipted', receipt = $2, receipt_at = $3, reason = NULL, \
+         first_receipt_at = coalesce(first_receipt_at, $3) WHERE id = $1 AND state <> 'receipted'",
     )
     .bind(id)
     .bind(receipt)
@@ -258,6 +292,91 @@ pub async fn mark_refused(tx: &mut Tx, id: DeliveryId, reason: &str) -> Result<u
         .execute(conn)
         .await
         .map(|done| done.rows_affected()))
+}
+
+/// Whether a device had this delivery's version at any time.
+pub async fn was_receipted(tx: &mut Tx, id: DeliveryId) -> Result<bool, sqlx::Error> {
+    let at: Option<Timestamp> = on!(tx, conn => sqlx::query_scalar("SELECT first_receipt_at FROM deliveries WHERE id = $1")
+        .bind(id)
+        .fetch_one(conn)
+        .await)?;
+    Ok(at.is_some())
+}
+
+/// The newest delivery of each slot to each enrolled device of a client, and what the device holds.
+pub async fn spread(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Spread>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT newest.device_id, newest.slot_id, newest.version, newest.state, newest.reason, \
+         held_secrets.version AS held FROM deliveries AS newest JOIN devices ON devices.id = newest.device_id \
+         LEFT JOIN held_secrets ON held_secrets.device_id = newest.device_id \
+         AND held_secrets.slot_id = newest.slot_id \
+         WHERE devices.client_id = $1 AND devices.state <> 'revoked' AND newest.version = \
+         (SELECT max(version) FROM deliveries WHERE device_id = newest.device_id AND slot_id = newest.slot_id)",
+    )
+    .bind(client_id)
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn our_slots(tx: &mut Tx) -> Result<Vec<(SlotId, String, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT id, component_key, slot_key FROM component_credential_slots WHERE tag = 'our-managed'",
+    )
+    .fetch_all(conn)
+    .await)
+}
+
+/// Slots and versions that a device said it holds.
+pub async fn held(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<(SlotId, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT slot_id, version FROM held_secrets WHERE device_id = $1")
+        .bind(device_id)
+        .fetch_all(conn)
+        .await)
+}
+
+pub async fn set_held(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    slot_id: SlotId,
+    version: i64,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO held_secrets (device_id, slot_id, version, said_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (device_id, slot_id) DO UPDATE SET version = $3, said_at = $4",
+    )
+    .bind(device_id)
+    .bind(slot_id)
+    .bind(version)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+pub async fn forget_held(tx: &mut Tx, device_id: DeviceId, slot_id: SlotId) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM held_secrets WHERE device_id = $1 AND slot_id = $2")
+        .bind(device_id)
+        .bind(slot_id)
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
+/// The highest version that any device of the client holds.
+pub async fn highest_held(
+    tx: &mut Tx,
+    client_id: ClientId,
+    slot_id: SlotId,
+) -> Result<Option<i64>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT max(held_secrets.version) FROM held_secrets JOIN devices ON devices.id = held_secrets.device_id \
+         WHERE devices.client_id = $1 AND held_secrets.slot_id = $2",
+    )
+    .bind(client_id)
+    .bind(slot_id)
+    .fetch_one(conn)
+    .await)
 }
 
 /// The number of a user's last copy, and how many they made since a moment.

@@ -1,3 +1,5 @@
+mod rotating;
+
 use rcgen::SigningKey as _;
 use shared::crypto::{DeliveryContext, open_delivery};
 use shared::ids::{ClientId, DeviceId, SlotId, UserId};
@@ -50,7 +52,7 @@ async fn a_value_is_stored_as_an_envelope_and_opens_in_its_place_only() {
         drop(tx);
 
         let salt = fixture.get_client(client).await.salt.unwrap();
-        let key = fixture.app.root.client_key(&salt, client);
+        let key = fixture.app.root.newest().client_key(&salt, client);
         let other_client = fixture.client("Other Client", &["tool"]).await;
         let other_slot = shared::ids::SlotId::new(&*fixture.clock, &SystemRandom);
         let places = [
@@ -62,7 +64,7 @@ async fn a_value_is_stored_as_an_envelope_and_opens_in_its_place_only() {
             assert_eq!(envelope::open(&key, moved, &sealed).unwrap_err(), EnvelopeError::Closed);
         }
         let other_salt = fixture.get_client(other_client).await.salt.unwrap();
-        let other_key = fixture.app.root.client_key(&other_salt, other_client);
+        let other_key = fixture.app.root.newest().client_key(&other_salt, other_client);
         assert_eq!(envelope::open(&other_key, place, &sealed).unwrap_err(), EnvelopeError::Closed);
         for index in 0..sealed.len() {
             let mut changed = sealed.clone();
@@ -90,7 +92,7 @@ async fn an_older_envelope_put_back_is_not_opened() {
         assert_eq!(version, 2);
         let mut tx = fixture.app.db.write().await.unwrap();
         assert_eq!(
-            store::upsert(&mut tx, place, &sealed, fixture.app.now()).await.unwrap(),
+            store::upsert(&mut tx, place, 0, &sealed, fixture.app.now()).await.unwrap(),
             0,
             "no version twice"
         );
@@ -156,9 +158,9 @@ fn receipt(fixture: &Fixture, device: &TestDevice, device_id: DeviceId, frame: &
 async fn apply(fixture: &Fixture, device_id: DeviceId, receipt: &Receipt) -> Result<(), ReceiptError> {
     let mut tx = fixture.app.db.write().await.unwrap();
     let board = fixture.app.board_id;
-    let entry = apply_receipt(&mut tx, board, device_id, receipt, "192.0.2.17", fixture.app.now()).await?;
-    if let Some(entry) = entry {
-        audit::append(&mut tx, &entry).await.unwrap();
+    let received = apply_receipt(&mut tx, board, device_id, receipt, "192.0.2.17", fixture.app.now()).await?;
+    if let Some(received) = received {
+        audit::append(&mut tx, &received.entry).await.unwrap();
     }
     tx.commit().await.unwrap();
     Ok(())

@@ -1,11 +1,14 @@
 //! A client's secrets. A value goes into this page and never comes out of it; a client-supplied slot has no input at all.
 
 use askama::Template;
+use shared::time::Timestamp;
 
 use crate::clients::views::ClientRef;
-use crate::web::{FieldError, Moment, Shell};
+use crate::enrollment::Device;
+use crate::secrets::{DeliveryState, Spread};
+use crate::web::{FieldError, Moment, RowState, Shell};
 
-/// POST /clients/ID/secrets with the fields of `ours`; an empty one keeps what is stored.
+/// POST /clients/ID/secrets with the fields of `ours` that hold nothing yet.
 #[derive(Template)]
 #[template(path = "secrets/secrets.html")]
 pub struct SecretsPage {
@@ -20,6 +23,16 @@ pub struct SecretsPage {
     pub saved: Option<String>,
 }
 
+impl SecretsPage {
+    fn empty(&self) -> impl Iterator<Item = &OurSlot> {
+        self.ours.iter().filter(|slot| slot.stored.is_none())
+    }
+
+    fn any_stored(&self) -> bool {
+        self.ours.iter().any(|slot| slot.stored.is_some())
+    }
+}
+
 /// An our-managed slot. Its stored value is known by version and time only.
 pub struct OurSlot {
     /// Name of the form field.
@@ -28,6 +41,74 @@ pub struct OurSlot {
     pub name: String,
     pub key: String,
     pub stored: Option<(u64, Moment)>,
+    /// The page that stores a new value.
+    pub rotate: String,
+}
+
+/// POST to `action` with `secret`, `reason` and, while the session isn't fresh, `step_up_password`.
+#[derive(Template)]
+#[template(path = "secrets/rotate.html")]
+pub struct RotatePage {
+    pub shell: Shell,
+    pub client: ClientRef,
+    pub action: String,
+    pub component: String,
+    pub name: String,
+    pub key: String,
+    pub version: u64,
+    pub at: Moment,
+    /// Each device, and how it stands to the stored version.
+    pub devices: Vec<SpreadLine>,
+    /// Titles of the steps that run again on a device that has the new version.
+    pub restarts: Vec<String>,
+    /// What was typed.
+    pub reason: String,
+    pub errors: Vec<FieldError>,
+    pub ask_password: bool,
+}
+
+/// How one device stands to the stored version of a secret.
+pub struct SpreadLine {
+    pub device: String,
+    pub state: RowState,
+    pub words: String,
+}
+
+impl SpreadLine {
+    /// `spread` is the newest delivery to this device, if there is one.
+    pub fn of(device: &Device, spread: Option<&Spread>, on: bool, now: Timestamp) -> Self {
+        let seen = match device.last_seen_at {
+            Some(at) => format!("not yet: off, last seen {}", Moment { at, now }.words()),
+            None => "not yet: never seen".to_owned(),
+        };
+        let (state, mut words) = match spread {
+            Some(spread) if spread.ahead().is_some() => (
+                RowState::NeedsYou,
+                "holds a newer version than the board stores: the board was restored from a backup. Rotate it, so that \
+                 both have the same"
+                    .to_owned(),
+            ),
+            Some(spread) => match spread.state {
+                DeliveryState::Receipted => (RowState::Done, format!("has version {}", spread.version)),
+                DeliveryState::Refused => {
+                    let why = spread.reason.as_deref().unwrap_or("it gave no reason");
+                    (RowState::Failed, format!("refused version {}: {why}", spread.version))
+                }
+                DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded if on => {
+                    (RowState::Running, format!("gets version {}", spread.version))
+                }
+                DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
+                    (RowState::Waiting, seen)
+                }
+            },
+            None if on => (RowState::Running, "gets it".to_owned()),
+            None => (RowState::Waiting, seen),
+        };
+        if let Some(older) = spread.filter(|spread| !spread.arrived()).and_then(Spread::in_place) {
+            words.push_str(&format!("; it goes on with version {older}"));
+        }
+        Self { device: device.name.clone(), state, words }
+    }
 }
 
 /// A client-supplied slot: where it lives, and nothing to type.

@@ -4,16 +4,20 @@ use axum::extract::{Form, Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
+use shared::catalog::{Manifest, Step};
 use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 
-use super::views::{OurSlot as OurView, SecretsPage, TheirSlot as TheirView};
-use super::{SecretError, check_value, copy, copy_form, put, stored};
+use super::rotate::ours as our_slot;
+use super::views::{OurSlot as OurView, RotatePage, SecretsPage, SpreadLine, TheirSlot as TheirView};
+use super::{RotateError, SecretError, check_value, copy, copy_form, put, rotate, spread, stored};
 use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, AnySlot};
 use crate::clients::{self, views::ClientRef};
+use crate::enrollment::{self, DeviceState};
 use crate::error::Failure;
+use crate::free_text;
 use crate::pages::{Page, PageFailure, page, status, wants_problem};
 use crate::web::{FieldError, Moment, Section};
 
@@ -21,7 +25,8 @@ pub async fn secrets_page(State(app): State<App>, visitor: Visitor, Path(id): Pa
     page(&filled(&app, &visitor, id, Vec::new(), None).await?)
 }
 
-/// Values arrive in fields named `slot-ID`. Every filled one is stored; one that doesn't fit stops none of the others.
+/// First values arrive in fields named `slot-ID`. Every filled one is stored; one that doesn't fit stops none of the
+/// others. What is stored already is rotated on a page of its own, with a reason.
 pub async fn secrets_form(
     State(app): State<App>,
     visitor: Visitor,
@@ -31,6 +36,7 @@ pub async fn secrets_form(
     let mut tx = app.db.read().await?;
     let client = clients::get(&mut tx, id).await?;
     let slots = clients::slots(&mut tx, id).await?;
+    let known = stored(&mut tx, id).await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     drop(tx);
     let mut errors = Vec::new();
@@ -38,6 +44,12 @@ pub async fn secrets_form(
     for slot in slots.iter().filter_map(ours) {
         let field = field(slot);
         let Some(value) = form.get(&field).filter(|value| !value.expose().is_empty()) else { continue };
+        if known.iter().any(|secret| secret.slot_id == slot.id) {
+            let message =
+                "A value is stored here already, and this one was not saved. Use Rotate to replace it.";
+            errors.push(FieldError::new(field, message));
+            continue;
+        }
         let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
         let checked = manifest.map_or(Ok(()), |manifest| check_value(manifest, &slot.slot_key, value));
         let done = match checked {
@@ -59,6 +71,100 @@ pub async fn secrets_form(
         (saved > 0).then(|| crate::web::count(saved as u64, "secret was saved.", "secrets were saved."));
     let shown = filled(&app, &visitor, id, errors, sentence).await?;
     Ok((status(422), page(&shown)?).into_response())
+}
+
+pub async fn rotate_page(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
+) -> Page {
+    page(&rotating(&app, &visitor, client_id, slot_id, String::new(), Vec::new()).await?)
+}
+
+/// `secret` is the one name of a field that the page which asks for the password again doesn't hold.
+#[derive(Deserialize)]
+pub struct RotateFields {
+    secret: Option<Secret<String>>,
+    #[serde(default)]
+    reason: String,
+}
+
+pub async fn rotate_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
+    Form(form): Form<RotateFields>,
+) -> Page {
+    let mut errors = Vec::new();
+    if let Err(failure) = free_text::reason(&form.reason) {
+        errors.push(FieldError::new("reason", failure.public.detail));
+    }
+    let value = form.secret.filter(|value| !value.expose().is_empty());
+    match value {
+        None => errors.insert(0, FieldError::new("secret", "Enter the new value.")),
+        Some(value) if errors.is_empty() => {
+            match rotate(&app, visitor.who(), client_id, slot_id, &value, &form.reason).await {
+                Ok(_) => return Ok(Redirect::to(&format!("/clients/{client_id}#slots")).into_response()),
+                Err(
+                    error @ (RotateError::Same
+                    | RotateError::Secret(
+                        SecretError::Empty | SecretError::TooLong | SecretError::Form,
+                    )),
+                ) => errors.push(FieldError::new("secret", error.to_string())),
+                Err(error) => return Err(Failure::from(error).into()),
+            }
+        }
+        Some(_) => errors.push(FieldError::new("secret", "Enter the new value again: it is never kept.")),
+    }
+    let reason = free_text::shown_again(&form.reason).to_owned();
+    let shown = rotating(&app, &visitor, client_id, slot_id, reason, errors).await?;
+    Ok((status(422), page(&shown)?).into_response())
+}
+
+async fn rotating(
+    app: &App,
+    visitor: &Visitor,
+    client_id: ClientId,
+    slot_id: SlotId,
+    reason: String,
+    errors: Vec<FieldError>,
+) -> Result<RotatePage, Failure> {
+    let mut tx = app.db.read().await?;
+    let (client, slot) = our_slot(&mut tx, client_id, slot_id).await?;
+    let known = stored(&mut tx, client_id).await?;
+    let known = known.into_iter().find(|secret| secret.slot_id == slot_id);
+    let catalog = catalog::current(&mut tx).await?;
+    let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
+    let restarts = manifest.map(|manifest| restarts(manifest, &slot.slot_key)).unwrap_or_default();
+    let found = spread(&mut tx, client_id).await?;
+    let devices = enrollment::devices_of(&mut tx, client_id).await?;
+    let devices = devices.iter().filter(|device| device.state == DeviceState::Enrolled).map(|device| {
+        let of_device =
+            found.iter().find(|spread| spread.device_id == device.id && spread.slot_id == slot_id);
+        SpreadLine::of(device, of_device, app.links.since(device.id).is_some(), visitor.now)
+    });
+    let known = known.ok_or(RotateError::Empty)?;
+    Ok(RotatePage {
+        shell: visitor.shell(Section::Clients),
+        client: ClientRef { href: format!("/clients/{client_id}"), name: client.name },
+        action: format!("/clients/{client_id}/secrets/{slot_id}/rotate"),
+        component: manifest.map_or_else(|| slot.component_key.clone(), |manifest| manifest.name.clone()),
+        name: slot.name,
+        key: slot.slot_key.clone(),
+        version: u64::try_from(known.version).unwrap_or(0),
+        at: Moment { at: known.last_rotated_at, now: visitor.now },
+        devices: devices.collect(),
+        restarts,
+        reason,
+        errors,
+        ask_password: !visitor.fresh,
+    })
+}
+
+/// Titles of the steps that run again when the slot has a new version.
+fn restarts(manifest: &Manifest, slot: &str) -> Vec<String> {
+    let reads = |step: &&Step| step.restart_on_secret && manifest.slots_read_by(step).contains(slot);
+    manifest.steps.iter().filter(reads).map(|step| step.title.clone()).collect()
 }
 
 #[derive(Deserialize)]
@@ -122,6 +228,7 @@ async fn filled(
         match slot {
             AnySlot::Ours(slot) => ours.push(OurView {
                 field: field(&slot),
+                rotate: format!("/clients/{id}/secrets/{}/rotate", slot.id),
                 component: name(&slot.component_key),
                 name: slot.name,
                 key: slot.slot_key,

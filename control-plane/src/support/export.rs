@@ -9,6 +9,7 @@ use super::{Answer, Filter, Known};
 use crate::app::App;
 use crate::error::Failure;
 use crate::inventory::Drift;
+use crate::web::inert;
 
 /// What `GET /api/v1/state` answers, and what `board state` reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub struct StateJson {
     /// How many of the answers differ from the scope.
     pub differ: usize,
     pub answers: Vec<AnswerJson>,
+    /// There are more clients: ask again with `after=` this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ClientId>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +85,7 @@ impl Known {
             made_at: self.now.rfc3339(),
             differ: answers.iter().filter(|answer| answer.drift.differs()).count(),
             answers,
+            next: None,
         }
     }
 }
@@ -131,17 +136,5 @@ impl StateJson {
                 .map_err(Failure::internal)?;
         }
         writer.into_inner().map_err(|error| Failure::internal(error.into_error()))
-    }
-}
-
-/// Names and versions come from people and devices: what a spreadsheet would take for a formula gets an apostrophe
-/// before it, which spreadsheets read as "this is text".
-fn inert(text: &str) -> String {
-    const BEGINS_A_FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
-    let first = text.trim_start_matches([' ', '\u{a0}']).chars().next();
-    if first.is_some_and(|first| BEGINS_A_FORMULA.contains(&first)) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
     }
 }

@@ -14,6 +14,8 @@ use crate::web::{Moment, Shell, count};
 
 /// Cells on one page, about 300 bytes each: a page stays under 80 KiB however many components there are.
 const CELLS: usize = 180;
+/// Components with a column on one page; the others are found by choosing one.
+const COLUMNS: usize = 40;
 /// Characters of a version in a cell, which has place for no more; the client's page has all of it.
 const VERSION: usize = 24;
 
@@ -34,6 +36,8 @@ impl Known {
             rows.insert(key(answer));
             columns.insert((answer.name.to_lowercase(), answer.finding.component.as_str()), 0);
         }
+        let hidden = columns.len().saturating_sub(COLUMNS);
+        let columns: BTreeMap<(String, &str), usize> = columns.into_iter().take(COLUMNS).collect();
         let order: BTreeMap<&str, usize> =
             columns.keys().enumerate().map(|(at, (_, component))| (*component, at)).collect();
         let clients: Vec<&ClientFindings> = self
@@ -97,6 +101,7 @@ impl Known {
                     },
                 })
                 .collect(),
+            hidden: (hidden > 0).then(|| count(hidden, "more component is", "more components are")),
             empty: selected.is_empty().then(|| self.why_empty(&filter)),
             csv: format!("/support.csv{}", filter.query()),
             json: format!("/support.json{}", filter.query()),

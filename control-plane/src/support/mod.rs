@@ -12,6 +12,7 @@ pub mod web;
 
 use std::collections::BTreeMap;
 
+use shared::ids::ClientId;
 use shared::time::Timestamp;
 
 pub use export::{AnswerJson, SlotJson, StateJson};
@@ -22,6 +23,9 @@ use crate::catalog::{self, Catalog};
 use crate::enrollment::Device;
 use crate::error::Failure;
 use crate::inventory::{self, ClientFindings, Finding};
+
+/// Clients of one answer of `GET /api/v1/state`.
+pub const PAGE: u16 = 200;
 
 /// Everything that devices said, at one moment.
 pub struct Known {
@@ -50,6 +54,14 @@ impl Known {
         let catalog = catalog::current(&mut tx).await?;
         let clients = inventory::findings(&mut tx, catalog.as_ref(), None).await?;
         Ok(Self::new(clients, catalog.as_ref(), app.now()))
+    }
+
+    /// The same of the next [`PAGE`] clients after this one, and after which one there are more.
+    pub async fn load_after(app: &App, after: Option<ClientId>) -> Result<(Self, Option<ClientId>), Failure> {
+        let mut tx = app.db.read().await?;
+        let catalog = catalog::current(&mut tx).await?;
+        let (clients, next) = inventory::findings_after(&mut tx, catalog.as_ref(), after, PAGE).await?;
+        Ok((Self::new(clients, catalog.as_ref(), app.now()), next))
     }
 
     fn new(clients: Vec<ClientFindings>, catalog: Option<&Catalog>, now: Timestamp) -> Self {

@@ -165,7 +165,7 @@ async fn a_page_stays_light_however_much_there_is() {
         let fixture = Fixture::new(db).await;
         let now = fixture.app.now();
         let shell = || Shell { viewer: None, section: Section::Support, pending: 0, now };
-        for (clients, components) in [(25, 14), (500, 20), (3, 60)] {
+        for (clients, components) in [(25, 14), (500, 20), (3, 60), (40, 150)] {
             let known = many(&fixture, clients, components).await;
             let html = known.page(&fixture.app, shell(), Filter::default(), 1).render().unwrap();
             assert!(html.len() < 80 * 1024, "{clients} × {components} weighs {} bytes", html.len());
@@ -173,6 +173,13 @@ async fn a_page_stays_light_however_much_there_is() {
                 assert!(html.contains(&format!("<symbol id=\"g-{state}\"")), "{state}");
             }
         }
+        let known = many(&fixture, 1, 41).await;
+        let page = known.page(&fixture.app, shell(), Filter::default(), 1);
+        assert_eq!((page.columns.len(), page.hidden.as_deref()), (40, Some("1 more component is")));
+        let only = filter(&[("component", "component-with-quite-a-long-key-040")]);
+        let page = known.page(&fixture.app, shell(), only, 1);
+        assert_eq!((page.columns.len(), page.hidden), (1, None), "it is found by choosing it");
+
         let known = many(&fixture, 500, 20).await;
         let page = |number| known.page(&fixture.app, shell(), filter(&[("q", "client")]), number);
         let (first, second, last) = (page(1), page(2), page(usize::MAX));

@@ -23,6 +23,8 @@ pub struct SupportPage {
     /// Which of all the rows are shown: "Rows 1 to 12 of 41".
     pub range: String,
     pub columns: Vec<Column>,
+    /// Components without a column, when there are too many: "12 more components are".
+    pub hidden: Option<String>,
     pub rows: Vec<DeviceRow>,
     pub empty: Option<Empty>,
     pub csv: String,

@@ -37,7 +37,13 @@ fn form_request(cookie: &str, path: &str, form: &str, accept: &str) -> Request<B
 }
 
 /// Status and body of a form that a page of ours posts.
-async fn post(fixture: &Fixture, cookie: &str, path: &str, form: &str, accept: &str) -> (StatusCode, String) {
+pub(super) async fn post(
+    fixture: &Fixture,
+    cookie: &str,
+    path: &str,
+    form: &str,
+    accept: &str,
+) -> (StatusCode, String) {
     let request = form_request(cookie, path, form, accept);
     let answer = router::console(fixture.app.clone()).oneshot(request).await.unwrap();
     let status = answer.status();
@@ -81,6 +87,11 @@ async fn a_stale_session_approves_with_the_password_in_the_same_form_and_loses_n
             "{asked}"
         );
         assert!(asked.contains("value=\"7Q4K\"") && asked.contains("value=\"M2XP\""), "{asked}");
+
+        let token = ["sk-", "ant-api03-abcdefghijklmnop"].concat();
+        let form = format!("fingerprint=7Q4K&note={token}");
+        let (_, asked) = post(&fixture, &cookie, &path, &form, HTML).await;
+        assert!(asked.contains("value=\"7Q4K\"") && !asked.contains(&token), "{asked}");
 
         let (status, wrong) = post(&fixture, &cookie, &path, WRONG, HTML).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
@@ -131,7 +142,13 @@ async fn wrong_passwords_of_a_step_up_are_throttled_and_scripts_are_told_in_json
 
 /// A request with an API token and somebody's cookie along: to the API as from a page of another site, to a page as
 /// from our own.
-async fn with_token(fixture: &Fixture, method: Method, path: &str, token: &str, cookie: &str) -> Response {
+pub(super) async fn with_token(
+    fixture: &Fixture,
+    method: Method,
+    path: &str,
+    token: &str,
+    cookie: &str,
+) -> Response {
     let site = if path.starts_with("/api/v1/") { "cross-site" } else { "same-origin" };
     let mut request = Request::builder()
         .method(method)
@@ -147,7 +164,7 @@ async fn with_token(fixture: &Fixture, method: Method, path: &str, token: &str, 
     router::console(fixture.app.clone()).oneshot(request).await.unwrap()
 }
 
-async fn token(fixture: &Fixture, roles: &[Role], days: u32) -> String {
+pub(super) async fn token(fixture: &Fixture, roles: &[Role], days: u32) -> String {
     let app = &fixture.app;
     let name = format!("{roles:?} {days}");
     let new = NewToken { name, roles: roles.to_vec(), days, user: None };
@@ -276,7 +293,7 @@ async fn an_operator_invites_somebody_and_the_link_works() {
 }
 
 const VALUE: &str = "ours-canary-7d3f";
-const SCRIPT: &str = "text/plain, application/problem+json";
+pub(super) const SCRIPT: &str = "text/plain, application/problem+json";
 
 /// A client with a stored secret, and where it is copied.
 async fn stored(fixture: &Fixture) -> (ClientId, String) {
@@ -362,9 +379,8 @@ async fn the_runbook_offers_a_copy_to_a_consultant_and_to_nobody_else() {
         let fixture = Fixture::new(db).await;
         let (client, path) = stored(&fixture).await;
         let (_, device_id) = fixture.enrolled(client, "A-UUID").await;
+        fixture.with_runbook(device_id).await;
         let mut tx = fixture.app.db.write().await.unwrap();
-        let device = crate::enrollment::get_device(&mut tx, device_id).await.unwrap();
-        crate::runbook::ensure(&fixture.app, &mut tx, &device).await.unwrap().unwrap();
         secrets::plan(&fixture.app, &mut tx, device_id).await.unwrap();
         tx.commit().await.unwrap();
         let runbook = format!("/devices/{device_id}/runbook");

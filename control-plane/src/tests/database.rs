@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode, header};
+use regex::Regex;
+use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 use shared::time::{Clock as _, SystemClock};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::access_routes::{self, SCRIPT};
 use super::{ask, post, read, signed_in};
 use crate::access::Role;
-use crate::audit::{self, Action, Entry, Verdict, Who};
+use crate::audit::{self, Action, AuditError, Entry, Verdict, Who};
 use crate::db::testing::{empty_postgres, on_both, owner_of};
 use crate::db::{Cause, Db};
+use crate::error::Failure;
 use crate::on;
 use crate::secrets::{self, Delivery, DeliveryState, SecretError};
 use crate::testing::Fixture;
@@ -48,11 +52,39 @@ async fn on_every_connection(db: &Db, sqlite: &str, postgres: &str) {
     }
 }
 
+const VALUE: &str = "ours-canary-77aa";
+const WHY: &str = "reason=The+vendor+wants+it+typed";
+
+/// Every function that opens an envelope, by file: [`InUse::refuses`] and [`InUse::goes_on`] ask each of them.
+const DECRYPTS: &[&str] = &["secrets/copy.rs", "secrets/deliveries.rs", "secrets/rotate.rs"];
+
+#[test]
+fn every_decrypt_is_tried_without_its_entry() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    super::rust_files(&source, &mut files);
+    let opens = Regex::new(r"(?:^|[^:_a-z])open\(\s*app,|secrets::open\(|envelope::open\(").unwrap();
+    let mut found: Vec<String> = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(&source).unwrap().display().to_string();
+        let inner = name.starts_with("tests/") || name == "secrets/mod.rs" || name == "secrets/envelope.rs";
+        if !inner && opens.is_match(&std::fs::read_to_string(&file).unwrap()) {
+            found.push(name);
+        }
+    }
+    found.sort();
+    assert_eq!(found, DECRYPTS, "a decrypt needs its place in InUse::refuses and its file in DECRYPTS");
+}
+
 /// A board in use: a client with a secret that is on its way to a device.
 struct InUse {
     fixture: Fixture,
     cookie: String,
     delivery: Delivery,
+    client: ClientId,
+    slot: SlotId,
+    /// Where the secret is copied.
+    copy: String,
 }
 
 impl InUse {
@@ -62,13 +94,14 @@ impl InUse {
         let client = fixture.client("Example Client", &["base", "tool"]).await;
         let (_, device_id) = fixture.enrolled(client, "A-UUID").await;
         let slot = fixture.our_slot().await;
-        let value = Secret::new("ours-canary-77aa".to_owned());
+        let value = Secret::new(VALUE.to_owned());
         let stored = fixture.get_client(client).await;
         secrets::put(&fixture.app, Fixture::who(), &stored, &slot, &value).await.unwrap();
         let mut tx = fixture.app.db.read().await.unwrap();
         let delivery = secrets::for_device(&mut tx, device_id).await.unwrap().remove(0);
         drop(tx);
-        let in_use = Self { fixture, cookie, delivery };
+        let copy = format!("/clients/{client}/secrets/{}/copy", slot.id);
+        let in_use = Self { fixture, cookie, delivery, client, slot: slot.id, copy };
         let (status, page) = in_use.health().await;
         assert_eq!((status, page.as_str()), (StatusCode::OK, "ok"));
         in_use
@@ -81,7 +114,7 @@ impl InUse {
     }
 
     async fn create_client(&self, name: &str) -> (axum::http::response::Parts, String) {
-        let form = [("name".to_owned(), name.to_owned()), ("vault_name".to_owned(), "Vault".to_owned())];
+        let form = [("name", name), ("vault_name", "Vault")];
         post(&self.fixture, "/clients/new", &self.cookie, &form).await
     }
 
@@ -90,7 +123,8 @@ impl InUse {
         let (parts, page) = self.create_client("Refused Client").await;
         assert_eq!(parts.status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
         assert!(page.contains(&escaped(cause.what())) && page.contains(&escaped(cause.remedy())), "{page}");
-        assert_eq!(page.contains("audit log"), cause.stops_writing(), "{page}");
+        let stops = cause.stops_writing() || cause == Cause::Other;
+        assert_eq!(page.contains("audit log"), stops, "{page}");
         let retry = parts.headers.get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(retry, cause.retry_after().map(|seconds| seconds.to_string()));
         for _ in 0..2 {
@@ -107,6 +141,16 @@ impl InUse {
             panic!("refused for another reason: {refused}")
         };
         assert_eq!(behind, cause);
+        let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+        assert!(!said.contains(VALUE) && said.contains(cause.what()), "{said}");
+        assert_eq!(said.contains("audit log"), stops, "{said}");
+        let another = Secret::new("ours-another-88bb".to_owned());
+        let who = Fixture::who();
+        let rotated =
+            secrets::rotate(&self.fixture.app, who, self.client, self.slot, &another, "it leaked").await;
+        let failure = Failure::from(rotated.unwrap_err());
+        assert_eq!(failure.public.status, 503, "{:?}", failure.public);
     }
 
     /// When it is over: nothing was done meanwhile, the log holds, and the same is done.
@@ -119,13 +163,16 @@ impl InUse {
         let state = secrets::for_device(&mut tx, self.delivery.device_id).await.unwrap()[0].state;
         assert_eq!(state, DeliveryState::Pending);
         let log = audit::page(&mut tx, None, 1000).await.unwrap();
-        assert!(log.iter().all(|stored| stored.entry.action != Action::SecretDecrypted));
+        let decrypts = [Action::SecretDecrypted, Action::SecretCopied];
+        assert!(log.iter().all(|stored| !decrypts.contains(&stored.entry.action)));
         assert!(log.iter().all(|stored| stored.entry.action != Action::LogTried));
         drop(tx);
         self.fixture.clock.advance(Duration::from_secs(11));
         let (status, page) = self.health().await;
         assert_eq!(status, StatusCode::OK, "{page}");
         secrets::seal(app, &self.delivery, "digest").await.unwrap().unwrap();
+        let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
+        assert_eq!((status, said.as_str()), (StatusCode::OK, VALUE));
         assert_eq!(self.create_client("Later Client").await.0.status, StatusCode::SEE_OTHER);
         let mut tx = app.db.read().await.unwrap();
         assert!(matches!(audit::verify(&mut tx).await.unwrap(), Verdict::Holds { .. }));
@@ -208,12 +255,17 @@ async fn a_full_database() {
 async fn a_read_only_database() {
     on_both(|db| async move {
         let board = InUse::new(db.clone()).await;
+        let token = super::access_routes::token(&board.fixture, &[Role::Support], 1).await;
         on_every_connection(&db, "PRAGMA query_only = ON", "SET default_transaction_read_only = on").await;
         board.refuses(Cause::ReadOnly).await;
         // Reading goes on.
         let page =
             ask(&board.fixture, Method::GET, "/clients", Some(&board.cookie), "http://board.test").await;
         assert_eq!(page.status(), StatusCode::OK);
+        let path = "/api/v1/state";
+        let answer =
+            super::access_routes::with_token(&board.fixture, Method::GET, path, &token, &board.cookie).await;
+        assert_eq!(answer.status(), StatusCode::OK);
         on_every_connection(&db, "PRAGMA query_only = OFF", "SET default_transaction_read_only = off").await;
         board.goes_on().await;
     })
@@ -232,6 +284,30 @@ async fn a_role_without_its_rights() {
         board.goes_on().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_head_that_disagrees_with_the_log() {
+    on_both(|db| async move {
+        let board = InUse::new(db.clone()).await;
+        let owner = owner_of(&db).await;
+        run(&owner, "UPDATE audit_head SET seq = seq + 5").await;
+        // Nobody asked for anything yet: the health page finds it by its own look.
+        board.fixture.clock.advance(Duration::from_secs(11));
+        let (status, page) = board.health().await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
+        board.refuses(Cause::Other).await;
+        run(&owner, "UPDATE audit_head SET seq = seq - 5").await;
+        board.goes_on().await;
+    })
+    .await;
+}
+
+#[test]
+fn a_fault_that_is_no_ones_but_the_boards_counts_when_it_keeps_the_log_from_being_written() {
+    assert_eq!(Failure::unwritten(Cause::Other, None).trouble(), Some(Cause::Other));
+    assert_eq!(Failure::from(AuditError::Write(sqlx::Error::RowNotFound)).trouble(), Some(Cause::Other));
+    assert_eq!(Failure::from(sqlx::Error::RowNotFound).trouble(), None);
 }
 
 /// A way to the server that can be cut.
@@ -274,4 +350,31 @@ async fn a_lost_connection() {
     way.open();
     board.goes_on().await;
     db.close().await;
+}
+
+/// A failover or a restart of the server ends the connections that the pool holds; the next request needs a new one.
+#[tokio::test]
+async fn ended_connections_are_made_anew_and_nothing_leaves_meanwhile() {
+    on_both(|db| async move {
+        let Db::Postgres(_) = &db else { return };
+        let board = InUse::new(db.clone()).await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        for _ in 0..3 {
+            run(&db, end).await;
+            let (status, said) =
+                access_routes::post(&board.fixture, &board.cookie, &board.copy, WHY, SCRIPT).await;
+            let copied = status == StatusCode::OK;
+            assert!(copied || status == StatusCode::SERVICE_UNAVAILABLE, "{status} {said}");
+            assert!(copied || !said.contains(VALUE), "{said}");
+            let mut tx = db.read().await.unwrap();
+            let log = audit::page(&mut tx, None, 1000).await.unwrap();
+            let entries = log.iter().filter(|stored| stored.entry.action == Action::SecretCopied).count();
+            assert!(!copied || entries > 0, "no value without its entry");
+        }
+        board.fixture.clock.advance(Duration::from_secs(11));
+        assert_eq!(board.health().await.0, StatusCode::OK);
+        secrets::seal(&board.fixture.app, &board.delivery, "digest").await.unwrap().unwrap();
+    })
+    .await;
 }

@@ -4,13 +4,17 @@
 
 use axum::http::{Method, StatusCode, header};
 use shared::ids::{EnrollmentId, StepId};
+use shared::protocol::link::Head;
+use shared::secret::Secret;
 
 use super::{ask, post, read, signed_in};
 use crate::access::{self, Role};
+use crate::audit;
 use crate::db::testing::on_both;
 use crate::router;
 use crate::runbook;
-use crate::testing::{Fixture, TestDevice};
+use crate::secrets;
+use crate::testing::{Fixture, NOTED, TIERS, TestDevice};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
@@ -34,20 +38,23 @@ const FORMS: &[Form] = &[
     ),
     (
         "/clients/{id}/integrations",
-        &[("component", Field::Choice), ("param-asks-NAME", Field::Text), ("difference", Field::Choice)],
+        &[("component", Field::Choice), ("param-noted-NAME", Field::Text), ("difference", Field::Choice)],
     ),
     ("/clients/{id}/secrets", &[("slot-{slot}", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
     ("/clients/{id}/engagement/end", &[("pasted", Field::Choice)]),
     ("/clients/{id}/engagement/hold", &[("reason", Field::Text)]),
     ("/clients/{id}/engagement/days", &[("days", Field::Choice)]),
+    ("/clients/{id}/secrets/{slot}/rotate", &[("secret", Field::Secret), ("reason", Field::Text)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
     ("/devices/{id}/revoke", &[("reason", Field::Text)]),
     ("/devices/{id}/quarantine", &[("release", Field::Choice), ("hardware_uuid", Field::Choice)]),
+    ("/devices/{id}/runbook/pause", &[("reason", Field::Text)]),
     ("/devices/{id}/runbook/steps/{step}/skip", &[("reason", Field::Text)]),
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
+    ("/audit/alarms/{id}", &[("reason", Field::Text)]),
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
@@ -58,6 +65,8 @@ const NO_TEXT: &[&str] = &[
     "/clients/{id}/engagement/release",
     "/clients/{id}/engagement/reactivate",
     "/clients/{id}/join-codes",
+    "/devices/{id}/runbook/resume",
+    "/devices/{id}/runbook/plan",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",
     "/devices/{id}/renewal",
@@ -68,36 +77,23 @@ const NO_TEXT: &[&str] = &[
     "/api/v1/devices/{id}/paste",
 ];
 
-/// A component with an input that takes any text.
-const ASKS: &str = r#"
-key = "asks"
-name = "Asks"
-category = "ai"
-summary = "Has an input."
-platforms = ["macos", "linux"]
-[[param]]
-key = "NAME"
-name = "A name"
-pattern = '^(?s).{1,400}$'
-required = true
-[[step]]
-id = "install"
-kind = "auto"
-title = "Install what asks"
-as = "user"
-check = "false"
-run = "true"
-"#;
-
-/// A package without the tool.
-const TIERS: &str = r#"
-[[tier]]
-key = "small"
-name = "Small"
-components = ["base"]
-"#;
+/// Every form of the console but signing out, which ends the session that asks.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    FORMS.iter().map(|(path, _)| *path).chain(NO_TEXT.iter().copied())
+}
 
 const MARKUP: &str = "<script>alert('canary')</script><b>\"canary\"</b>";
+
+/// An alarm about a head that the log doesn't hold; gives the number of its entry.
+pub(super) async fn raised(fixture: &Fixture) -> u64 {
+    let head = Head { epoch: 1, seq: 1, hash: vec![7; 32] };
+    let mut tx = fixture.app.db.write().await.unwrap();
+    let witness = audit::Witness { device: None, who: audit::Who::job("test"), head: &head };
+    assert!(audit::compare(&mut tx, &witness, fixture.app.now()).await.unwrap());
+    tx.commit().await.unwrap();
+    let mut tx = fixture.app.db.read().await.unwrap();
+    u64::try_from(audit::alarms(&mut tx).await.unwrap()[0].entry).unwrap()
+}
 
 struct Desk {
     fixture: Fixture,
@@ -109,20 +105,20 @@ struct Desk {
     step: StepId,
     pending: EnrollmentId,
     welcome: String,
+    alarm: u64,
 }
 
 impl Desk {
     async fn new(fixture: Fixture) -> Self {
         let mut manifests = crate::testing::MANIFESTS.to_vec();
-        manifests.push(("asks", ASKS));
+        manifests.push(NOTED);
         fixture.import_with_tiers(2, &manifests, TIERS).await.unwrap();
         let cookie = signed_in(&fixture, Role::Consultant).await;
         let client = fixture.client("Example Client", &["base", "tool"]).await;
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         let app = &fixture.app;
+        fixture.with_runbook(device).await;
         let mut tx = app.db.write().await.unwrap();
-        let enrolled = crate::enrollment::get_device(&mut tx, device).await.unwrap();
-        runbook::ensure(app, &mut tx, &enrolled).await.unwrap();
         let made = runbook::of_device(&mut tx, device).await.unwrap().unwrap();
         let step = runbook::steps(&mut tx, made.id).await.unwrap().remove(0).id;
         let email = "new@example.com";
@@ -131,9 +127,13 @@ impl Desk {
                 .await
                 .unwrap();
         tx.commit().await.unwrap();
+        let alarm = raised(&fixture).await;
         let asking = TestDevice::new("B-UUID", app.now());
         let pending = asking.join(app, &fixture.code(client).await).await.unwrap().enrollment_id;
-        let slot = fixture.our_slot().await.id.to_string();
+        let slot = fixture.our_slot().await;
+        let value = Secret::new("ours-first-value".to_owned());
+        secrets::put(app, Fixture::who(), &fixture.get_client(client).await, &slot, &value).await.unwrap();
+        let slot = slot.id.to_string();
         let operator = signed_in(&fixture, Role::Operator).await;
         Self {
             cookie,
@@ -144,6 +144,7 @@ impl Desk {
             step,
             pending,
             welcome: welcome.expose().clone(),
+            alarm,
             fixture,
         }
     }
@@ -152,15 +153,19 @@ impl Desk {
         let id = match path.split('/').nth(1) {
             Some("devices") => self.device.clone(),
             Some("enrollments") => self.pending.to_string(),
+            Some("audit") => self.alarm.to_string(),
             Some("users") => self.fixture.user.to_string(),
             _ => self.client.clone(),
         };
-        path.replace("{id}", &id).replace("{step}", &self.step.to_string()).replace("{token}", &self.welcome)
+        path.replace("{id}", &id)
+            .replace("{slot}", &self.slot)
+            .replace("{step}", &self.step.to_string())
+            .replace("{token}", &self.welcome)
     }
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = path.starts_with("/users") || path.starts_with("/tokens");
+        let operators = ["/users", "/tokens", "/audit/alarms"].iter().any(|start| path.starts_with(start));
         if operators { &self.operator } else { &self.cookie }
     }
 
@@ -171,9 +176,9 @@ impl Desk {
             let fits = match *name {
                 "name" => "Another Client",
                 "vault_name" => "Vault",
-                "component" => "asks",
+                "component" => "noted",
                 "tier" => "small",
-                "param-asks-NAME" => "a name",
+                "param-noted-NAME" => "a name",
                 "password" | "repeat" => "a long test passphrase",
                 "email" => "another@example.com",
                 "role" | "token_role" => "support",

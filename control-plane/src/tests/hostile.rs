@@ -29,6 +29,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::db::Db;
 use crate::db::testing::{on_both, on_sqlite};
 use crate::enrollment::ca::Authority;
+use crate::enrollment::{self, Release};
 use crate::link::serve;
 use crate::router;
 use crate::testing::{Fixture, TestDevice};
@@ -158,22 +159,34 @@ impl Stage {
 
     /// A link that was welcomed.
     async fn link(&self, who: &Identity, receive_buffer: Option<u32>) -> Link {
-        let tls = self.tls(self.tcp(HONEST, receive_buffer).await, Some(who)).await;
+        self.link_from(HONEST, who, receive_buffer).await
+    }
+
+    async fn link_from(&self, from: IpAddr, who: &Identity, receive_buffer: Option<u32>) -> Link {
+        let uuid = &who.device.facts.hardware_uuid;
+        let mut link = self.hello(from, who, uuid, receive_buffer).await;
+        assert!(matches!(next(&mut link).await, FromBoard::Welcome(_)));
+        link
+    }
+
+    /// A link that said hello as this Mac.
+    async fn hello(&self, from: IpAddr, who: &Identity, uuid: &str, receive_buffer: Option<u32>) -> Link {
+        let tls = self.tls(self.tcp(from, receive_buffer).await, Some(who)).await;
         let mut request = format!("wss://{LISTENER_NAME}/link").into_client_request().unwrap();
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, LINK_SUBPROTOCOL.parse().unwrap());
         let (mut link, _) = tokio_tungstenite::client_async(request, tls).await.unwrap();
         let hello = FromAgent::Hello(Hello {
             agent_version: "0.1.0".into(),
-            hardware_uuid: who.device.facts.hardware_uuid.clone(),
+            hardware_uuid: uuid.to_owned(),
             boot_session: "boot".into(),
             clock: self.fixture.app.now(),
             audit_head: None,
             bundle_serial: 0,
             secrets: Vec::new(),
             attempts: Vec::new(),
+            plans: None,
         });
         send(&mut link, &hello).await;
-        assert!(matches!(next(&mut link).await, FromBoard::Welcome(_)));
         link
     }
 
@@ -187,9 +200,13 @@ impl Stage {
     /// Another device links, reports, and is heard.
     async fn serves_others(&self) {
         let mut link = self.link(&self.honest, None).await;
-        send(&mut link, &self.report()).await;
-        while !matches!(next(&mut link).await, FromBoard::Ack { .. }) {}
+        self.is_heard(&mut link).await;
         link.close(None).await.unwrap();
+    }
+
+    async fn is_heard(&self, link: &mut Link) {
+        send(link, &self.report()).await;
+        while !matches!(next(link).await, FromBoard::Ack { .. }) {}
     }
 
     /// Sends a request as it stands, and gives all of the answer.
@@ -235,8 +252,7 @@ async fn a_frame_that_breaks_the_rules_ends_its_link_and_no_other() {
         let log = Log::default();
         let _guard = log.start();
         let stage = Stage::new(db).await;
-        let kept = stage.link(&stage.honest, None).await;
-        drop(kept);
+        let mut kept = stage.link(&stage.honest, None).await;
         for (frame, said, logged) in [
             (Message::text("x".repeat(MAX_FRAME + 1)), "larger than 1 MiB", "a frame is too large"),
             (Message::text(r#"{"type":"dance","with":"me"}"#), "doesn't know", "a frame of a kind"),
@@ -256,6 +272,7 @@ async fn a_frame_that_breaks_the_rules_ends_its_link_and_no_other() {
                 assert_eq!(log.lines_with(logged), 1, "{logged}");
             }
         }
+        stage.is_heard(&mut kept).await;
         stage.serves_others().await;
         stage.end().await;
     })
@@ -306,7 +323,7 @@ async fn a_certificate_that_is_not_the_latest_is_refused() {
         // The Mac joins again: a copy of its old key and certificate is out.
         let device = {
             let mut tx = stage.fixture.app.db.read().await.unwrap();
-            crate::enrollment::known_device(&mut tx, "HOSTILE-UUID").await.unwrap().unwrap()
+            enrollment::known_device(&mut tx, "HOSTILE-UUID").await.unwrap().unwrap()
         };
         stage.fixture.enroll(device.client_id, "HOSTILE-UUID").await;
         let stale = stage.ask(Some(&stage.hostile), request).await;
@@ -323,6 +340,10 @@ async fn a_crowd_from_one_address_keeps_nobody_else_out() {
         let log = Log::default();
         let _guard = log.start();
         let stage = Stage::new(db).await;
+        let mut tx = stage.fixture.app.db.read().await.unwrap();
+        let known = enrollment::known_device(&mut tx, "HONEST-UUID").await.unwrap();
+        let client = known.unwrap().client_id;
+        drop(tx);
         let mut idle = Vec::new();
         for _ in 0..PER_ADDRESS {
             idle.push(stage.tcp(CROWD, None).await);
@@ -337,11 +358,50 @@ async fn a_crowd_from_one_address_keeps_nobody_else_out() {
         assert_eq!(log.lines_with("too many connections"), 1);
         stage.serves_others().await;
         drop(idle);
-        // Links don't count: a device behind the same address gets in once the crowd is gone.
+        // Links don't count: more of them than doors come from the same address, once the crowd is gone.
         let mut links = Vec::new();
-        for who in [&stage.hostile, &stage.honest] {
-            links.push(stage.link(who, None).await);
+        for number in 0..=PER_ADDRESS {
+            let (device, enrolled) = stage.fixture.enroll(client, &format!("UUID-{number}")).await;
+            let who = Identity { device, certificate: enrolled.certificate };
+            links.push(stage.link_from(CROWD, &who, None).await);
         }
+        for link in &mut links {
+            stage.is_heard(link).await;
+        }
+        stage.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hello_of_another_mac_is_told_why_it_goes_no_further() {
+    on_both(|db| async move {
+        let log = Log::default();
+        let _guard = log.start();
+        let stage = Stage::new(db).await;
+        let mut kept = stage.link(&stage.honest, None).await;
+        let comes = async |uuid: &str| {
+            let mut link = stage.hello(HONEST, &stage.honest, uuid, None).await;
+            closed(&mut link).await
+        };
+        for odd in ["", "nul\0", &"x".repeat(256)] {
+            let said = comes(odd).await;
+            assert!(said.contains("no hardware UUID"), "{said}");
+        }
+        assert!(comes("CLONE-UUID").await.contains("quarantined"));
+        let said = closed(&mut kept).await;
+        assert!(said.contains("not enrolled any more"), "{said}");
+        let app = &stage.fixture.app;
+        let mut tx = app.db.read().await.unwrap();
+        let device = enrollment::known_device(&mut tx, "HONEST-UUID").await.unwrap().unwrap();
+        drop(tx);
+        let how = Release::Enrolled;
+        enrollment::release(app, Fixture::who(), device.id, "CLONE-UUID", how).await.unwrap();
+        let mut kept = stage.link(&stage.honest, None).await;
+        let said = comes("CLONE-UUID").await;
+        assert!(said.contains("turned away"), "{said}");
+        stage.is_heard(&mut kept).await;
+        assert_eq!(log.lines_with("a link failed"), 0, "none of this is a fault of the board");
         stage.end().await;
     })
     .await;

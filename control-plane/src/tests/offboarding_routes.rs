@@ -27,10 +27,8 @@ async fn the_page_shows_each_state_of_an_engagement_and_what_can_be_done_about_i
         let cookie = signed_in(&fixture, Role::Consultant).await;
         let client = format!("/clients/{id}");
         let send = async |what: &str, fields: &[(&str, &str)]| {
-            let fields: Vec<_> =
-                fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let path = format!("{client}/engagement/{what}");
-            let (parts, page) = post(&fixture, &path, &cookie, &fields).await;
+            let (parts, page) = post(&fixture, &path, &cookie, fields).await;
             assert!(parts.status.is_redirection(), "{what}: {} {page}", parts.status);
         };
         let shown = page(&fixture, &cookie, &client).await;
@@ -65,7 +63,7 @@ async fn the_page_shows_each_state_of_an_engagement_and_what_can_be_done_about_i
         );
         assert!(shown.contains("Backups made before hold it"), "{shown}");
         let path = format!("{client}/engagement/reactivate");
-        let (parts, _) = post(&fixture, &path, &cookie, &[]).await;
+        let (parts, _) = post::<&str, &str>(&fixture, &path, &cookie, &[]).await;
         assert!(parts.status.is_redirection());
         assert!(page(&fixture, &cookie, &client).await.contains("End the engagement with"));
     })

@@ -16,10 +16,10 @@ use shared::secret::MAX_LEN;
 use tokio::sync::Mutex;
 use tower::ServiceExt as _;
 
+use super::access_routes::token;
 use super::{ask, post, read, signed_in};
 use crate::access::Role;
-use crate::access::tokens::{NewToken, make_token};
-use crate::audit::{self, Action, Actor, Who};
+use crate::audit::{self, Action, Actor};
 use crate::clients::{Scope, browser_paste, choose_scope};
 use crate::db::Db;
 use crate::db::testing::on_both;
@@ -52,7 +52,7 @@ impl Desk {
         let client = fixture.client("Example Client", &["base", "tool"]).await;
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         let cookie = signed_in(&fixture, Role::Consultant).await;
-        let token = token(&fixture, "desk", Role::Consultant).await;
+        let token = token(&fixture, &[Role::Consultant], 1).await;
         Self { fixture, client, device, cookie, token }
     }
 
@@ -119,15 +119,6 @@ impl Desk {
         }
         found
     }
-}
-
-async fn token(fixture: &Fixture, name: &str, role: Role) -> String {
-    let app = &fixture.app;
-    let new = NewToken { name: name.to_owned(), roles: vec![role], days: 1, user: None };
-    let mut tx = app.db.write().await.unwrap();
-    let text = make_token(&mut tx, &app.root, &*app.clock, &*app.random, Who::cli(), &new).await.unwrap();
-    tx.commit().await.unwrap();
-    text.expose().clone()
 }
 
 #[tokio::test]
@@ -215,7 +206,7 @@ async fn support_and_strangers_neither_seal_nor_send() {
     on_both(|db| async move {
         let desk = Desk::new(db).await;
         let (_device, arrived) = desk.device(Ok(()));
-        let support = token(&desk.fixture, "support", Role::Support).await;
+        let support = token(&desk.fixture, &[Role::Support], 1).await;
         let cookie = signed_in(&desk.fixture, Role::Support).await;
         let body = desk.paste().to_string();
         let json = "application/json";
@@ -242,8 +233,7 @@ async fn the_browsers_way_is_switched_off_for_a_client_and_the_others_stay() {
         let (_device, arrived) = desk.device(Ok(()));
         let setting = format!("/clients/{}/browser-paste", desk.client);
         let switch = async |allow: &str| {
-            let form = [("allow".to_owned(), allow.to_owned())];
-            post(&desk.fixture, &setting, &desk.cookie, &form).await.0.status
+            post(&desk.fixture, &setting, &desk.cookie, &[("allow", allow)]).await.0.status
         };
         assert_eq!(switch("maybe").await, StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(switch("off").await, StatusCode::SEE_OTHER);
@@ -327,10 +317,7 @@ async fn the_runbook_offers_the_browsers_way_to_a_consultant_and_while_the_clien
         let client = fixture.client("Example Client", &["crm"]).await;
         let (keys, device) = fixture.enrolled(client, "A-UUID").await;
         let app = &fixture.app;
-        let mut tx = app.db.write().await.unwrap();
-        let enrolled = crate::enrollment::get_device(&mut tx, device).await.unwrap();
-        crate::runbook::ensure(app, &mut tx, &enrolled).await.unwrap();
-        tx.commit().await.unwrap();
+        let enrolled = fixture.with_runbook(device).await;
         crate::runbook::next_offer(app, &enrolled, &crate::runbook::Carried::default()).await.unwrap();
         let shown = async |role: Role| {
             let cookie = signed_in(&fixture, role).await;

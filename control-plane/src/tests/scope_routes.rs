@@ -8,54 +8,18 @@ use super::{post, signed_in};
 use crate::access::Role;
 use crate::clients::{self, Scope, choose_scope};
 use crate::db::testing::on_both;
-use crate::runbook;
-use crate::testing::Fixture;
-
-/// A component whose input takes any text.
-const NOTED: &str = r#"
-key = "noted"
-name = "Noted <i>&"
-category = "ai"
-summary = "Has an input."
-platforms = ["macos", "linux"]
-[[param]]
-key = "NAME"
-name = "A name"
-pattern = '^(?s).{1,400}$'
-required = true
-[[step]]
-id = "install"
-kind = "auto"
-title = "Install <b>what</b> is noted"
-as = "user"
-check = "false"
-run = "true"
-"#;
-
-const TIERS: &str = r#"
-[[tier]]
-key = "small"
-name = "Small"
-components = ["base"]
-[[tier]]
-key = "open"
-name = "Open"
-components = ["base", "noted"]
-"#;
+use crate::testing::{Fixture, MANIFESTS, NOTED, TIERS};
 
 type Fields = Vec<(String, String)>;
 
 async fn running(db: crate::db::Db) -> (Fixture, String, ClientId) {
     let fixture = Fixture::new(db).await;
-    let manifests = [crate::testing::MANIFESTS, &[("noted", NOTED)]].concat();
+    let manifests = [MANIFESTS, &[NOTED]].concat();
     fixture.import_with_tiers(2, &manifests, TIERS).await.unwrap();
     let cookie = signed_in(&fixture, Role::Consultant).await;
     let client = fixture.client("Example Client", &["tool"]).await;
     let (_, device) = fixture.enrolled(client, "A-UUID").await;
-    let mut tx = fixture.app.db.write().await.unwrap();
-    let device = crate::enrollment::get_device(&mut tx, device).await.unwrap();
-    runbook::ensure(&fixture.app, &mut tx, &device).await.unwrap();
-    tx.commit().await.unwrap();
+    fixture.with_runbook(device).await;
     (fixture, cookie, client)
 }
 
@@ -129,7 +93,7 @@ async fn what_was_confirmed_too_late_is_shown_again_with_why() {
     on_both(|db| async move {
         let (fixture, cookie, client) = running(db).await;
         let path = format!("/clients/{client}/integrations");
-        let (_, page) = post(&fixture, &path, &cookie, &fields(&[("component", "base")])).await;
+        let (_, page) = post(&fixture, &path, &cookie, &[("component", "base")]).await;
         assert!(page.contains("2 steps are skipped"), "{page}");
         let (hidden, basis) = form(&page);
         let theirs = Scope {
@@ -157,18 +121,18 @@ async fn a_package_asks_too_and_one_that_leaves_inputs_open_goes_on_to_them() {
     on_both(|db| async move {
         let (fixture, cookie, client) = running(db).await;
         let path = format!("/clients/{client}/package");
-        let (parts, page) = post(&fixture, &path, &cookie, &fields(&[("tier", "open")])).await;
+        let (parts, page) = post(&fixture, &path, &cookie, &[("tier", "open")]).await;
         assert_eq!(parts.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert!(page.contains("data-wizard=\"integrations\"") && page.contains("href=\"#param-noted-NAME\""));
         let carried = "<input type=\"hidden\" name=\"tier\" value=\"open\">";
         assert!(page.contains(carried), "the package goes along: {page}");
-        let whole = fields(&[
+        let whole = [
             ("component", "base"),
             ("component", "noted"),
             ("param-noted-NAME", "Main Office"),
             ("with-package", "yes"),
             ("tier", "open"),
-        ]);
+        ];
         let path = format!("/clients/{client}/integrations");
         let (_, page) = post(&fixture, &path, &cookie, &whole).await;
         let (hidden, basis) = form(&page);
@@ -181,7 +145,7 @@ async fn a_package_asks_too_and_one_that_leaves_inputs_open_goes_on_to_them() {
         assert_eq!(package.tier.as_deref(), Some("open"));
 
         let path = format!("/clients/{client}/package");
-        let (parts, page) = post(&fixture, &path, &cookie, &fields(&[("tier", "small")])).await;
+        let (parts, page) = post(&fixture, &path, &cookie, &[("tier", "small")]).await;
         assert_eq!(parts.status, StatusCode::OK, "{page}");
         let (hidden, basis) = form(&page);
         let (_, again) =

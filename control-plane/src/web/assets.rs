@@ -2,8 +2,11 @@
 //! add a file by adding a line to the list. Scripts are sent without their comments and indentation, so that both may be as
 //! long as they have to.
 
+use std::io::Write as _;
 use std::sync::LazyLock;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use shared::crypto::{hex, sha256};
 
 /// For an answer to a request that carries the current `v`.
@@ -13,15 +16,15 @@ pub struct Asset {
     pub path: &'static str,
     pub content_type: &'static str,
     pub bytes: &'static [u8],
+    /// The same as gzip (RFC 1952). Nothing in a static file is secret, so nothing can be learned from its length.
+    pub gzip: &'static [u8],
 }
 
 macro_rules! assets {
     ($($path:literal $content_type:literal),+ $(,)?) => {
-        static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| vec![$(Asset {
-            path: $path,
-            content_type: $content_type,
-            bytes: sent($path, include_bytes!(concat!("../../static/", $path))),
-        }),+]);
+        static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| vec![
+            $(asset($path, $content_type, include_bytes!(concat!("../../static/", $path)))),+
+        ]);
     };
 }
 
@@ -44,6 +47,14 @@ static VERSIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
         })
         .collect()
 });
+
+fn asset(path: &'static str, content_type: &'static str, bytes: &'static [u8]) -> Asset {
+    let bytes = sent(path, bytes);
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    // Into memory: it can't fail, and an empty one would only be sent as it is.
+    let gzip = gzip.write_all(bytes).and_then(|()| gzip.finish()).unwrap_or_default();
+    Asset { path, content_type, bytes, gzip: gzip.leak() }
+}
 
 fn sent(path: &str, bytes: &'static [u8]) -> &'static [u8] {
     match std::str::from_utf8(bytes) {

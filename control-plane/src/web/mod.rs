@@ -6,6 +6,7 @@
 pub mod assets;
 mod error_page;
 mod moment;
+mod spreadsheet;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use shared::time::Timestamp;
 
 pub use error_page::ErrorPage;
 pub use moment::Moment;
+pub use spreadsheet::inert;
 pub use state::RowState;
 
 /// What the frame around a page needs.

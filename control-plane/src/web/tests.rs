@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::time::Duration;
 
 use shared::time::Timestamp;
@@ -39,6 +40,9 @@ fn every_asset_is_found_by_the_name_in_its_address() {
     for name in ["console.css", "console.js", "paste.js", "icons.svg", "favicon.svg", "favicon-needs.svg"] {
         let asset = assets::find(name).expect(name);
         assert!(!asset.bytes.is_empty());
+        let mut unzipped = Vec::new();
+        flate2::read::GzDecoder::new(asset.gzip).read_to_end(&mut unzipped).unwrap();
+        assert_eq!(unzipped, asset.bytes);
         assert_eq!(assets::href(name), format!("/static/{name}?v={}", asset.version()));
         assert_eq!(asset.etag(), format!("\"{}\"", asset.version()));
     }

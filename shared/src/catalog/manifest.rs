@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -76,6 +76,17 @@ impl Manifest {
 
     pub fn wrapper(&self, name: &str) -> Option<&Wrapper> {
         self.wrappers.iter().find(|wrapper| wrapper.name == name)
+    }
+
+    /// Keys of the slots that a step reads itself, and of those of the wrappers that its scripts start.
+    pub fn slots_read_by<'a>(&'a self, step: &'a Step) -> BTreeSet<&'a str> {
+        let scripts = [&step.check, &step.run, &step.verify];
+        let starts = |wrapper: &&Wrapper| {
+            let call = format!("BOARD_WRAPPERS/{}", wrapper.name);
+            scripts.iter().any(|script| script.as_ref().is_some_and(|script| script.contains(&call)))
+        };
+        let wrapped = self.wrappers.iter().filter(starts).flat_map(|wrapper| wrapper.slots.values());
+        wrapped.chain(step.secrets.iter().map(|secret| &secret.slot)).map(String::as_str).collect()
     }
 }
 

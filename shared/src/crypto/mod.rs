@@ -5,6 +5,7 @@ mod bytes;
 mod fingerprint;
 mod p256;
 mod seal;
+mod succession;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use seal::{
     DeliveryContext, OpenError, SEALED_EXTRA, SealError, SealingKey, SealingPublicKey, open_delivery,
     open_nonce, open_paste, seal_delivery, seal_nonce, seal_paste,
 };
+pub use succession::{Succession, SuccessionError, verify_succession};
 
 /// SHA-256 (FIPS 180-4), 32 bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{ComponentReport, SlotReport};
+use super::plan::{PlanEnded, PlanRequest, PlannedStep};
 use super::steps::{AttemptEnded, Offer, OutputChunk};
 use super::wipe::{Leave, Wipe, WipeReceipt};
 use crate::crypto::{ByteString, base64};
-use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, ReportId};
+use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, PlanId, ReportId};
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,7 @@ pub enum FromBoard {
     /// The answer to `Hello`.
     Welcome(Welcome),
     Offer(Offer),
+    Plan(PlanRequest),
     Deliver(Deliver),
     /// A client's own secret, which a consultant sealed to the device. An agent that doesn't know it refuses an
     /// [`UNKNOWN_FRAME`].
@@ -48,6 +50,10 @@ pub enum FromBoard {
     Scope(Scope),
     /// The device's enrollment ends. The answer is a report, `Wiped`.
     Wipe(Wipe),
+    /// The board goes over to a new certificate authority.
+    Ca(NewCa),
+    /// The audit log went on; the agent keeps this beside the heads that it was told before.
+    Head(Head),
     #[serde(other)]
     Unknown,
 }
@@ -78,6 +84,9 @@ pub struct Hello {
     /// Attempts in the agent's journal that have not ended.
     #[serde(default)]
     pub attempts: Vec<AttemptId>,
+    /// Plans under way. `None` is an agent that doesn't know plans: it is not asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plans: Option<Vec<PlanId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +119,19 @@ pub struct Scope {
     /// Components that left the scope and may still be there: looked at like the others, and nothing else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub look_at: Vec<String>,
+}
+
+/// A new certificate authority, and the old one's word for it ([`crate::crypto::verify_succession`]); all in DER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCa {
+    #[serde(with = "base64")]
+    pub certificate: Vec<u8>,
+    /// The authority that the device pins.
+    #[serde(with = "base64")]
+    pub issuer: Vec<u8>,
+    /// The new authority's key, certified by the old one.
+    #[serde(with = "base64")]
+    pub proof: Vec<u8>,
 }
 
 /// One version of one of our secrets, sealed to the device's X25519 key.
@@ -170,6 +192,8 @@ pub enum ReportBody {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         passing: bool,
     },
+    PlanStep(PlannedStep),
+    PlanEnded(PlanEnded),
     Receipt(Receipt),
     DeliveryRefused {
         delivery_id: DeliveryId,
@@ -184,6 +208,16 @@ pub enum ReportBody {
     },
     /// What a `Wipe` came to.
     Wiped(WipeReceipt),
+    /// The device keeps this authority's pin beside the one that it had: SHA-256 of its SubjectPublicKeyInfo.
+    CaPinned {
+        #[serde(with = "base64")]
+        pin: Vec<u8>,
+    },
+    /// A person pasted another value over the one that this slot had. Nothing of either is said.
+    Replaced {
+        component: String,
+        slot: String,
+    },
     #[serde(other)]
     Unknown,
 }

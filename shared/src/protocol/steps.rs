@@ -30,6 +30,8 @@ pub struct Offer {
 pub enum OfferKind {
     /// `check`, then `run` unless it is already so, then `verify`.
     Run,
+    /// `run`, whatever `check` says, then `verify`: a secret that the step reads has a new version.
+    Rerun,
     #[serde(other)]
     Unknown,
 }

@@ -12,7 +12,7 @@ async fn a_copied_value_is_in_the_answer_and_in_no_file_or_page() {
     assert!(refused.status == 422 && refused.text.contains("Say why"), "{}", refused.text);
     let copied = stage.consultant.copy_secret(&client, "The vendor wants it typed").await.unwrap();
     assert_eq!((copied.status.as_u16(), copied.text.as_str()), (200, VALUE));
-    let audit = stage.consultant.get("/audit").await.unwrap();
+    let audit = stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("secret.copied") && audit.contains("The vendor wants it typed"), "{audit}");
     stage.board.stop().await.unwrap();
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));

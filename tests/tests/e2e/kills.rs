@@ -10,10 +10,10 @@ const KILLS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(170);
 
 /// A small generator (Vigna's splitmix64), so that a failing run can be repeated from the seed that it prints.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod access;
+mod authority;
 mod browser;
+mod commands;
+mod device;
+mod entries;
 mod hostile;
 mod identity;
 mod joining;
@@ -11,7 +15,11 @@ mod kills;
 mod offboarding;
 mod operator;
 mod paste;
+mod plan;
+mod providers;
 mod readme;
+mod rotation;
+mod secrets;
 mod stage;
 mod state;
 mod thread;

@@ -72,8 +72,8 @@ async fn the_audit_log_refuses_a_plain_client_and_a_changed_copy_is_found_out() 
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1])
 for sql in ['UPDATE audit_log SET canonical = 1', 'DELETE FROM audit_log',
-            'INSERT OR REPLACE INTO audit_log SELECT seq, epoch, previous, hash, \'x\', at, action, client_id, slot_id, device_id FROM audit_log WHERE seq = 2',
-            'INSERT INTO audit_log SELECT seq + 100, epoch, previous, hash, canonical, at, action, client_id, slot_id, device_id FROM audit_log WHERE seq = 2']:
+            'INSERT OR REPLACE INTO audit_log SELECT seq, epoch, previous, hash, \'x\', at, action, client_id, slot_id, device_id, actor FROM audit_log WHERE seq = 2',
+            'INSERT INTO audit_log SELECT seq + 100, epoch, previous, hash, canonical, at, action, client_id, slot_id, device_id, actor FROM audit_log WHERE seq = 2']:
     try:
         db.execute(sql)
         sys.exit('accepted: ' + sql)

@@ -177,7 +177,7 @@ async fn carried_and_kept_nowhere(database: Database) {
     );
     if let Some(url) = desk.stage.board.database() {
         let mut dump = Command::new("pg_dump");
-        let dump = output(dump.args(["--data-only", "--inserts", &url])).await.unwrap();
+        let dump = output(dump.args(["--data-only", "--inserts", url])).await.unwrap();
         assert!(dump.contains("audit_log") && dump.contains("paste.relayed"), "the dump has the tables");
         assert!(needles.iter().all(|needle| !scan::contains(dump.as_bytes(), needle)));
     }
@@ -197,7 +197,7 @@ async fn carried_and_kept_nowhere(database: Database) {
         .unwrap();
     let (status, said) = (again.status().as_u16(), again.text().await.unwrap());
     assert!(status == 422 && said.contains("this paste came before"), "{status} {said}");
-    let audit = desk.stage.consultant.get("/audit").await.unwrap();
+    let audit = desk.stage.consultant.get("/audit.csv").await.unwrap();
     assert!(audit.contains("paste.relayed") && audit.contains("paste.answered"), "{audit}");
     desk.agent.stop().await.unwrap();
     desk.stage.board.stop().await.unwrap();
@@ -310,4 +310,60 @@ async fn at_a_terminal_nothing_of_it_is_shown() {
         "{shown}"
     );
     assert_eq!(desk.slot_state().await, "present");
+}
+
+#[tokio::test]
+async fn with_a_new_authority_the_mac_shows_what_the_desk_reckons_and_another_value_runs_its_step_again() {
+    let mut desk = Desk::new(Database::Sqlite).await;
+    let arguments = ["asked/THEIR_KEY", "--device-fingerprint", &desk.fingerprint.clone()];
+    let done = desk.paste(&desk.stage.board.console_url, &desk.token, &arguments, "their-first-key").await;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    desk.stage.consultant.runbook_done(&desk.device, SOON).await.unwrap();
+
+    for arguments in [&["ca", "rotate"][..], &["ca", "rotate", "--finish"]] {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let done = desk.stage.board.beside(arguments, "").await.unwrap();
+            if done.status.success() {
+                break;
+            }
+            // Until the device keeps the new pin.
+            assert!(begun.elapsed() < SOON, "{}", String::from_utf8_lossy(&done.stderr));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    // The Mac stays on: its link is made anew by itself, and it shows the fingerprint under the new authority.
+    let begun = tokio::time::Instant::now();
+    let shown = loop {
+        let shown = desk.agent.status().await.unwrap()["fingerprint"].as_str().unwrap().to_owned();
+        if shown != desk.fingerprint {
+            break shown;
+        }
+        assert!(begun.elapsed() < SOON, "the Mac goes over by itself");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let arguments = ["asked/THEIR_KEY", "--device-fingerprint", &shown];
+    let (code, said) = desk.refused(&desk.token, &arguments, "their-second-key-is-longer").await;
+    assert!(code == Some(4) && said.contains("rotated its certificate authority"), "{said}");
+    std::fs::remove_file(&desk.known).unwrap();
+    let value = "their-second-key-is-longer";
+    let begun = tokio::time::Instant::now();
+    loop {
+        let done = desk.paste(&desk.stage.board.console_url, &desk.token, &arguments, value).await;
+        if done.status.success() {
+            break;
+        }
+        // The link may be on its way.
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!said.contains("ALARM") && begun.elapsed() < SOON, "{said}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let begun = tokio::time::Instant::now();
+    let length = || std::fs::read_to_string(desk.agent.home().join("their-key-length")).unwrap();
+    while length().trim() != value.len().to_string() {
+        assert!(begun.elapsed() < SOON, "the step that reads it runs again: {}", length());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    desk.agent.stop().await.unwrap();
+    desk.stage.board.stop().await.unwrap();
 }

@@ -1,7 +1,8 @@
 //! What each test starts from: a served board with the small catalog beside this file, and a consultant.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tests::agent::Agent;
@@ -62,8 +63,35 @@ impl Stage {
     }
 }
 
+/// Asks until the answer fits, and gives that one. What was heard last is said when none does within [`SOON`].
+pub async fn heard<T: Debug>(what: &str, mut ask: impl AsyncFnMut() -> T, fits: impl Fn(&T) -> bool) -> T {
+    let begun = Instant::now();
+    loop {
+        let answer = ask().await;
+        if fits(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < SOON, "not in time: {what}; it is {answer:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until this is so.
+pub async fn until(what: &str, so: impl AsyncFnMut() -> bool) {
+    heard(what, so, |so| *so).await;
+}
+
 /// A served board whose one-time link nobody has opened.
 pub async fn served(database: Database) -> (Board, Relay, TempDir) {
+    served_with(database, &catalog(), Vec::new()).await
+}
+
+/// The same with another catalog, and with more environment for the board's commands.
+pub async fn served_with(
+    database: Database,
+    catalog: &Path,
+    environment: Vec<(String, String)>,
+) -> (Board, Relay, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout::create(folder.path()).unwrap();
     let url = match database {
@@ -71,7 +99,8 @@ pub async fn served(database: Database) -> (Board, Relay, TempDir) {
         Database::Postgres => Some(fresh_postgres(&folder).await),
     };
     let relay = Relay::start().await.unwrap();
-    let mut board = Board::init(layout, &catalog(), url).await.unwrap();
+    let mut board = Board::init(layout, catalog, url).await.unwrap();
+    board.reach(environment);
     board.announce(format!("https://{}", relay.address));
     board.serve("127.0.0.1:0").await.unwrap();
     relay.point(&board.agents_address);

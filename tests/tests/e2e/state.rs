@@ -61,7 +61,7 @@ async fn support_asks_from_the_command_line_with_the_device_on_and_off() {
     };
     assert_eq!(off["answers"][0]["presence"], "present", "answered with the device off: {off:#}");
 
-    stage.consultant.enter_secrets(&client, |_| "another-value-entirely".to_owned()).await.unwrap();
+    stage.consultant.rotate_secret(&client, "another-value-entirely", "a year is over").await.unwrap();
     let output = ask(&["--drift", "differs", "--exit-code"]).await;
     let table = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{table}");

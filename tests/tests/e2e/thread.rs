@@ -32,7 +32,7 @@ async fn the_whole_thread(database: Database) {
     let inventory = agent.inventory().await.unwrap();
     assert_eq!(inventory["components"].as_array().unwrap().len(), 2, "{inventory:#}");
     let status = agent.status().await.unwrap();
-    assert!(status["audit_head"]["seq"].as_u64().unwrap() > 0, "{status:#}");
+    assert!(status["heads"][0]["seq"].as_u64().unwrap() > 0, "{status:#}");
 
     let doctor = agent.doctor().await.unwrap();
     let checks = doctor["findings"].as_array().unwrap();
@@ -66,7 +66,7 @@ async fn a_device_that_was_off_gets_what_it_missed_and_support_is_answered_meanw
     stage.consultant.runbook_done(&device, SOON).await.unwrap();
     stage.consultant.all_present(&client, SOON).await.unwrap();
     agent.stop().await.unwrap();
-    stage.consultant.enter_secrets(&client, |_| "another-value-entirely".to_owned()).await.unwrap();
+    stage.consultant.rotate_secret(&client, "another-value-entirely", "a year is over").await.unwrap();
     let state = stage.consultant.json(&format!("/api/v1/clients/{client}/state")).await.unwrap();
     assert_eq!(
         state["devices"][0]["components"].as_array().unwrap().len(),

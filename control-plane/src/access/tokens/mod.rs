@@ -81,6 +81,8 @@ pub enum TokenError {
     NoName,
     #[error("{0}")]
     Name(FreeTextError),
+    #[error("This has the shape of a token's id, and would be taken for it. Say what uses the token.")]
+    IsId,
     #[error("Choose at least one role.")]
     NoRole,
     #[error("A token lives from 1 to {MAX_DAYS} days. Make another one when it ends.")]
@@ -108,6 +110,7 @@ impl From<TokenError> for Failure {
             TokenError::Audit(error) => error.into(),
             TokenError::Database(error) => error.into(),
             other @ (TokenError::NoName
+            | TokenError::IsId
             | TokenError::Name(_)
             | TokenError::NoRole
             | TokenError::Days
@@ -164,6 +167,9 @@ pub async fn make_token(
         return Err(TokenError::NoName);
     }
     free_text::check(name, MAX_NAME).map_err(TokenError::Name)?;
+    if name.parse::<TokenId>().is_ok() {
+        return Err(TokenError::IsId);
+    }
     if !(1..=MAX_DAYS).contains(&new.days) {
         return Err(TokenError::Days);
     }
@@ -211,6 +217,9 @@ pub async fn make_token(
 async fn owner(tx: &mut Tx, email: &str, roles: &[Role]) -> Result<UserId, TokenError> {
     let user = super::store::user_by_email(tx, email).await?.filter(|user| user.disabled_at.is_none());
     let user = user.ok_or(TokenError::UnknownUser)?;
+    if !super::store::hold(tx, user.id).await? {
+        return Err(TokenError::UnknownUser);
+    }
     let theirs = super::store::roles(tx, user.id).await?;
     match roles.iter().find(|role| **role != Role::Support && !theirs.contains(role)) {
         Some(role) => Err(TokenError::NotTheirs(*role)),
@@ -228,13 +237,24 @@ pub async fn tokens(tx: &mut Tx) -> Result<Vec<Token>, sqlx::Error> {
     Ok(found)
 }
 
-/// Ends a token, named by its id or its name.
+/// Ends a token, named by its id, or else by its name.
 pub async fn revoke_token(tx: &mut Tx, clock: &dyn Clock, who: Who, which: &str) -> Result<(), TokenError> {
-    let living = tokens(tx)
-        .await?
-        .into_iter()
-        .find(|token| token.revoked_at.is_none() && (token.name == which || token.id.to_string() == which));
-    let token = living.ok_or(TokenError::UnknownToken)?;
+    if let Ok(id) = which.parse() {
+        return revoke_by_id(tx, clock, who, id).await;
+    }
+    let living = tokens(tx).await?;
+    let token = living.into_iter().find(|token| token.revoked_at.is_none() && token.name == which);
+    end(tx, clock, who, token).await
+}
+
+/// Ends the token with this id.
+pub async fn revoke_by_id(tx: &mut Tx, clock: &dyn Clock, who: Who, id: TokenId) -> Result<(), TokenError> {
+    let token = tokens(tx).await?.into_iter().find(|token| token.id == id);
+    end(tx, clock, who, token).await
+}
+
+async fn end(tx: &mut Tx, clock: &dyn Clock, who: Who, token: Option<Token>) -> Result<(), TokenError> {
+    let token = token.ok_or(TokenError::UnknownToken)?;
     if store::revoke(tx, token.id, clock.now()).await? != 1 {
         return Err(TokenError::UnknownToken);
     }
@@ -267,20 +287,23 @@ pub(super) async fn end_tokens(
 /// The living token with this text. A refusal counts against the address.
 pub async fn token_of(app: &App, text: &str, address: &str) -> Result<Token, TokenRefused> {
     let now = app.now();
-    let hash = app.root.hash_token(Purpose::Token, text);
     let mut tx = app.db.read().await?;
-    let token = match store::by_hash(&mut tx, &hash).await? {
-        Some(row) => {
+    let mut token = None;
+    for hash in app.root.hashes(Purpose::Token, text) {
+        if let Some(row) = store::by_hash(&mut tx, &hash).await? {
             let roles = store::roles(&mut tx, row.id).await?;
-            Some(row.with(roles))
+            token = Some(row.with(roles));
+            break;
         }
-        None => None,
-    };
+    }
     let refused = match token {
         Some(token) => match token.state(now) {
             TokenState::Living => {
                 drop(tx);
-                note_use(app, &token, now).await?;
+                // Who reads isn't kept from it because the board can't write.
+                if let Err(error) = note_use(app, &token, now).await {
+                    tracing::warn!(token = token.name, %error, "when an API token was used last can't be written down");
+                }
                 return Ok(token);
             }
             TokenState::Expired => TokenRefused::Expired,

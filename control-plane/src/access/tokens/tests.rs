@@ -1,8 +1,12 @@
 use std::time::Duration;
 
+use shared::ids::TokenId;
+use shared::random::SystemRandom;
 use shared::secret::Secret;
 
-use super::{NewToken, TokenError, TokenRefused, end_tokens, make_token, revoke_token, token_of, tokens};
+use super::{
+    NewToken, TokenError, TokenRefused, end_tokens, make_token, revoke_by_id, revoke_token, token_of, tokens,
+};
 use crate::access::{Role, Token, create_user};
 use crate::audit::{self, Action, Who};
 use crate::db::testing::on_both;
@@ -64,6 +68,34 @@ async fn a_token_is_found_by_its_text_until_it_ends() {
 }
 
 #[tokio::test]
+async fn an_id_ends_the_token_that_has_it_and_no_other() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let app = &fixture.app;
+        make(&fixture, &wanted("first")).await.unwrap();
+        make(&fixture, &wanted("second")).await.unwrap();
+        let first = all(&fixture).await.into_iter().find(|token| token.name == "first").unwrap();
+        // As a board without that rule may have stored it.
+        let mut tx = app.db.write().await.unwrap();
+        crate::on!(&mut tx, conn => sqlx::query("UPDATE api_tokens SET name = $1 WHERE name = 'second'")
+            .bind(first.id.to_string())
+            .execute(conn)
+            .await
+            .map(|_| ()))
+        .unwrap();
+        revoke_token(&mut tx, &*app.clock, Who::cli(), &first.id.to_string()).await.unwrap();
+        let again = revoke_by_id(&mut tx, &*app.clock, Who::cli(), first.id).await;
+        assert!(matches!(again, Err(TokenError::UnknownToken)));
+        tx.commit().await.unwrap();
+        let living: Vec<_> =
+            all(&fixture).await.into_iter().filter(|token| token.revoked_at.is_none()).collect();
+        assert_eq!(living.len(), 1);
+        assert_eq!(living[0].name, first.id.to_string(), "the other one, whatever it is called");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_last_use_is_known_to_the_minute() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;
@@ -106,6 +138,7 @@ async fn what_a_token_may_be_is_bounded_and_it_follows_its_user() {
         let fixture = Fixture::new(db).await;
         let bad = [
             NewToken { name: "  ".into(), ..wanted("") },
+            NewToken { name: TokenId::new(&*fixture.clock, &SystemRandom).to_string(), ..wanted("") },
             NewToken { name: "x".repeat(61), ..wanted("") },
             NewToken { roles: vec![], ..wanted("a") },
             NewToken { days: 0, ..wanted("a") },

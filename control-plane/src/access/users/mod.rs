@@ -12,7 +12,7 @@ use shared::random::Random;
 use shared::secret::Secret;
 use shared::time::{Clock, Timestamp};
 
-use super::{AccessError, Role, issue_link, tokens};
+use super::{AccessError, Role, issue_link, make_link, tokens};
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::Tx;
@@ -122,11 +122,12 @@ pub async fn add(
     for role in &roles {
         super::store::insert_role(tx, id, *role).await?;
     }
-    let entry = Entry::new(now, who.clone(), Action::UserAdded)
-        .detail("user", email)
-        .detail("roles", tokens::words(&roles));
+    let (token, link_made) = make_link(tx, root, clock, random, id, email, who.clone()).await?;
+    let entry =
+        Entry::new(now, who, Action::UserAdded).detail("user", email).detail("roles", tokens::words(&roles));
     audit::append(tx, &entry).await?;
-    Ok(issue_link(tx, root, clock, random, id, email, who).await?)
+    audit::append(tx, &link_made).await?;
+    Ok(token)
 }
 
 /// Another one-time link for a user who lost theirs or their password.
@@ -137,7 +138,7 @@ pub async fn new_sign_in_link(
 ) -> Result<(Listed, Secret<String>), UserError> {
     let mut tx = app.db.write().await?;
     let user = get(&mut tx, id).await?;
-    if user.disabled_at.is_some() {
+    if !super::store::hold(&mut tx, id).await? {
         return Err(UserError::Disabled);
     }
     let (clock, random) = (&*app.clock, &*app.random);
@@ -153,6 +154,7 @@ pub async fn change_roles(app: &App, who: Who, id: UserId, roles: &[Role]) -> Re
     let now = app.now();
     let mut tx = app.db.write().await?;
     store::hold_operators(&mut tx).await?;
+    super::store::hold(&mut tx, id).await?;
     let user = get(&mut tx, id).await?;
     if user.roles == roles {
         return Ok(());

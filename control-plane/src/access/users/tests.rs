@@ -1,7 +1,8 @@
 use shared::ids::UserId;
 use shared::secret::Secret;
 
-use super::{Listed, UserError, add, change_roles, disable, enable, list, new_sign_in_link};
+use super::super::store as access_store;
+use super::{Listed, UserError, add, change_roles, disable, enable, list, new_sign_in_link, store};
 use crate::access::tokens::{NewToken, make_token, token_of};
 use crate::access::{AccessError, Role, accept_link, link_owner, sign_in, user_of};
 use crate::audit::{self, Action};
@@ -33,6 +34,54 @@ async fn joined(fixture: &Fixture, roles: &[Role]) -> (UserId, Secret<String>) {
     let token = invite(fixture, OTHER, roles).await.unwrap();
     let session = accept_link(&fixture.app, token.expose(), &password(), HERE).await.unwrap();
     (found(fixture, OTHER).await.id, session)
+}
+
+/// What a user may be doing while an operator disables them.
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    SigningIn,
+    TakingALink,
+    GettingAToken,
+    GettingALink,
+}
+
+#[tokio::test]
+async fn whoever_is_disabled_meanwhile_gets_nothing_that_outlives_it() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let app = fixture.app.clone();
+        let (id, _) = joined(&fixture, &[Role::Consultant]).await;
+        for doing in [Doing::SigningIn, Doing::TakingALink, Doing::GettingAToken, Doing::GettingALink] {
+            let (_, link) = new_sign_in_link(&app, Fixture::who(), id).await.unwrap();
+
+            let mut disabling = app.db.write().await.unwrap();
+            assert_eq!(store::disable(&mut disabling, id, app.now()).await.unwrap(), 1);
+            access_store::end_access(&mut disabling, id, app.now()).await.unwrap();
+            let there = app.clone();
+            let done = tokio::spawn(async move {
+                let app = &there;
+                match doing {
+                    Doing::SigningIn => sign_in(app, OTHER, &password(), HERE).await.is_ok(),
+                    Doing::TakingALink => accept_link(app, link.expose(), &password(), HERE).await.is_ok(),
+                    Doing::GettingALink => new_sign_in_link(app, Fixture::who(), id).await.is_ok(),
+                    Doing::GettingAToken => {
+                        let (roles, user) = (vec![Role::Consultant], Some(OTHER.to_owned()));
+                        let new = NewToken { name: "theirs".into(), roles, days: 1, user };
+                        let mut tx = app.db.write().await.unwrap();
+                        let (root, clock, random) = (&app.root, &*app.clock, &*app.random);
+                        let made = make_token(&mut tx, root, clock, random, Fixture::who(), &new).await;
+                        tx.commit().await.unwrap();
+                        made.is_ok()
+                    }
+                }
+            });
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            disabling.commit().await.unwrap();
+            assert!(!done.await.unwrap(), "{doing:?}");
+            enable(&app, Fixture::who(), id).await.unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use shared::secret::Secret;
 
 use super::views::{InviteFields, OncePage, TokenFields, TokenRow, UserPage, UserRow, UsersPage};
 use super::{Listed, UserError, add, change_roles, disable, enable, get, list, new_sign_in_link};
-use crate::access::tokens::{self, NewToken, TokenError, TokenState, make_token, revoke_token};
+use crate::access::tokens::{self, NewToken, TokenError, TokenState, make_token, revoke_by_id};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::error::Failure;
@@ -123,7 +123,9 @@ pub async fn token_form(State(app): State<App>, visitor: Visitor, Form(form): Fo
                 help: "A program sends it as “Authorization: Bearer …” to addresses below /api/v1.".into(),
             });
         }
-        Err(error @ (TokenError::NoName | TokenError::Name(_) | TokenError::Taken)) => ("name", error),
+        Err(error @ (TokenError::NoName | TokenError::IsId | TokenError::Name(_) | TokenError::Taken)) => {
+            ("name", error)
+        }
         Err(error @ (TokenError::NoRole | TokenError::NotTheirs(_))) => ("token_role", error),
         Err(error @ TokenError::Days) => ("days", error),
         Err(error) => return Err(error.into()),
@@ -139,7 +141,7 @@ pub async fn token_form(State(app): State<App>, visitor: Visitor, Form(form): Fo
 
 pub async fn revoke_token_form(State(app): State<App>, visitor: Visitor, Path(id): Path<TokenId>) -> Page {
     let mut tx = app.db.write().await?;
-    revoke_token(&mut tx, &*app.clock, visitor.who(), &id.to_string()).await?;
+    revoke_by_id(&mut tx, &*app.clock, visitor.who(), id).await?;
     tx.commit().await?;
     Ok(Redirect::to("/users").into_response())
 }

@@ -76,7 +76,7 @@ pub enum Unproven {
     )]
     Mismatch,
     #[error(
-        "ALARM: this device's identity changed since its fingerprint was compared on this computer. That is so after the Mac joined again, and also when somebody stands in its place. Nothing was sent. Find out why; then read the fingerprint on the Mac, take line {line} out of {path}, and paste again with --device-fingerprint"
+        "ALARM: this device's identity changed since its fingerprint was compared on this computer. That is so after the Mac joined again or the board rotated its certificate authority, and also when somebody stands in its place. Nothing was sent. Find out why; then read the fingerprint on the Mac, take line {line} out of {path}, and paste again with --device-fingerprint"
     )]
     Changed { path: String, line: usize },
     #[error("the board gives keys for this device that can't be sealed to. Nothing was sent")]

@@ -45,15 +45,19 @@ pub async fn engagement(tx: &mut Tx, id: ClientId) -> Result<Engagement, Failure
     store::get(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
 }
 
-/// Refuses what an ended engagement doesn't get any more: new devices, new secrets. Nobody ends it until the
-/// transaction is over.
+/// Refuses what an ended engagement doesn't get any more. Nobody ends it until the transaction is over.
 pub async fn ensure_active(tx: &mut Tx, id: ClientId) -> Result<(), Failure> {
     take_turn(tx, id).await?;
+    check_active(tx, id).await
+}
+
+/// The same for who reads only, or has the client's turn.
+pub async fn check_active(tx: &mut Tx, id: ClientId) -> Result<(), Failure> {
     match engagement(tx, id).await?.state {
         EngagementState::Active => Ok(()),
         EngagementState::Ending | EngagementState::Held | EngagementState::Purged => {
-            let detail = "The engagement with this client has ended, so it gets no devices and no secrets. Nothing was \
-                          changed. A consultant can reactivate it on the client's page.";
+            let detail = "The engagement with this client has ended, so it gets no devices, secrets or steps. Nothing \
+                          was changed. A consultant can reactivate it on the client's page.";
             Err(Failure::conflict("engagement-ended", "The engagement has ended", detail))
         }
     }

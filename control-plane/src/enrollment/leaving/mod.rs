@@ -35,22 +35,30 @@ impl Asked {
     }
 }
 
-/// All devices of a client leave. One that never proved its key holds nothing: it is revoked at once. Gives those that
-/// were asked to wipe.
+/// Who leaves, and the audit entries for the caller to append last.
+#[derive(Default)]
+pub struct Leaving {
+    /// Those that were asked to wipe.
+    pub devices: Vec<Device>,
+    pub entries: Vec<Entry>,
+}
+
+/// All devices of a client leave. One that never proved its key holds nothing: it is revoked at once.
 pub async fn leave_all(
     app: &App,
     tx: &mut Tx,
     who: &Who,
     client_id: ClientId,
     pasted: bool,
-) -> Result<Vec<Device>, Failure> {
+) -> Result<Leaving, Failure> {
     store::end_codes(tx, client_id, app.now()).await?;
-    let mut leaving = Vec::new();
+    let mut leaving = Leaving::default();
     for device in devices_of(tx, client_id).await? {
         match device.state {
             DeviceState::Enrolled | DeviceState::Quarantined => {
-                if leave(app, tx, &device, who, pasted, "the engagement ended").await? {
-                    leaving.push(device);
+                if let Some(entry) = leave(app, tx, &device, who, pasted, "the engagement ended").await? {
+                    leaving.entries.push(entry);
+                    leaving.devices.push(device);
                 }
             }
             DeviceState::Approved => {
@@ -60,7 +68,7 @@ pub async fn leave_all(
                     .client(client_id)
                     .device(device.id)
                     .reason("the engagement ended before it was enrolled");
-                audit::append(tx, &entry).await?;
+                leaving.entries.push(entry);
             }
             DeviceState::Leaving | DeviceState::Revoked => {}
         }
@@ -68,6 +76,7 @@ pub async fn leave_all(
     Ok(leaving)
 }
 
+/// Gives the audit entry for the caller to append last; none when the device is leaving already.
 async fn leave(
     app: &App,
     tx: &mut Tx,
@@ -75,9 +84,9 @@ async fn leave(
     who: &Who,
     pasted: bool,
     reason: &str,
-) -> Result<bool, Failure> {
+) -> Result<Option<Entry>, Failure> {
     if store::leave(tx, device.id, device.state).await? != 1 {
-        return Ok(false);
+        return Ok(None);
     }
     let id = WipeId::new(&*app.clock, &*app.random);
     store::insert(tx, id, device.id, pasted, app.now(), &who.id).await?;
@@ -87,8 +96,7 @@ async fn leave(
         .reason(reason)
         .detail("wipe", id)
         .detail("pasted", pasted);
-    audit::append(tx, &entry).await?;
-    Ok(true)
+    Ok(Some(entry))
 }
 
 /// `board-agent leave`: a person on the device wants it. The same again changes nothing.
@@ -104,7 +112,8 @@ pub async fn ask_to_leave(
         return Ok(());
     }
     let who = Who::device(device_id, address);
-    if leave(app, &mut tx, &device, &who, asked.pasted, "asked by the device").await? {
+    if let Some(entry) = leave(app, &mut tx, &device, &who, asked.pasted, "asked by the device").await? {
+        audit::append(&mut tx, &entry).await?;
         tx.commit().await?;
         app.jobs.wake(Wake::Device(device_id));
         app.jobs.wake(Wake::Client(device.client_id));
@@ -166,8 +175,15 @@ pub async fn apply_wiped(
     Ok(())
 }
 
-/// At the purge nobody waits any longer: devices that never confirmed their wipe are revoked.
-pub async fn give_up(tx: &mut Tx, who: &Who, client_id: ClientId, now: Timestamp) -> Result<(), WipedError> {
+/// At the purge nobody waits any longer: devices that never confirmed their wipe are revoked. Gives the audit entries for
+/// the caller to append last.
+pub async fn give_up(
+    tx: &mut Tx,
+    who: &Who,
+    client_id: ClientId,
+    now: Timestamp,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut entries = Vec::new();
     for device in devices_of(tx, client_id).await? {
         if device.state != DeviceState::Leaving {
             continue;
@@ -178,7 +194,7 @@ pub async fn give_up(tx: &mut Tx, who: &Who, client_id: ClientId, now: Timestamp
             .client(client_id)
             .device(device.id)
             .reason("its wipe was never confirmed");
-        audit::append(tx, &entry).await?;
+        entries.push(entry);
     }
-    Ok(())
+    Ok(entries)
 }

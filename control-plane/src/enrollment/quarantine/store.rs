@@ -1,4 +1,5 @@
 use shared::ids::DeviceId;
+use shared::time::Timestamp;
 
 use super::Quarantined;
 use crate::db::Tx;
@@ -36,4 +37,43 @@ pub async fn quarantined(tx: &mut Tx) -> Result<Vec<Quarantined>, sqlx::Error> {
     )
     .fetch_all(conn)
     .await)
+}
+
+pub async fn is_turned_away(tx: &mut Tx, id: DeviceId, hardware_uuid: &str) -> Result<bool, sqlx::Error> {
+    let count: i64 = on!(tx, conn => sqlx::query_scalar(
+        "SELECT count(*) FROM turned_away WHERE device_id = $1 AND hardware_uuid = $2",
+    )
+    .bind(id)
+    .bind(hardware_uuid)
+    .fetch_one(conn)
+    .await)?;
+    Ok(count > 0)
+}
+
+pub async fn turn_away(
+    tx: &mut Tx,
+    id: DeviceId,
+    hardware_uuid: &str,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO turned_away (device_id, hardware_uuid, at) VALUES ($1, $2, $3) \
+         ON CONFLICT (device_id, hardware_uuid) DO NOTHING",
+    )
+    .bind(id)
+    .bind(hardware_uuid)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+/// Whoever was turned away before is the device now.
+pub async fn let_in(tx: &mut Tx, id: DeviceId, hardware_uuid: &str) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM turned_away WHERE device_id = $1 AND hardware_uuid = $2")
+        .bind(id)
+        .bind(hardware_uuid)
+        .execute(conn)
+        .await
+        .map(|_| ()))
 }

@@ -27,7 +27,9 @@ use crate::jobs::Wake;
 
 /// A device that was not heard for longer than this renews only after a consultant confirmed it.
 pub const SILENCE: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Counts refused tries, per address only: no stranger can keep the others from renewing.
+/// A certificate with more of its life left than this is given again. Agents ask at half life, give or take a tenth.
+const YOUNG: Duration = Duration::from_secs(DEVICE_TTL.as_secs() / 3 * 2);
+/// Counts tries that no device of ours signed, per address.
 const REFUSED: Throttle =
     Throttle { bucket: "renew", per_source: 30, in_total: i64::MAX, window: Duration::from_secs(3600) };
 
@@ -119,55 +121,45 @@ impl From<RenewError> for Failure {
     }
 }
 
-/// Gives the device a new certificate. One that was issued and not seen yet is given again, so that a lost answer costs
-/// nothing. The one in use stays good until the new one is used.
+/// Gives the device a new certificate. One that was issued and not seen yet, or that is young, is given again: so a lost
+/// answer costs nothing, and asking over and over makes nothing. The one in use stays good until the new one is used.
 pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enrolled, RenewError> {
     let nonce = peer.channel.take().ok_or(RenewError::NoChallenge)?;
     let now = app.now();
-    let mut tx = app.db.write().await?;
-    if !REFUSED.allows(&mut tx, &peer.address, now).await? {
-        return Err(RenewError::TooMany);
-    }
-    let found = super::store::get(&mut tx, request.enrollment_id).await?;
-    let (enrollment, device_id) = match found {
-        Some(enrollment) => {
-            let signed = renewal_bytes(app.board_id, enrollment.id, &nonce, &peer.channel.exporter);
-            if verify_p256(&enrollment.tls_spki, &signed, &request.signature).is_err() {
-                return refused(tx, peer, now, RenewError::Signature).await;
-            }
-            let device_id = enrollment.device_id.ok_or(RenewError::NotEnrolled)?;
-            (enrollment, device_id)
+    let device_id = signer(app, request, peer, &nonce).await?;
+    if let Some(certificate) = &peer.certificate {
+        if certificate.device_id != device_id {
+            return Err(RenewError::NotEnrolled);
         }
-        None => return refused(tx, peer, now, RenewError::Unknown).await,
-    };
+        check_certificate(app, device_id, &certificate.serial, &peer.address).await?;
+    }
+    // One moment of the database; what is written is compared with it.
+    let mut tx = app.db.read().await?;
+    let found = super::store::get(&mut tx, request.enrollment_id).await?;
+    let enrollment = found.ok_or(RenewError::Unknown)?;
     let device = super::store::device(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
     // A leaving one has to come back for its wipe, however long it was away.
     let leaving = device.state == DeviceState::Leaving;
     if enrollment.state != EnrollmentState::Enrolled || (device.state != DeviceState::Enrolled && !leaving) {
         return Err(RenewError::NotEnrolled);
     }
-    if let Some(certificate) = &peer.certificate {
-        drop(tx);
-        if certificate.device_id != device_id {
-            return Err(RenewError::NotEnrolled);
-        }
-        check_certificate(app, device_id, &certificate.serial, &peer.address).await?;
-        tx = app.db.write().await?;
-    }
     let serials = super::store::serials(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
-    if !leaving
-        && let Some(days) = silent_days(&enrollment, &device, now)
-        && store::asked(&mut tx, enrollment.id).await?.1.is_none()
-    {
-        ask(app, tx, &enrollment, &device, &peer.address).await?;
+    let confirmed = store::confirmed(&mut tx, enrollment.id).await?;
+    let authority = Authority::load_for(&mut tx, &app.root, app.board_id, device_id).await?;
+    drop(tx);
+    if !leaving && let Some(days) = silent_days(&enrollment, &device, confirmed, now) {
+        ask(app, &enrollment, &device, &peer.address).await?;
         return Err(RenewError::Waits(days));
     }
-    if let (Some(_), Some((certificate, not_after))) = (&serials.1, &enrollment.certificate)
-        && not_after.since(now) > DEVICE_TTL / 2
-    {
-        return Ok(Enrolled { device_id, certificate: certificate.clone(), not_after: *not_after });
+    if let Some((certificate, not_after)) = &enrollment.certificate {
+        let left = not_after.since(now);
+        let young = left > YOUNG || (serials.1.is_some() && left > DEVICE_TTL / 2);
+        // One of the authority before is exchanged early.
+        if young && authority.issued(certificate) {
+            return Ok(Enrolled { device_id, certificate: certificate.clone(), not_after: *not_after });
+        }
     }
-    let authority = Authority::load(&mut tx, &app.root, app.board_id).await?;
+    let mut tx = app.db.write().await?;
     let issued = authority.issue_device(app.board_id, device_id, &enrollment.tls_spki, now, &*app.random)?;
     if store::issue(&mut tx, enrollment.id, &issued, &serials).await? != 1 {
         return Err(RenewError::Raced);
@@ -181,26 +173,51 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
     Ok(Enrolled { device_id, certificate: issued.der, not_after: issued.not_after })
 }
 
-async fn refused(mut tx: Tx, peer: &Peer, now: Timestamp, error: RenewError) -> Result<Enrolled, RenewError> {
+/// Whose request this is, by its signature. Only what isn't signed by a device of ours is counted and held up: a stranger
+/// keeps nobody behind the same address from renewing, and writes nothing more once there were too many.
+async fn signer(
+    app: &App,
+    request: &RenewRequest,
+    peer: &Peer,
+    nonce: &[u8; 32],
+) -> Result<DeviceId, RenewError> {
+    let mut tx = app.db.read().await?;
+    let refused = match super::store::get(&mut tx, request.enrollment_id).await? {
+        Some(enrollment) => {
+            let signed = renewal_bytes(app.board_id, enrollment.id, nonce, &peer.channel.exporter);
+            match verify_p256(&enrollment.tls_spki, &signed, &request.signature) {
+                Ok(()) => return enrollment.device_id.ok_or(RenewError::NotEnrolled),
+                Err(_) => RenewError::Signature,
+            }
+        }
+        None => RenewError::Unknown,
+    };
+    let now = app.now();
+    if !REFUSED.allows(&mut tx, &peer.address, now).await? {
+        return Err(RenewError::TooMany);
+    }
+    drop(tx);
+    let mut tx = app.db.write().await?;
     REFUSED.record(&mut tx, &peer.address, now).await?;
     tx.commit().await?;
-    Err(error)
+    Err(refused)
 }
 
-/// How long the device was silent, when that is longer than [`SILENCE`].
-fn silent_days(enrollment: &Enrollment, device: &Device, now: Timestamp) -> Option<u64> {
-    let heard = device.last_seen_at.or(enrollment.decided_at).unwrap_or(enrollment.created_at);
-    let silent = now.since(heard);
+/// How long the device was silent, when that is longer than [`SILENCE`]: since it was heard, or since a consultant let
+/// it in or let it go on.
+fn silent_days(
+    enrollment: &Enrollment,
+    device: &Device,
+    confirmed: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<u64> {
+    let heard = [device.last_seen_at, enrollment.decided_at, confirmed].into_iter().flatten().max();
+    let silent = now.since(heard.unwrap_or(enrollment.created_at));
     (silent > SILENCE).then_some(silent.as_secs() / (24 * 3600))
 }
 
-async fn ask(
-    app: &App,
-    mut tx: Tx,
-    enrollment: &Enrollment,
-    device: &Device,
-    address: &str,
-) -> Result<(), RenewError> {
+async fn ask(app: &App, enrollment: &Enrollment, device: &Device, address: &str) -> Result<(), RenewError> {
+    let mut tx = app.db.write().await?;
     if store::ask(&mut tx, enrollment.id, app.now()).await? == 1 {
         let entry = Entry::new(app.now(), Who::device(device.id, address), Action::RenewalAsked)
             .client(enrollment.client_id)

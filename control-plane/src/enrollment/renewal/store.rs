@@ -6,22 +6,19 @@ use crate::db::Tx;
 use crate::enrollment::ca::Issued;
 use crate::on;
 
-/// When the device asked to renew after a long silence, and when a consultant confirmed it.
-pub async fn asked(
-    tx: &mut Tx,
-    id: EnrollmentId,
-) -> Result<(Option<Timestamp>, Option<Timestamp>), sqlx::Error> {
-    on!(tx, conn => sqlx::query_as(
-        "SELECT renewal_asked_at, renewal_confirmed_at FROM enrollments WHERE id = $1",
-    )
-    .bind(id)
-    .fetch_one(conn)
-    .await)
+/// When a consultant let the device go on after a long silence, if that was its latest question.
+pub async fn confirmed(tx: &mut Tx, id: EnrollmentId) -> Result<Option<Timestamp>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT renewal_confirmed_at FROM enrollments WHERE id = $1")
+        .bind(id)
+        .fetch_one(conn)
+        .await)
 }
 
+/// Asks, unless the question is open already. A confirmation that was good for an earlier one ends.
 pub async fn ask(tx: &mut Tx, id: EnrollmentId, now: Timestamp) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE enrollments SET renewal_asked_at = $2 WHERE id = $1 AND renewal_asked_at IS NULL",
+        "UPDATE enrollments SET renewal_asked_at = $2, renewal_confirmed_at = NULL WHERE id = $1 \
+         AND state = 'enrolled' AND (renewal_asked_at IS NULL OR renewal_confirmed_at IS NOT NULL)",
     )
     .bind(id)
     .bind(now)
@@ -51,7 +48,7 @@ pub async fn issue(
 ) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE enrollments SET certificate = $2, certificate_not_after = $3, serial_issued = $4, \
-         renewal_asked_at = NULL, renewal_confirmed_at = NULL WHERE id = $1 AND state = 'enrolled' \
+         renewal_asked_at = NULL WHERE id = $1 AND state = 'enrolled' \
          AND serial_current IS NOT DISTINCT FROM $5 AND serial_issued IS NOT DISTINCT FROM $6",
     )
     .bind(id)

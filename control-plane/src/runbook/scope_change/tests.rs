@@ -160,16 +160,8 @@ impl Desk {
         choose_scope(&fixture.app, Fixture::who(), client, start).await.unwrap();
         let (_, device) = fixture.enrolled(client, "A-UUID").await;
         let desk = Self { fixture, client, device };
-        desk.fit(device).await;
+        desk.fixture.with_runbook(device).await;
         desk
-    }
-
-    async fn fit(&self, device: DeviceId) {
-        let app = &self.fixture.app;
-        let mut tx = app.db.write().await.unwrap();
-        let device = enrollment::get_device(&mut tx, device).await.unwrap();
-        runbook::ensure(app, &mut tx, &device).await.unwrap();
-        tx.commit().await.unwrap();
     }
 
     async fn ask(&self, proposal: &Proposal, seen: Option<&str>) -> Result<Outcome, CreateError> {
@@ -313,7 +305,7 @@ async fn what_comes_is_shown_and_nothing_is_saved_until_it_is_confirmed() {
             ("consultant@example.com", "4")
         );
         let steps = desk.states().await;
-        desk.fit(desk.device).await;
+        desk.fixture.with_runbook(desk.device).await;
         assert_eq!(desk.states().await, steps, "the link finds nothing left to do");
         let again = desk.ask(&wanted, Some(&basis.to_string())).await.unwrap();
         assert!(matches!(again, Outcome::Saved), "sent twice, it is done once");
@@ -485,7 +477,7 @@ async fn what_moved_on_since_is_named_and_shown_again() {
         let (why, seen) = moved(&wanted, &seen).await;
         assert_eq!(why, Moved::Catalog);
         let (_, second) = desk.fixture.enrolled(desk.client, "B-UUID").await;
-        desk.fit(second).await;
+        desk.fixture.with_runbook(second).await;
         let (why, seen) = moved(&wanted, &seen).await;
         assert_eq!(why, Moved::Runbooks, "a second device joined");
         assert_eq!(desk.scope().await.components.len(), 2, "nothing was saved by any of this");

@@ -90,6 +90,7 @@ async fn the_whole_job_without_scripts() {
 #[tokio::test]
 async fn a_secret_that_was_typed_stays_nowhere_in_the_browser() {
     const FIELD: &str = "main input[type=password]";
+    const NEWER: &str = "canary-newer-value";
     let mut stage = Stage::new(Database::Sqlite).await;
     let client = stage.consultant.create_client("Example Client", &["tool"], &[]).await.unwrap();
     let window = sign_in(&stage.board).await;
@@ -104,8 +105,24 @@ async fn a_secret_that_was_typed_stays_nowhere_in_the_browser() {
     nothing_left_behind(&window).await;
     window.eval("history.go(-2)").await;
     window.arrive("/secrets").await;
-    assert_eq!(window.see(FIELD).await.value().await.unwrap().as_deref(), Some(""), "going back shows none");
+    window.see("main .rows .is-done").await;
     nothing_left_behind(&window).await;
+    window.click("main .rows a.button").await;
+    window.see("#secret").await;
+    window.fill("#secret", "WRONG canary").await;
+    window.fill("#reason", "it was in a screenshot").await;
+    window.click("main form button.primary").await;
+    window.see("#secret-problem").await;
+    assert!(!window.source().await.contains("canary"), "a value that was refused isn't sent back");
+    window.fill("#secret", NEWER).await;
+    window.click("main form button.primary").await;
+    window.see("live-region#client").await;
+    nothing_left_behind(&window).await;
+    assert!(!window.source().await.contains(NEWER));
+    window.eval("history.go(-2)").await;
+    window.arrive("/rotate").await;
+    let again = window.see("#secret").await;
+    assert_eq!(again.value().await.unwrap().as_deref(), Some(""), "going back shows none");
 }
 
 async fn welcome(window: &Window, board: &Board) {

@@ -5,7 +5,8 @@ use regex::Regex;
 use tests::demo::workspace;
 
 /// GET routes that answer with no page of their own. Event streams and the API are told by their addresses.
-const NOT_PAGES: &[&str] = &["/", "/health", "/static/{name}", "/support.csv", "/support.json"];
+const NOT_PAGES: &[&str] =
+    &["/", "/health", "/static/{name}", "/support.csv", "/support.json", "/audit.csv", "/audit.jsonl"];
 
 #[derive(Clone, Debug)]
 pub struct Page {

@@ -16,8 +16,10 @@ use crate::stage::{Database, SOON, Stage, VALUE};
 pub struct Scene {
     pub stage: Stage,
     pub client: String,
-    device: String,
+    pub device: String,
     user: String,
+    /// Our secret's, which is stored.
+    slot: String,
     /// The failed step's attempt.
     attempt: String,
     /// A one-time link that nobody used.
@@ -88,7 +90,10 @@ impl Scene {
         let users = stage.consultant.get("/users").await.unwrap();
         let (_, user) = users.split_once("href=\"/users/").expect("the list leads to each user");
         let user = user.split('"').next().unwrap().to_owned();
-        Self { stage, client, device, user, attempt, link, _agent: agent, _pending: pending }
+        let secrets = stage.consultant.get(&format!("/clients/{client}/secrets")).await.unwrap();
+        let (before, _) = secrets.split_once("/rotate\"").expect("the stored secret can be rotated");
+        let slot = before.rsplit('/').next().unwrap().to_owned();
+        Self { stage, client, device, user, slot, attempt, link, _agent: agent, _pending: pending }
     }
 
     /// A page's address, with ids of this scene in it.
@@ -100,7 +105,7 @@ impl Scene {
             _ => "{id}",
         };
         let path = page.route.replace("{id}", id).replace("{attempt}", &self.attempt);
-        let path = path.replace("/welcome/{token}", &self.link);
+        let path = path.replace("/welcome/{token}", &self.link).replace("{slot}", &self.slot);
         assert!(!path.contains('{'), "give the page {} an id of this scene", page.route);
         path
     }

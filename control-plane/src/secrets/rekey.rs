@@ -1,0 +1,62 @@
+//! Moving stored secrets to another version of the root key: the same value and version, no delivery. `board rekey` has
+//! committed its `rekey.started` before it calls any of this.
+
+use shared::crypto::{hex, sha256};
+use shared::random::Random;
+use shared::time::Timestamp;
+
+use super::{Place, SecretError, envelope, open_sealed, store};
+use crate::audit::{self, Action, Entry, Who};
+use crate::db::Tx;
+use crate::keys::{RootKey, RootVersion};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    Moved,
+    /// It is under the newest version already, or its value was replaced meanwhile.
+    Nothing,
+}
+
+/// Where secrets lie that are not under this version of the root key.
+pub async fn unmoved(tx: &mut Tx, version: u32) -> Result<Vec<Place>, sqlx::Error> {
+    let rows = store::not_under(tx, version).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(client_id, slot_id, version)| Place {
+            client_id,
+            slot_id,
+            version: u64::try_from(version).unwrap_or(0),
+        })
+        .collect())
+}
+
+/// Encrypts one secret under `newest`. The transaction must end right after it.
+pub async fn move_to(
+    tx: &mut Tx,
+    root: &RootKey,
+    newest: &RootVersion,
+    place: Place,
+    now: Timestamp,
+    random: &dyn Random,
+) -> Result<Moved, SecretError> {
+    let Some(sealed) = store::envelope(tx, place).await? else { return Ok(Moved::Nothing) };
+    let from = envelope::root_version(&sealed)?;
+    if from == newest.version {
+        return Ok(Moved::Nothing);
+    }
+    let (salt, value) = open_sealed(root, tx, place, &sealed).await?;
+    let key = newest.client_key(&salt, place.client_id);
+    let again = envelope::seal(&key, newest.version, place, value.expose(), random)?;
+    if store::exchange(tx, place, &sealed, &again).await? != 1 {
+        return Ok(Moved::Nothing);
+    }
+    let entry = Entry::new(now, Who::cli(), Action::SecretRekeyed)
+        .client(place.client_id)
+        .slot(place.slot_id)
+        .detail("version", place.version)
+        .detail("from", from)
+        .detail("to", newest.version)
+        .detail("envelope_sha256", hex(&sha256(&again)));
+    audit::append(tx, &entry).await?;
+    Ok(Moved::Moved)
+}

@@ -1,0 +1,251 @@
+//! Whatever changes something leaves its entry: every form of the console is sent once, and the log is looked at. What the
+//! agents' port and the commands leave is in `tests/tests/e2e/entries.rs`.
+//!
+//! A form that is added needs its step in [`every_form_leaves_its_entry`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use axum::http::StatusCode;
+use regex::Regex;
+use shared::ids::{DeviceId, UserId};
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use super::access_routes::{self, SCRIPT};
+use super::{forms, post, signed_in};
+use crate::access::{self, Role};
+use crate::audit::{self, Action};
+use crate::db::testing::on_both;
+use crate::enrollment;
+use crate::on;
+use crate::runbook;
+use crate::testing::{Fixture, MANIFESTS, TestDevice};
+
+#[test]
+fn every_action_has_its_place_in_the_code() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    super::rust_files(&source, &mut files);
+    let outside = |file: &Path| !file.ends_with("audit/entry.rs") && !file.starts_with(source.join("tests"));
+    let code: String = files
+        .iter()
+        .filter(|file| outside(file))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    for action in Action::ALL {
+        let name = format!("{action:?}");
+        let used = Regex::new(&format!(r"Action::{name}\b")).unwrap();
+        assert!(used.is_match(&code), "{name} is never written");
+    }
+}
+
+struct Sent {
+    fixture: Fixture,
+    paths: BTreeSet<&'static str>,
+}
+
+impl Sent {
+    /// Sends the form at `path`, whose parameters are `ids` in order, and expects its entry behind all that were there.
+    async fn form(
+        &mut self,
+        path: &'static str,
+        ids: &[String],
+        cookie: &str,
+        fields: &[(&str, &str)],
+        action: Action,
+    ) {
+        let mut filled = path.to_owned();
+        let parameter = Regex::new(r"\{[a-z]+\}").unwrap();
+        for id in ids {
+            filled = parameter.replace(&filled, id.as_str()).into_owned();
+        }
+        let before = self.entries().await.len();
+        let (parts, page) = post(&self.fixture, &filled, cookie, fields).await;
+        assert!(
+            parts.status.is_redirection() || parts.status == StatusCode::OK,
+            "{filled}: {} {page}",
+            parts.status
+        );
+        self.expect(path, before, action).await;
+    }
+
+    async fn expect(&mut self, path: &'static str, before: usize, action: Action) {
+        let entries = self.entries().await;
+        assert!(entries[before..].contains(&action), "{path} leaves no {action}: {:?}", &entries[before..]);
+        self.paths.insert(path);
+    }
+
+    /// The actions in the log, oldest first.
+    async fn entries(&self) -> Vec<Action> {
+        let mut tx = self.fixture.app.db.read().await.unwrap();
+        let stored = audit::page(&mut tx, None, 1000).await.unwrap();
+        stored.into_iter().rev().map(|stored| stored.entry.action).collect()
+    }
+
+    async fn sql(&self, text: &str) {
+        let mut tx = self.fixture.app.db.write().await.unwrap();
+        on!(&mut tx, conn => conn.execute(AssertSqlSafe(text.to_owned())).await.map(|_| ())).unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn step(&self, device: DeviceId, key: &str) -> String {
+        self.fixture.with_runbook(device).await;
+        let mut tx = self.fixture.app.db.read().await.unwrap();
+        let made = runbook::of_device(&mut tx, device).await.unwrap().unwrap();
+        let steps = runbook::steps(&mut tx, made.id).await.unwrap();
+        steps.into_iter().find(|step| step.step_key == key).unwrap().id.to_string()
+    }
+}
+
+const BY_HAND: &str = r#"
+key = "hand"
+name = "By hand"
+category = "ai"
+summary = "Has a manual step."
+platforms = ["macos", "linux"]
+[[step]]
+id = "look"
+kind = "manual"
+title = "Look at it"
+text = "Does it answer?"
+"#;
+
+const TIERS: &str = r#"
+[[tier]]
+key = "starter"
+name = "Starter"
+components = ["base", "tool", "hand"]
+"#;
+
+const PASSWORD: &str = "a long test passphrase";
+const WHY: (&str, &str) = ("reason", "because it has to be");
+
+#[tokio::test]
+async fn every_form_leaves_its_entry() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let mut manifests = MANIFESTS.to_vec();
+        manifests.push(("hand", BY_HAND));
+        fixture.import_with_tiers(2, &manifests, TIERS).await.unwrap();
+        let (c, o) = (signed_in(&fixture, Role::Consultant).await, signed_in(&fixture, Role::Operator).await);
+        let client = fixture.client("Example Client", &["base", "tool", "hand"]).await;
+        let slot = fixture.our_slot().await.id.to_string();
+        let mut sent = Sent { fixture, paths: BTreeSet::new() };
+        let id = [client.to_string()];
+
+        let fields = [("email", "consultant@example.com"), ("password", PASSWORD)];
+        sent.form("/sign-in", &[], "", &fields, Action::SignedIn).await;
+        let fields = [("name", "Another Client"), ("vault_name", "Vault")];
+        sent.form("/clients/new", &[], &c, &fields, Action::ClientCreated).await;
+        let fewer = [("component", "base"), ("component", "tool")];
+        sent.form("/clients/{id}/integrations", &id, &c, &fewer, Action::ScopeChanged).await;
+        sent.form("/clients/{id}/package", &id, &c, &[("tier", "starter")], Action::ScopeChanged).await;
+        let paste = "/clients/{id}/browser-paste";
+        sent.form(paste, &id, &c, &[("allow", "off")], Action::BrowserPasteChanged).await;
+        // No form, and it needs a device that is on: `paste_routes` has its tests.
+        sent.paths.insert("/api/v1/devices/{id}/paste");
+        let field = format!("slot-{slot}");
+        let fields = [(field.as_str(), "ours-canary-77aa")];
+        sent.form("/clients/{id}/secrets", &id, &c, &fields, Action::SecretStored).await;
+        let before = sent.entries().await.len();
+        let path = format!("/clients/{client}/secrets/{slot}/copy");
+        let (status, _) = access_routes::post(&sent.fixture, &c, &path, "reason=It+is+typed", SCRIPT).await;
+        assert_eq!(status, StatusCode::OK);
+        sent.expect("/clients/{id}/secrets/{slot}/copy", before, Action::SecretCopied).await;
+        let rotate = "/clients/{id}/secrets/{slot}/rotate";
+        let both = [client.to_string(), slot.clone()];
+        let fields = [("secret", "ours-another-88bb"), WHY];
+        sent.form(rotate, &both, &c, &fields, Action::SecretStored).await;
+        sent.form("/clients/{id}/join-codes", &id, &c, &[], Action::JoinCodeMade).await;
+
+        let asking = TestDevice::new("B-UUID", sent.fixture.app.now());
+        let code = sent.fixture.code(client).await;
+        let answer = asking.join(&sent.fixture.app, &code).await.unwrap();
+        let enrollment = [answer.enrollment_id.to_string()];
+        let typed = asking.fingerprint(&sent.fixture.app, &answer);
+        let fields = [("fingerprint", typed.as_str())];
+        sent.form("/enrollments/{id}/approve", &enrollment, &c, &fields, Action::EnrollmentApproved).await;
+        let asking = TestDevice::new("C-UUID", sent.fixture.app.now());
+        let code = sent.fixture.code(client).await;
+        let refused = asking.join(&sent.fixture.app, &code).await.unwrap();
+        let enrollment = [refused.enrollment_id.to_string()];
+        sent.form("/enrollments/{id}/reject", &enrollment, &c, &[WHY], Action::EnrollmentRejected).await;
+
+        let (_, device) = sent.fixture.enrolled(client, "A-UUID").await;
+        let mut tx = sent.fixture.app.db.read().await.unwrap();
+        let enrolled = enrollment::get_device(&mut tx, device).await.unwrap();
+        drop(tx);
+        let own = [device.to_string()];
+        let look = [device.to_string(), sent.step(device, "look").await];
+        let install = [device.to_string(), sent.step(device, "install").await];
+        let configure = [device.to_string(), sent.step(device, "configure").await];
+        sent.sql("UPDATE steps SET state = 'failed' WHERE step_key = 'install'").await;
+        sent.sql("UPDATE steps SET state = 'waiting' WHERE step_key = 'look'").await;
+        let (retry, mark) =
+            ("/devices/{id}/runbook/steps/{step}/retry", "/devices/{id}/runbook/steps/{step}/mark");
+        sent.form(retry, &install, &c, &[], Action::StepRetried).await;
+        sent.form(mark, &look, &c, &[], Action::StepMarked).await;
+        let skip = "/devices/{id}/runbook/steps/{step}/skip";
+        sent.form(skip, &configure, &c, &[WHY], Action::StepSkipped).await;
+        sent.form("/devices/{id}/runbook/pause", &own, &c, &[WHY], Action::RunbookPaused).await;
+        sent.form("/devices/{id}/runbook/resume", &own, &c, &[], Action::RunbookResumed).await;
+        let on = sent.fixture.app.links.open(device, sent.fixture.app.now());
+        sent.form("/devices/{id}/runbook/plan", &own, &c, &[], Action::PlanAsked).await;
+        drop(on);
+        sent.sql("UPDATE enrollments SET renewal_asked_at = created_at WHERE state = 'enrolled'").await;
+        sent.form("/devices/{id}/renewal", &own, &c, &[], Action::RenewalConfirmed).await;
+        enrollment::quarantine(&sent.fixture.app, &enrolled, "OTHER-UUID", "192.0.2.17").await.unwrap();
+        let fields = [("release", "enrolled"), ("hardware_uuid", "OTHER-UUID")];
+        sent.form("/devices/{id}/quarantine", &own, &c, &fields, Action::DeviceReleased).await;
+        sent.form("/devices/{id}/revoke", &own, &c, &[WHY], Action::DeviceRevoked).await;
+
+        let (end, days) = ("/clients/{id}/engagement/end", "/clients/{id}/engagement/days");
+        sent.form(days, &id, &c, &[("days", "7")], Action::PurgeDaysChanged).await;
+        sent.form(end, &id, &c, &[], Action::EngagementEnded).await;
+        sent.form("/clients/{id}/engagement/hold", &id, &c, &[WHY], Action::PurgeHeld).await;
+        sent.form("/clients/{id}/engagement/release", &id, &c, &[], Action::PurgeReleased).await;
+        let reactivate = "/clients/{id}/engagement/reactivate";
+        sent.form(reactivate, &id, &c, &[], Action::EngagementReactivated).await;
+
+        let fields = [("email", "another@example.com"), ("role", "support")];
+        sent.form("/users", &[], &o, &fields, Action::UserAdded).await;
+        let (user, link) = invited(&sent.fixture).await;
+        let fields = [("password", PASSWORD), ("repeat", PASSWORD)];
+        sent.form("/welcome/{token}", &[link], "", &fields, Action::PasswordSet).await;
+        let user = [user.to_string()];
+        sent.form("/users/{id}/roles", &user, &o, &[("role", "consultant")], Action::RolesChanged).await;
+        sent.form("/users/{id}/link", &user, &o, &[], Action::LinkMade).await;
+        sent.form("/users/{id}/disable", &user, &o, &[], Action::UserDisabled).await;
+        sent.form("/users/{id}/enable", &user, &o, &[], Action::UserEnabled).await;
+        let fields = [("name", "a program"), ("days", "30"), ("token_role", "support")];
+        sent.form("/tokens", &[], &o, &fields, Action::TokenMade).await;
+        let token = first_token(&sent.fixture).await;
+        sent.form("/tokens/{id}/revoke", &[token], &o, &[], Action::TokenRevoked).await;
+        let alarm = forms::raised(&sent.fixture).await.to_string();
+        sent.form("/audit/alarms/{id}", &[alarm], &o, &[WHY], Action::AlarmAcknowledged).await;
+
+        let all: BTreeSet<&str> = forms::paths().collect();
+        assert_eq!(sent.paths, all, "a form needs its step in this test");
+        sent.form("/sign-out", &[], &c, &[], Action::SignedOut).await;
+    })
+    .await;
+}
+
+async fn invited(fixture: &Fixture) -> (UserId, String) {
+    let app = &fixture.app;
+    let mut tx = app.db.write().await.unwrap();
+    let email = "new@example.com";
+    let token = access::create_user(&mut tx, &app.root, &*app.clock, &*app.random, email, &[Role::Support])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = app.db.read().await.unwrap();
+    let user =
+        access::users::list(&mut tx).await.unwrap().into_iter().find(|user| user.email == email).unwrap();
+    (user.id, token.expose().clone())
+}
+
+async fn first_token(fixture: &Fixture) -> String {
+    let mut tx = fixture.app.db.read().await.unwrap();
+    access::tokens::tokens(&mut tx).await.unwrap().remove(0).id.to_string()
+}
