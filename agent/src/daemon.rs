@@ -299,6 +299,10 @@ impl Daemon {
                 Ok(())
             }
             LinkEvent::Frame(frame) => self.engine_event(Event::Frame(frame)),
+            LinkEvent::Refused => {
+                self.renew_at_once();
+                Ok(())
+            }
             LinkEvent::Down => {
                 self.link = None;
                 self.engine_event(Event::LinkDown)

@@ -38,6 +38,8 @@ pub const QUEUE: usize = 64;
 /// one the board takes any use of the old for a theft.
 pub type InUse = Arc<RwLock<()>>;
 
+const FORBIDDEN: u16 = 403;
+
 pub enum LinkEvent {
     /// Connected: the first frame must be a hello.
     Up {
@@ -46,6 +48,8 @@ pub enum LinkEvent {
         ca: Vec<u8>,
     },
     Frame(FromBoard),
+    /// The board doesn't take the certificate.
+    Refused,
     Down,
 }
 
@@ -96,6 +100,9 @@ pub async fn hold(
     loop {
         let began = Instant::now();
         let Err(error) = once(&mut boards, &in_use, &events, stop.clone()).await else { return };
+        if matches!(error, LinkError::Status(FORBIDDEN)) && events.send(LinkEvent::Refused).await.is_err() {
+            return;
+        }
         if events.send(LinkEvent::Down).await.is_err() {
             return;
         }

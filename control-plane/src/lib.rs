@@ -9,6 +9,7 @@ pub mod access;
 pub mod aead;
 pub mod app;
 pub mod audit;
+pub mod backup;
 pub mod board;
 pub mod catalog;
 pub mod cli;

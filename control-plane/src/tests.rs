@@ -264,7 +264,7 @@ const LAYERS: &[&[&str]] = &[
     &["runbook"],
     &["link", "overview", "support"],
     &["gate"],
-    &["router", "board"],
+    &["router", "board", "backup"],
     &["cli"],
 ];
 

@@ -46,6 +46,15 @@ impl Renewal {
 }
 
 impl Daemon {
+    /// The board doesn't take the certificate: it may be restored from a backup of before it was issued. The key proves
+    /// who this is; if that isn't taken either, it is tried again at the renewal's own pace.
+    pub(super) fn renew_at_once(&mut self) {
+        if self.renewal.failures == 0 {
+            self.renewal.due = self.clock.now();
+            self.renew_in_time();
+        }
+    }
+
     pub(super) fn renew_in_time(&mut self) {
         if self.renewal.running || self.clock.now() < self.renewal.due {
             return;

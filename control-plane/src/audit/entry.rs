@@ -69,6 +69,9 @@ text_enum! {
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
         AlarmAcknowledged = "alarm.acknowledged",
+        BackupMade = "backup.made",
+        /// The first entry of a new epoch.
+        BoardRestored = "board.restored",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
         BrowserPasteChanged = "client.browser-paste-changed",

@@ -2,6 +2,7 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod ca;
 mod entered;
 mod paste;
@@ -77,6 +78,12 @@ enum Command {
     /// Move to a new root key, beside a board that runs: every stored secret is encrypted again under it.
     #[command(after_help = rekey::HELP)]
     Rekey(rekey::RekeyArgs),
+    /// Copy the database while the board runs, or check a copy.
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(backup::BackupArgs),
+    /// Put a backup back. The board must not run.
+    #[command(after_help = backup::RESTORE_HELP)]
+    Restore(backup::RestoreArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -217,6 +224,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
+        Command::Backup(args) => backup::backup(args, clock).await,
+        Command::Restore(args) => backup::restore(args, clock).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
         Command::Rotate(args) => rotate::run(args, clock, random).await,

@@ -50,6 +50,9 @@ const COMMANDS: &[(&str, Option<Action>)] = &[
     ("catalog import", Some(Action::CatalogImported)),
     ("audit verify", None),
     ("audit export", None),
+    ("audit acknowledge", Some(Action::AlarmAcknowledged)),
+    ("backup", Some(Action::BackupMade)),
+    ("restore", Some(Action::BoardRestored)),
 ];
 
 fn leaves(command: &Command, above: &str, found: &mut Vec<String>) {
