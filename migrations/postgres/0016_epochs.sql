@@ -5,10 +5,14 @@ ALTER TABLE audit_alarms ADD COLUMN kind TEXT NOT NULL DEFAULT 'head' CHECK (kin
 -- that this database knows.
 ALTER TABLE enrollments ADD COLUMN restored_at TIMESTAMPTZ;
 
--- While its row is there nothing is decrypted, offered or delivered.
+-- While one is open nothing is decrypted, offered or delivered.
 CREATE TABLE incidents (
-    singleton BIGINT PRIMARY KEY NOT NULL CHECK (singleton = 1),
+    number    BIGINT PRIMARY KEY NOT NULL,
+    -- 1 while it is open, so that only one is.
+    open      BIGINT UNIQUE CHECK (open = 1),
     at        TIMESTAMPTZ NOT NULL,
     who       TEXT NOT NULL,
-    reason    TEXT NOT NULL
+    reason    TEXT NOT NULL,
+    lifted_at TIMESTAMPTZ,
+    lifted_by TEXT
 );

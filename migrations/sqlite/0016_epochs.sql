@@ -5,10 +5,14 @@ ALTER TABLE audit_alarms ADD COLUMN kind TEXT NOT NULL DEFAULT 'head' CHECK (kin
 -- that this database knows.
 ALTER TABLE enrollments ADD COLUMN restored_at INTEGER;
 
--- While its row is there nothing is decrypted, offered or delivered.
+-- While one is open nothing is decrypted, offered or delivered.
 CREATE TABLE incidents (
-    singleton INTEGER PRIMARY KEY NOT NULL CHECK (singleton = 1),
+    number    INTEGER PRIMARY KEY NOT NULL,
+    -- 1 while it is open, so that only one is.
+    open      INTEGER UNIQUE CHECK (open = 1),
     at        INTEGER NOT NULL,
     who       TEXT NOT NULL,
-    reason    TEXT NOT NULL
+    reason    TEXT NOT NULL,
+    lifted_at INTEGER,
+    lifted_by TEXT
 ) STRICT;

@@ -69,6 +69,9 @@ text_enum! {
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
         AlarmAcknowledged = "alarm.acknowledged",
+        /// The board is frozen from here.
+        IncidentBegun = "incident.begun",
+        IncidentLifted = "incident.lifted",
         BackupMade = "backup.made",
         /// The first entry of a new epoch.
         BoardRestored = "board.restored",

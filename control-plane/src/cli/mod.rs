@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod ca;
 mod entered;
+mod incident;
 mod paste;
 mod rekey;
 mod rotate;
@@ -84,6 +85,9 @@ enum Command {
     /// Put a backup back. The board must not run.
     #[command(after_help = backup::RESTORE_HELP)]
     Restore(backup::RestoreArgs),
+    /// When somebody else may have had the board: freeze it, and list what it could read.
+    #[command(after_help = incident::HELP)]
+    Incident(incident::IncidentArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -226,6 +230,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
         Command::Backup(args) => backup::backup(args, clock).await,
         Command::Restore(args) => backup::restore(args, clock).await,
+        Command::Incident(args) => incident::run(args, clock, random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
         Command::Rotate(args) => rotate::run(args, clock, random).await,

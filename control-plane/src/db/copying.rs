@@ -8,6 +8,15 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use super::{Db, Tx};
 use crate::on;
 
+// Each is for one of the databases.
+const COPY: &str = "VACUUM INTO $1";
+const SNAPSHOT: &str = "SELECT pg_export_snapshot()";
+const SETTLE: &str = "PRAGMA journal_mode = DELETE";
+const SCHEMA: &str = "SELECT current_schema()::text";
+const TABLES: &str = "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')";
+const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND usename IS NOT NULL";
+
 impl Db {
     /// Opens an SQLite file that nobody writes, and changes nothing in it or beside it.
     pub async fn read_only(path: &Path) -> Result<Self, sqlx::Error> {
@@ -19,7 +28,7 @@ impl Db {
     /// PostgreSQL it does nothing: `pg_dump` copies there.
     pub async fn copy_into(&self, path: &Path) -> Result<(), sqlx::Error> {
         if let Self::Sqlite(pool) = self {
-            sqlx::query("VACUUM INTO $1").bind(path.to_string_lossy()).execute(pool).await?;
+            sqlx::query(COPY).bind(path.to_string_lossy()).execute(pool).await?;
         }
         Ok(())
     }
@@ -36,9 +45,7 @@ pub async fn schema_version(tx: &mut Tx) -> Result<i64, sqlx::Error> {
 pub async fn snapshot(tx: &mut Tx) -> Result<Option<String>, sqlx::Error> {
     match tx {
         Tx::Sqlite(_) => Ok(None),
-        Tx::Postgres(tx) => {
-            sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut **tx).await.map(Some)
-        }
+        Tx::Postgres(tx) => sqlx::query_scalar(SNAPSHOT).fetch_one(&mut **tx).await.map(Some),
     }
 }
 
@@ -46,8 +53,7 @@ pub async fn snapshot(tx: &mut Tx) -> Result<Option<String>, sqlx::Error> {
 pub async fn settle(path: &Path) -> Result<bool, sqlx::Error> {
     let options = SqliteConnectOptions::new().filename(path);
     let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-    let mode: Result<String, sqlx::Error> =
-        sqlx::query_scalar("PRAGMA journal_mode = DELETE").fetch_one(&mut connection).await;
+    let mode: Result<String, sqlx::Error> = sqlx::query_scalar(SETTLE).fetch_one(&mut connection).await;
     let settled = match mode {
         Ok(mode) => mode == "delete",
         Err(sqlx::Error::Database(error)) if error.message().contains("locked") => false,
@@ -66,27 +72,18 @@ pub struct Target {
 impl Target {
     pub async fn open(url: &str) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect(url).await?;
-        let schema = sqlx::query_scalar("SELECT current_schema()::text").fetch_one(&mut connection).await?;
+        let schema = sqlx::query_scalar(SCHEMA).fetch_one(&mut connection).await?;
         Ok(Self { connection, schema })
     }
 
     pub async fn is_empty(&mut self) -> Result<bool, sqlx::Error> {
-        let tables: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')",
-        )
-        .fetch_one(&mut self.connection)
-        .await?;
+        let tables: i64 = sqlx::query_scalar(TABLES).fetch_one(&mut self.connection).await?;
         Ok(tables == 0)
     }
 
     /// Whether another program is connected.
     pub async fn is_in_use(&mut self) -> Result<bool, sqlx::Error> {
-        let others: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-             AND usename IS NOT NULL",
-        )
-        .fetch_one(&mut self.connection)
-        .await?;
+        let others: i64 = sqlx::query_scalar(OTHERS).fetch_one(&mut self.connection).await?;
         Ok(others > 0)
     }
 

@@ -52,6 +52,7 @@ const COMMANDS: &[(&str, Option<Action>)] = &[
     ("audit export", None),
     ("audit acknowledge", Some(Action::AlarmAcknowledged)),
     ("backup", Some(Action::BackupMade)),
+    ("incident", Some(Action::IncidentBegun)),
     ("restore", Some(Action::BoardRestored)),
 ];
 
@@ -268,6 +269,9 @@ async fn every_form_leaves_its_entry() {
         sent.form("/tokens/{id}/revoke", &[token], &o, &[], Action::TokenRevoked).await;
         let alarm = forms::raised(&sent.fixture).await.to_string();
         sent.form("/audit/alarms/{id}", &[alarm], &o, &[WHY], Action::AlarmAcknowledged).await;
+
+        sent.form("/incident", &[], &o, &[WHY], Action::IncidentBegun).await;
+        sent.form("/incident/lift", &[], &o, &[WHY], Action::IncidentLifted).await;
 
         let all: BTreeSet<&str> = forms::paths().collect();
         assert_eq!(sent.paths, all, "a form needs its step in this test");
