@@ -21,7 +21,7 @@ use shared::secret::MAX_LEN;
 use shared::time::Clock;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use zeroize::Zeroizing;
 
 use crate::bundles::Catalog;
@@ -36,7 +36,11 @@ pub use pasting::{Paste, Pasting, SlotLine};
 
 /// Room for the largest value in base64, and the words around it.
 const LONGEST_REQUEST: usize = MAX_LEN.div_ceil(3) * 4 + 2048;
+/// For what a program has to say, and again for reading the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Conversations at once; who comes later waits in the socket's queue.
+const MOST: usize = 16;
+const STRANGER: &str = "only the managed user of this device may ask";
 const NO_CATALOG: &str = "the agent has no catalog yet: it must reach its board first";
 
 /// No Debug: it holds values. Variants name themselves outside of their content: an inner tag would make serde copy the
@@ -133,17 +137,21 @@ pub fn bind(paths: &Paths) -> Result<UnixListener, BindError> {
 }
 
 impl Broker {
-    /// Serves until it is dropped.
+    /// Serves until it is dropped. Who has nothing to ask is sent away before they have said a word: everybody may
+    /// connect, and nobody is to use up what the managed user needs.
     pub async fn serve(self: Arc<Self>, listener: UnixListener) {
+        let turns = Arc::new(Semaphore::new(MOST));
         loop {
+            // Never closed.
+            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    let Some(uid) = self.known(&stream) else { continue };
                     let broker = Arc::clone(&self);
                     tokio::spawn(async move {
-                        match tokio::time::timeout(TIMEOUT, broker.talk(stream)).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => tracing::debug!(%error, "a program left the broker early"),
-                            Err(_) => tracing::debug!("a program asked the broker nothing"),
+                        let _turn = turn;
+                        if let Err(error) = broker.talk(uid, stream).await {
+                            tracing::debug!(%error, "a program left the broker early");
                         }
                     });
                 }
@@ -155,10 +163,27 @@ impl Broker {
         }
     }
 
-    async fn talk(&self, mut stream: UnixStream) -> io::Result<()> {
-        let uid = stream.peer_cred()?.uid();
+    /// Whose connection it is, when it is one of those who may ask.
+    fn known(&self, stream: &UnixStream) -> Option<u32> {
+        let uid = stream.peer_cred().ok()?.uid();
+        if self.may_ask(uid) {
+            return Some(uid);
+        }
+        tracing::warn!(uid, "another user came to the broker");
+        // Best effort: an answer that fits into the socket's buffer, or none.
+        if let Ok(bytes) = serde_json::to_vec(&Answer::refused(STRANGER)) {
+            let _ = stream.try_write(&[&bytes, b"\n".as_slice()].concat());
+        }
+        None
+    }
+
+    fn may_ask(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.identity.managed_user.uid
+    }
+
+    async fn talk(&self, uid: u32, mut stream: UnixStream) -> io::Result<()> {
         let (mut from, mut to) = stream.split();
-        let line = read_line(&mut from).await?;
+        let line = tokio::time::timeout(TIMEOUT, read_line(&mut from)).await??;
         let answer = match serde_json::from_slice(&line) {
             Ok(request) => self.answer(uid, request).await,
             Err(_) => Answer::refused("the request can't be understood"),
@@ -167,14 +192,13 @@ impl Broker {
         let mut bytes = Zeroizing::new(Vec::with_capacity(128 * 1024));
         serde_json::to_writer(&mut *bytes, &answer).map_err(io::Error::other)?;
         bytes.push(b'\n');
-        to.write_all(&bytes).await
+        tokio::time::timeout(TIMEOUT, to.write_all(&bytes)).await?
     }
 
     /// What a process of this user gets.
     pub async fn answer(&self, uid: u32, request: Request) -> Answer {
-        if uid != 0 && uid != self.identity.managed_user.uid {
-            tracing::warn!(uid, "another user asked the broker");
-            return Answer::refused("only the managed user of this device may ask");
+        if !self.may_ask(uid) {
+            return Answer::refused(STRANGER);
         }
         match request {
             Request::Environment(ask) => self.environment(uid, &ask),

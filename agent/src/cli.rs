@@ -1,5 +1,7 @@
+mod data;
 mod doctor;
 mod install;
+mod inventory;
 mod paste;
 
 use std::ffi::OsString;
@@ -9,24 +11,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use agent::config::{self, Identity, Paths};
 use agent::daemon;
 use agent::enroll::{self, JoinError, JoinOptions, Progress};
 use agent::exec::{self, ExecError};
-use agent::inventory::{self, Inventory};
+
 use agent::logs::RotatingLog;
-use agent::outbound::{Outbound, StandIn};
+use agent::outbound::StandIn;
 use agent::platform;
 use agent::status::Status;
 use agent::steps::run::Launcher;
-use agent::steps::{Context, environment, run_as};
-use agent::vault;
-use agent::verify::Memory;
+use agent::steps::run_as;
+use agent::trust;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use shared::catalog::Platform;
+use data::Data;
+use nix::unistd::Uid;
 use shared::random::SystemRandom;
-use shared::time::{Clock as _, SystemClock};
+use shared::time::SystemClock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -54,7 +55,7 @@ enum Command {
         Exit codes: 0 enrolled, 1 trouble, 3 rejected, 4 expired")]
     Join(Join),
     /// Run the agent: hold the link to the board, run steps, serve secrets
-    #[command(after_help = "Example:\n  board-agent run --data ./board-agent-data")]
+    #[command(after_help = "Example:\n  board-agent run --dev")]
     Run(Run),
     /// Show which device this is, and the audit log's head that the board told last
     #[command(after_help = "Example:\n  board-agent status --json")]
@@ -83,13 +84,6 @@ enum Command {
     /// Become a user and run a script that stdin describes
     #[command(hide = true)]
     RunAs,
-}
-
-#[derive(Args)]
-struct Data {
-    /// The data folder
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -135,9 +129,6 @@ struct Join {
     /// The publisher's public key (PEM): only catalogs signed by it are believed
     #[arg(long, value_name = "FILE")]
     publisher_key: Option<PathBuf>,
-    /// For development and tests: secrets in files, everything below the data folder
-    #[arg(long)]
-    dev: bool,
     /// The account that the software is for [default: whoever runs this; with sudo, whoever called it]
     #[arg(long, value_name = "NAME")]
     managed_user: Option<String>,
@@ -157,25 +148,12 @@ struct Exec {
     command: Vec<OsString>,
 }
 
-impl Data {
-    /// The folder named, else the one in the working folder if a device joined there, else the system's.
-    fn paths(&self, dev: bool) -> anyhow::Result<Paths> {
-        let local = config::default_data(true);
-        let folder = match &self.data {
-            Some(folder) => folder.clone(),
-            None if dev || local.join("identity.json").is_file() => local,
-            None => config::default_data(false),
-        };
-        Ok(Paths::resolve(&folder)?)
-    }
-}
-
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Join(join) => self::join(&join),
         Command::Run(run) => daemon(&run),
         Command::Status(show) => status(&show),
-        Command::Inventory(show) => inventory(&show),
+        Command::Inventory(show) => inventory::inventory(&show),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
@@ -195,14 +173,14 @@ pub fn run(cli: Cli) -> ExitCode {
 fn join(join: &Join) -> anyhow::Result<ExitCode> {
     log_to_stderr();
     platform::forbid_inspection()?;
-    let paths = join.data.paths(join.dev)?;
+    let paths = join.data.paths()?;
     let options = JoinOptions {
         board: join.board.clone(),
         pin: join.pin.clone(),
         code: join.code.clone(),
         publisher_key: join.publisher_key.clone(),
-        dev: join.dev,
-        managed_user: join.managed_user.clone().or_else(|| sudo_user(join.dev)),
+        dev: join.data.dev,
+        managed_user: join.managed_user.clone().or_else(|| sudo_user(join.data.dev)),
         hardware_uuid: join.hardware_uuid.clone(),
     };
     let mut progress = |progress: Progress| match progress {
@@ -251,10 +229,13 @@ fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
         None => log_to_stderr(),
     }
     platform::forbid_inspection()?;
+    if let Err(error) = platform::allow_files() {
+        tracing::warn!(%error, "the agent goes on with fewer open files");
+    }
     let stand_in =
         run.stand_in.map(|address| StandIn::new(address, run.stand_in_ca.as_deref())).transpose()?;
     let options = daemon::Options {
-        paths: run.data.paths(false)?,
+        paths: run.data.paths()?,
         stand_in,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
@@ -284,7 +265,7 @@ fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
 }
 
 fn status(show: &Show) -> anyhow::Result<ExitCode> {
-    let status = Status::load(&show.data.paths(false)?)?;
+    let status = Status::load(&show.data.paths()?)?;
     if show.json {
         say(&serde_json::to_string_pretty(&status)?);
     } else {
@@ -293,63 +274,8 @@ fn status(show: &Show) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn inventory(show: &Show) -> anyhow::Result<ExitCode> {
-    let paths = show.data.paths(false)?;
-    let identity = Identity::load(&paths)?;
-    let scope = config::load_scope(&paths)?;
-    let digest =
-        scope.bundle_digest.context("the agent has no catalog yet: it must reach its board first")?;
-    let shelf = agent::bundles::Shelf::new(&paths, config::load_publisher_keys(&paths)?);
-    let catalog = shelf.stored(&digest)?.context("the catalog of this device's scope is not here yet")?;
-    let vault = Arc::new(vault::open(&paths, identity.dev)?);
-    environment::make_dev_home(&identity, &paths)?;
-    let platform = Platform::current().context("this operating system is not supported")?;
-    let memory = Memory::load(&paths);
-    let context = Context {
-        launcher: Launcher::this_program()?,
-        outbound: Outbound::public(),
-        paths,
-        identity: Arc::new(identity),
-        vault,
-    };
-    let look = inventory::look(&context, &catalog, &scope.components, platform, &SystemClock);
-    let components = runtime(1)?.block_on(look)?;
-    let manifests = catalog.of_scope(&scope.components, platform);
-    let slots = inventory::slots(&context.vault, &memory, &scope.params, manifests, SystemClock.now())?;
-    let inventory = Inventory { components, slots };
-    if show.json {
-        say(&serde_json::to_string_pretty(&inventory)?);
-    } else {
-        table(&inventory);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn table(inventory: &Inventory) {
-    let word = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
-    for report in &inventory.components {
-        let presence = word(&serde_json::json!(report.presence));
-        let version = report.version.as_deref().unwrap_or("-");
-        say(&format!("{:<24}{presence:<12}{version}", report.component));
-        for evidence in &report.evidence {
-            let saw = evidence.saw.lines().next().unwrap_or_default();
-            say(&format!("    {}: {saw}", evidence.probe));
-        }
-    }
-    for report in &inventory.slots {
-        let state = word(&serde_json::json!(report.state));
-        let version = report.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
-        say(&format!("{:<48}{state:<14}{version}", format!("{}/{}", report.component, report.slot)));
-        if let Some(check) = &report.check {
-            let recorded: Vec<_> =
-                check.recorded.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            say(format!("    {}: {} {}", check.at, check.said, recorded.join(" ")).trim_end());
-        }
-    }
-}
-
 fn exec(exec: &Exec) -> anyhow::Result<ExitCode> {
-    let error = exec::exec(&exec.data.paths(false)?, &exec.target, &exec.command);
+    let error = exec::exec(&exec.data.paths()?, &exec.target, &exec.command);
     complain(&error);
     Ok(match error {
         ExecError::Missing(_) => ExitCode::from(MISSING_SECRET),
@@ -371,6 +297,9 @@ fn log_to_stderr() {
 }
 
 fn log_to_files(folder: &Path) -> anyhow::Result<()> {
+    if Uid::effective().is_root() {
+        trust::check_data(folder, trust::ROOT, "/".as_ref())?;
+    }
     let log = RotatingLog::open(folder)
         .with_context(|| format!("no log can be written in {}", folder.display()))?;
     tracing_subscriber::fmt()

@@ -22,6 +22,11 @@ pub enum ConfigError {
     Content { path: PathBuf, error: serde_json::Error },
     #[error("{path} is not a publisher key: {error}")]
     PublisherKey { path: PathBuf, error: BundleError },
+    #[error(
+        "{path} holds a private key, which belongs on no device: name the publisher's public key, the file that ends in \
+         .pub. If the file lay where others could read it, make a new key"
+    )]
+    PrivateKey { path: PathBuf },
     #[error("this device has not joined a board: {path} is missing. Use `board-agent join` first")]
     NotJoined { path: PathBuf },
     #[error("there is no user {0} on this machine")]
@@ -82,6 +87,11 @@ impl Paths {
 
     pub fn publisher_keys(&self) -> PathBuf {
         self.data.join("publisher-keys")
+    }
+
+    /// Those that the package brought: it replaces them all.
+    pub fn packaged_publisher_keys(&self) -> PathBuf {
+        self.publisher_keys().join("package")
     }
 
     pub fn bundles(&self) -> PathBuf {
@@ -235,19 +245,49 @@ impl Identity {
 
 /// The scope that the board told last, for starting without the board.
 pub fn load_scope(paths: &Paths) -> Result<Scope, ConfigError> {
-    let empty = Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() };
-    Ok(load_json(&paths.scope())?.unwrap_or(empty))
+    Ok(load_json(&paths.scope())?.unwrap_or_else(no_scope))
+}
+
+/// Before the board has told any.
+pub fn no_scope() -> Scope {
+    Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() }
 }
 
 pub fn save_scope(paths: &Paths, scope: &Scope) -> Result<(), ConfigError> {
     save_json(&paths.scope(), scope)
 }
 
-/// The publisher keys that were put here when joining. A board can't add one.
+/// A publisher key of this device, and how it came here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KnownKey {
+    pub name: String,
+    /// With the package, which may withdraw it; the others were given when joining.
+    pub packaged: bool,
+}
+
+/// The publisher keys that came with the package, and those that were given when joining. A board can't add one.
 pub fn load_publisher_keys(paths: &Paths) -> Result<Vec<PublisherKey>, ConfigError> {
-    let folder = paths.publisher_keys();
-    let file_error = |error| ConfigError::File { path: folder.clone(), error };
-    let entries = match std::fs::read_dir(&folder) {
+    let mut keys = keys_in(&paths.packaged_publisher_keys())?;
+    for key in keys_in(&paths.publisher_keys())? {
+        if !keys.iter().any(|known| known.name() == key.name()) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// The same, to be shown.
+pub fn known_publisher_keys(paths: &Paths) -> Result<Vec<KnownKey>, ConfigError> {
+    let mut known = Vec::new();
+    for (folder, packaged) in [(paths.packaged_publisher_keys(), true), (paths.publisher_keys(), false)] {
+        known.extend(keys_in(&folder)?.iter().map(|key| KnownKey { name: key.name().to_owned(), packaged }));
+    }
+    Ok(known)
+}
+
+fn keys_in(folder: &Path) -> Result<Vec<PublisherKey>, ConfigError> {
+    let file_error = |error| ConfigError::File { path: folder.to_owned(), error };
+    let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(file_error)?,
     };
@@ -265,6 +305,9 @@ pub fn load_publisher_keys(paths: &Paths) -> Result<Vec<PublisherKey>, ConfigErr
 pub fn read_publisher_key(path: &Path) -> Result<(String, PublisherKey), ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
+    if text.contains("PRIVATE KEY") {
+        return Err(ConfigError::PrivateKey { path: path.to_owned() });
+    }
     let key = PublisherKey::from_pem(&text)
         .map_err(|error| ConfigError::PublisherKey { path: path.to_owned(), error })?;
     Ok((text, key))
@@ -310,6 +353,24 @@ mod tests {
         let paths = Paths::new(folder.path().join("data"));
         paths.create().unwrap();
         assert_eq!(mode(paths.data()), 0o711);
+    }
+
+    #[test]
+    fn a_file_with_a_private_key_is_no_publisher_key_whatever_else_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path().join("data"));
+        paths.create().unwrap();
+        let (private, public) =
+            shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+        let file = folder.path().join("publisher.pem");
+        std::fs::write(&file, format!("{public}{}", private.expose())).unwrap();
+        let refused = add_publisher_key(&paths, &file);
+        assert!(matches!(refused, Err(ConfigError::PrivateKey { .. })));
+        assert!(load_publisher_keys(&paths).unwrap().is_empty());
+        std::fs::write(&file, &public).unwrap();
+        add_publisher_key(&paths, &file).unwrap();
+        let [known] = known_publisher_keys(&paths).unwrap().try_into().unwrap();
+        assert!(!known.packaged);
     }
 
     #[test]

@@ -5,11 +5,13 @@ mod checks;
 mod deliveries;
 mod effects;
 mod joined;
+mod planning;
 mod renewing;
+mod tidying;
 mod trusting;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
@@ -17,12 +19,14 @@ use shared::catalog::{Need, Platform};
 use shared::protocol::enroll::Enrolled;
 use shared::protocol::inventory::ComponentReport;
 use shared::protocol::link::{FromAgent, FromBoard, Hello, ReportBody, Scope};
+use shared::protocol::plan::{PlanEnded, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
 use shared::random::Random;
 use shared::time::Clock;
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::authority::Trust;
 use crate::broker::{self, Broker, Current, Paste};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{self, ConfigError, Identity, Paths};
@@ -31,13 +35,13 @@ use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, InUse, LinkEvent};
 use crate::outbound::{Outbound, StandIn};
-use crate::platform::{self, PlatformError};
+use crate::platform::{self, Met, PlatformError};
 use crate::renew::{self, RenewError};
 use crate::status::{self, Live};
 use crate::steps::run::Launcher;
 use crate::steps::{self, Context, environment};
 use crate::tls::{Board, TlsError};
-use crate::trust::Trust;
+use crate::trust::{self, TrustError};
 use crate::vault::{self, DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
@@ -66,9 +70,9 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Machine(#[from] PlatformError),
-    #[error(transparent)]
     Broker(#[from] broker::BindError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("the device's keys are missing from the store: remove the data folder and join again")]
     NoKeys,
     #[error("this operating system is not supported")]
@@ -85,6 +89,8 @@ pub enum DaemonError {
 enum Happened {
     Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
     Ended(AttemptEnded),
+    Planned(PlannedStep),
+    PlanEnded(PlanEnded),
     Looked(Option<Vec<ComponentReport>>),
     Asked { due: Due, finding: Option<Finding> },
     Renewed(Result<Enrolled, RenewError>, OwnedRwLockWriteGuard<()>),
@@ -97,6 +103,7 @@ struct Daemon {
     identity: Arc<Identity>,
     keys: DeviceKeys,
     platform: Platform,
+    machine: OnceLock<(String, String)>,
     /// Where the board is and what we show to it; the link follows its changes.
     board: watch::Sender<Board>,
     in_use: InUse,
@@ -113,6 +120,8 @@ struct Daemon {
     chunks: mpsc::Sender<OutputChunk>,
     stop_steps: watch::Receiver<bool>,
     steps_running: usize,
+    /// Ends the plan that is under way.
+    planning: Option<watch::Sender<bool>>,
     looking: bool,
     look_again: bool,
     last_inventory: Option<Inventory>,
@@ -133,11 +142,14 @@ struct LinkState {
 
 /// Runs until `stop` says so.
 pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
-    let (happened, mut happenings) = mpsc::channel(64);
-    let (chunks, mut output) = mpsc::channel(256);
-    let (pastes, mut pasted) = mpsc::channel(1);
-    let (link_events, mut from_link) = mpsc::channel(64);
-    let mut daemon = Daemon::open(options, happened, chunks, stop.clone())?;
+    let (happened, happenings) = mpsc::channel(64);
+    let (chunks, output) = mpsc::channel(256);
+    let (pastes, pasted) = mpsc::channel(1);
+    let (link_events, from_link) = mpsc::channel(64);
+    // Said when the loop ends, whether it was told to or failed.
+    let (ending, ends) = watch::channel(false);
+    let mut daemon = Daemon::open(options, happened, chunks, ends.clone())?;
+    let mut inbox = Inbox { from_link, output, happenings, pasted };
 
     let broker = tokio::spawn(daemon.broker(pastes)?);
     let link = tokio::spawn(link::hold(
@@ -145,8 +157,35 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
         Arc::clone(&daemon.in_use),
         link_events,
         Arc::clone(&daemon.random),
-        stop.clone(),
+        ends,
     ));
+    let worked = work(&mut daemon, &mut inbox, &mut stop).await;
+    match &worked {
+        Ok(()) => tracing::info!("stopping"),
+        Err(error) => tracing::error!(%error, "the agent can't go on; stopping"),
+    }
+    ending.send_replace(true);
+    daemon.wind_down(inbox).await;
+    broker.abort();
+    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
+    let _ = std::fs::remove_file(daemon.paths.socket());
+    worked
+}
+
+/// What comes to the loop.
+struct Inbox {
+    from_link: mpsc::Receiver<LinkEvent>,
+    output: mpsc::Receiver<OutputChunk>,
+    happenings: mpsc::Receiver<Happened>,
+    pasted: mpsc::Receiver<Paste>,
+}
+
+async fn work(
+    daemon: &mut Daemon,
+    inbox: &mut Inbox,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    let Inbox { from_link, output, happenings, pasted } = inbox;
     daemon.begin()?;
 
     let mut hourly = tokio::time::interval_at(tokio::time::Instant::now() + HOURLY, HOURLY);
@@ -162,8 +201,8 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
                 Some(event) => daemon.link_event(event)?,
                 None => link_alive = false,
             },
-            Some(chunk) = output.recv() => daemon.output(chunk, &mut output)?,
-            Some(what) = happenings.recv() => daemon.happened(what, &mut output)?,
+            Some(chunk) = output.recv() => daemon.output(chunk, output)?,
+            Some(what) = happenings.recv() => daemon.happened(what, output)?,
             Some(paste) = pasted.recv() => daemon.pasted(paste)?,
             _ = hourly.tick() => {
                 daemon.report_anyway = true;
@@ -174,11 +213,6 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
             changed = stop.changed() => if changed.is_err() { break },
         }
     }
-    tracing::info!("stopping");
-    daemon.wind_down(&mut happenings, &mut output).await?;
-    broker.abort();
-    let _ = tokio::time::timeout(Duration::from_secs(3), link).await;
-    let _ = std::fs::remove_file(daemon.paths.socket());
     Ok(())
 }
 
@@ -190,6 +224,10 @@ impl Daemon {
         stop_steps: watch::Receiver<bool>,
     ) -> Result<Self, DaemonError> {
         let Options { paths, clock, random, launcher, stand_in } = options;
+        let is_root = Uid::effective().is_root();
+        if is_root {
+            trust::check_folder(&paths, trust::ROOT, "/".as_ref())?;
+        }
         let identity = Arc::new(Identity::load(&paths)?);
         let outbound = match stand_in {
             None => Outbound::public(),
@@ -197,27 +235,34 @@ impl Daemon {
             Some(_) => return Err(DaemonError::StandIn),
         };
         let platform = Platform::current().ok_or(DaemonError::Platform)?;
-        let is_root = Uid::effective().is_root();
         if !is_root && Uid::effective().as_raw() != identity.managed_user.uid {
             return Err(DaemonError::OtherUser(identity.managed_user.name.clone()));
         }
         paths.create()?;
         let journal = Arc::new(Journal::open(&paths.journal())?);
-        steps::sweep(&paths)?;
-        environment::make_dev_home(&identity, &paths)?;
+        steps::sweep(&paths);
+        tidying::remove_unfinished(&paths);
+        if let Err(error) = environment::make_dev_home(&identity, &paths) {
+            tracing::error!(%error, "the home of development can't be made");
+        }
         let vault = Arc::new(vault::open(&paths, identity.dev)?);
-        vault.sweep_trials()?;
-        vault.try_out(&*random)?;
+        // One that can't be written still gives the programs what it holds; each delivery says why it fails.
+        if let Err(error) = vault.sweep_trials().and_then(|()| vault.try_out(&*random)) {
+            tracing::error!(%error, "the store of secrets does not work as it should: see `board-agent doctor`");
+        }
         let keys = vault.keys()?.ok_or(DaemonError::NoKeys)?;
         let board = watch::Sender::new(renew::board(&identity, &keys)?);
         let renewal = Renewal::new(&identity, &*random);
-        let scope = config::load_scope(&paths)?;
+        let scope = config::load_scope(&paths).unwrap_or_else(|error| {
+            tracing::error!(%error, "the scope of before can't be read; it must come from the board");
+            config::no_scope()
+        });
         let known = Known {
             seen: journal.seen()?,
             scope: scope.clone(),
             ended: ended_attempts(&journal)?,
             received: journal.receipts()?,
-            held: vault.held()?,
+            held: vault.readable()?,
         };
         let current = Current { params: journal.params()?, ..Current::default() };
         let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
@@ -225,15 +270,18 @@ impl Daemon {
         engine.trust(Trust::of(&identity));
         let context =
             Context { launcher, outbound, paths: paths.clone(), identity: Arc::clone(&identity), vault };
-        let mut live = Live::load(&paths)?;
+        let mut live = Live::load_or_begin(&paths);
         live.fingerprint = Some(status::fingerprint(&identity, &keys)?.to_string());
-        live.save(&paths)?;
+        if let Err(error) = live.save(&paths) {
+            tracing::error!(%error, "the status can't be written");
+        }
         Ok(Self {
             live,
             engine,
             current: Arc::new(RwLock::new(current)),
             link: None,
             steps_running: 0,
+            planning: None,
             looking: false,
             look_again: false,
             last_inventory: None,
@@ -246,6 +294,7 @@ impl Daemon {
             identity,
             keys,
             platform,
+            machine: OnceLock::new(),
             board,
             in_use: InUse::default(),
             renewal,
@@ -292,15 +341,23 @@ impl Daemon {
         match event {
             LinkEvent::Up { sender, ca } => {
                 self.shown(&ca)?;
-                let hello = FromAgent::Hello(self.hello()?);
+                let (hardware_uuid, boot_session) = match self.machine() {
+                    Ok(machine) => machine,
+                    Err(error) => {
+                        // Without a word the link ends, and is tried again later.
+                        tracing::error!(%error, "this machine doesn't say which one it is");
+                        return Ok(());
+                    }
+                };
+                let hello = FromAgent::Hello(self.hello(hardware_uuid, boot_session)?);
                 if sender.try_send(hello).is_ok() {
                     self.link = Some(LinkState { sender, welcomed: false, sent: None, backlog: false });
                 }
                 Ok(())
             }
             LinkEvent::Frame(frame) => self.engine_event(Event::Frame(frame)),
-            LinkEvent::Refused => {
-                self.renew_at_once();
+            LinkEvent::CertificateRefused => {
+                self.certificate_refused();
                 Ok(())
             }
             LinkEvent::Down => {
@@ -310,16 +367,25 @@ impl Daemon {
         }
     }
 
-    fn hello(&self) -> Result<Hello, DaemonError> {
+    /// Hardware UUID and boot session: neither changes while this runs, and asking starts programs.
+    fn machine(&self) -> Result<(String, String), PlatformError> {
+        if let Some(machine) = self.machine.get() {
+            return Ok(machine.clone());
+        }
         let hardware_uuid = match &self.identity.hardware_uuid {
             Some(uuid) => uuid.clone(),
             None => platform::machine()?.hardware_uuid,
         };
+        let machine = (hardware_uuid, platform::boot_session()?);
+        Ok(self.machine.get_or_init(|| machine).clone())
+    }
+
+    fn hello(&self, hardware_uuid: String, boot_session: String) -> Result<Hello, DaemonError> {
         let attempts = self.journal.attempts()?;
         Ok(Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             hardware_uuid,
-            boot_session: platform::boot_session()?,
+            boot_session,
             clock: self.clock.now(),
             audit_head: self.journal.heads()?.pop().map(|told| told.head),
             bundle_serial: self.engine.serial_seen(),
@@ -329,12 +395,17 @@ impl Daemon {
                 .filter(|attempt| attempt.last.is_none())
                 .map(|attempt| attempt.offer.attempt_id)
                 .collect(),
+            plans: Some(self.engine.plans()),
         })
     }
 
     fn engine_event(&mut self, event: Event) -> Result<(), DaemonError> {
         if may_start_something(&event) {
-            let met = |need| platform::met(need, &self.identity.managed_user);
+            let needed = self.engine.needed_by(&event);
+            let met = |need| match needed.contains(&need) {
+                true => platform::met(need, &self.identity.managed_user),
+                false => Met::Unknown("nobody has looked".to_owned()),
+            };
             let needs = Needs { fda: met(Need::Fda), gui: met(Need::Gui) };
             self.engine.on(Event::Needs(needs), Instant::now());
         }
@@ -372,36 +443,52 @@ impl Daemon {
                     return Ok(());
                 }
                 tracing::info!(attempt = %ended.attempt_id, outcome = ?ended.outcome, "ended");
-                self.engine_event(Event::AttemptEnded(ended))
+                self.engine_event(Event::AttemptEnded(ended))?;
+                self.tidy()
             }
+            Happened::Planned(planned) => self.engine_event(Event::Planned(planned)),
+            Happened::PlanEnded(ended) => self.plan_ended(ended),
             Happened::Looked(components) => self.looked(components),
             Happened::Asked { due, finding } => self.asked(due, finding),
             Happened::Renewed(result, _guard) => self.renewed(result),
         }
     }
 
-    /// Lets what must not be killed finish, and waits until the rest is ended.
-    async fn wind_down(
-        &mut self,
-        happenings: &mut mpsc::Receiver<Happened>,
-        output: &mut mpsc::Receiver<OutputChunk>,
-    ) -> Result<(), DaemonError> {
-        while self.steps_running > 0 {
-            tokio::select! {
-                Some(chunk) = output.recv() => self.output(chunk, output)?,
-                Some(what) = happenings.recv() => if matches!(what, Happened::Ended(_)) {
-                    self.happened(what, output)?;
+    /// Lets what must not be killed finish, and waits until the rest is ended. A journal that fails doesn't end it sooner:
+    /// what it doesn't know is found out after the next start.
+    async fn wind_down(&mut self, inbox: Inbox) {
+        // Whoever pastes is told that nothing was changed.
+        let Inbox { mut output, mut happenings, pasted: _, from_link: _ } = inbox;
+        self.stop_plan();
+        while self.steps_running > 0 || self.planning.is_some() {
+            let done = tokio::select! {
+                Some(chunk) = output.recv() => self.output(chunk, &mut output),
+                Some(what) = happenings.recv() => match what {
+                    Happened::Ended(_) => self.happened(what, &mut output),
+                    // Nothing that waited for it starts any more.
+                    Happened::PlanEnded(ended) => {
+                        self.planning = None;
+                        self.report(vec![ReportBody::PlanEnded(ended)])
+                    }
+                    Happened::Bundle { .. }
+                    | Happened::Planned(_)
+                    | Happened::Looked(_)
+                    | Happened::Asked { .. }
+                    | Happened::Renewed(..) => Ok(()),
                 },
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "a report is lost");
             }
         }
-        Ok(())
     }
 }
 
 /// Whether an offer may be judged because of it.
 fn may_start_something(event: &Event) -> bool {
     match event {
-        Event::Frame(FromBoard::Offer(_))
+        Event::Frame(FromBoard::Offer(_) | FromBoard::Plan(_))
+        | Event::PlanEnded(_)
         | Event::Recover(_)
         | Event::Bundle { .. }
         | Event::AttemptEnded(_) => true,
@@ -417,6 +504,7 @@ fn may_start_something(event: &Event) -> bool {
         )
         | Event::LinkDown
         | Event::Needs(_)
+        | Event::Planned(_)
         | Event::Stored { .. }
         | Event::Pasted { .. } => false,
     }

@@ -96,6 +96,15 @@ impl Downloads<'_> {
         Ok(provided)
     }
 
+    /// Whether the file is there and has the declared SHA-256. Fetches nothing.
+    pub async fn is_there(&self, download: &Download) -> Result<bool, DownloadError> {
+        let Download { name, sha256, .. } = download;
+        if !Download::is_plain_name(name) || !Download::is_sha256(sha256) {
+            return Err(DownloadError::Malformed(name.clone()));
+        }
+        Ok(self.digest(name, self.folder.join(name)).await?.as_ref() == Some(sha256))
+    }
+
     /// Only macOS knows who signed a package.
     fn can_check(&self, name: &str, team: &str) -> Result<(), DownloadError> {
         match self.platform {

@@ -5,6 +5,7 @@
 mod deliveries;
 mod offers;
 mod pastes;
+mod plans;
 mod recovery;
 mod refusal;
 
@@ -13,25 +14,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::catalog::{Platform, Slot, Tag};
-use shared::ids::{AttemptId, DeliveryId, ReportId};
+use shared::ids::{AttemptId, DeliveryId, PlanId, ReportId};
 use shared::protocol::link::{
     Deliver, FromBoard, Head, HeldSecret, NewCa, Paste, Pasted, Receipt, Refused, ReportBody, Scope,
     UNKNOWN_FRAME, Welcome,
 };
+use shared::protocol::plan::{PlanEnded, PlanRequest, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Offer};
 use shared::time::Timestamp;
 
+use crate::authority::{Judged, Trust};
 use crate::bundles::Catalog;
 use crate::config::NextCa;
 use crate::journal::{Attempt, Seen};
 use crate::platform::Met;
 use crate::steps::Plan;
 use crate::tls::Pin;
-use crate::trust::{Judged, Trust};
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
 pub use offers::bad_params;
+pub use plans::{GAVE_WAY, Looking, Todo};
 pub use refusal::Refusal;
 
 /// Catalogs in memory; more are read from disk when they are needed.
@@ -50,6 +53,9 @@ pub enum Event {
         result: Result<Arc<Catalog>, Refusal>,
     },
     AttemptEnded(AttemptEnded),
+    /// A plan looked at one step.
+    Planned(PlannedStep),
+    PlanEnded(PlanEnded),
     /// What became of [`Effect::Store`].
     Stored {
         deliver: Deliver,
@@ -76,6 +82,13 @@ pub enum Effect {
         report: ReportBody,
     },
     Start(Box<Plan>),
+    /// Look at these steps, one after the other.
+    StartPlan {
+        plan_id: PlanId,
+        steps: Vec<Looking>,
+    },
+    /// End the check that is running, and the plan with it.
+    StopPlan,
     Report(ReportBody),
     /// The report that ended this attempt, again.
     RepeatAttempt(AttemptId),
@@ -140,6 +153,9 @@ pub struct Engine {
     ended: BTreeSet<AttemptId>,
     running: Option<AttemptId>,
     waiting: Vec<Waiting>,
+    planning: Option<PlanId>,
+    /// Its bundle isn't here yet.
+    waiting_plan: Option<PlanRequest>,
     recovering: Vec<Attempt>,
     /// Their receipts are in the journal. A refused delivery that comes again is judged again.
     received: BTreeSet<DeliveryId>,
@@ -151,7 +167,7 @@ pub struct Engine {
     trust: Trust,
 }
 
-/// An offer whose bundle isn't here yet.
+/// An offer whose bundle isn't here yet, or that waits until a plan has given way.
 struct Waiting {
     offer: Offer,
     deadline: Instant,
@@ -178,6 +194,8 @@ impl Engine {
             ended: known.ended.into_iter().collect(),
             running: None,
             waiting: Vec::new(),
+            planning: None,
+            waiting_plan: None,
             recovering: Vec::new(),
             received: known.received.into_iter().collect(),
             waiting_deliveries: Vec::new(),
@@ -208,6 +226,7 @@ impl Engine {
             Event::LinkDown => {
                 // The board offers and delivers again after it has seen our hello.
                 self.waiting.clear();
+                self.waiting_plan = None;
                 self.waiting_deliveries.clear();
             }
             Event::Needs(needs) => self.needs = needs,
@@ -221,6 +240,8 @@ impl Engine {
                 effects.push(Effect::Probe);
                 self.recover(now, &mut effects);
             }
+            Event::Planned(planned) => effects.push(Effect::Report(ReportBody::PlanStep(planned))),
+            Event::PlanEnded(ended) => self.plan_ended(ended, now, &mut effects),
             Event::Stored { deliver, result } => self.stored(deliver, result, &mut effects),
             Event::Pasted { component, slot } => {
                 self.held.insert((component, slot), None);
@@ -262,6 +283,7 @@ impl Engine {
                 let deadline = now.checked_add(Duration::from_millis(offer.expires_in_ms)).unwrap_or(now);
                 self.offer(Waiting { offer, deadline }, now, effects);
             }
+            FromBoard::Plan(request) => self.plan(request, now, effects),
             FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
             FromBoard::Paste(paste) => self.paste(paste, now, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
@@ -362,6 +384,7 @@ impl Engine {
                 None => self.offer(waiting, now, effects),
             }
         }
+        self.plan_bundle(digest, failed.as_ref().map(|refusal| refusal.reason.as_str()), now, effects);
         let (ready, rest) = std::mem::take(&mut self.waiting_deliveries)
             .into_iter()
             .partition::<Vec<_>, _>(|deliver| deliver.bundle_digest == digest);
@@ -419,6 +442,7 @@ impl Engine {
             Verdict::Fits(_) if self.running.is_some() || !self.recovering.is_empty() => {
                 self.refuse_offer(waiting.offer, Refusal::passing("another attempt is running"), effects);
             }
+            Verdict::Fits(_) if self.plan_gives_way(effects) => self.waiting.push(waiting),
             Verdict::Fits(fit) => {
                 self.running = Some(id);
                 let plan = fit.plan(&waiting.offer, None);
@@ -455,7 +479,7 @@ impl Engine {
     }
 
     /// The board's time now: a Mac whose clock is wrong still knows what has expired.
-    fn board_now(&self, now: Instant) -> Option<Timestamp> {
+    pub fn board_now(&self, now: Instant) -> Option<Timestamp> {
         self.board_time.map(|(time, at)| time.after(now.saturating_duration_since(at)))
     }
 }

@@ -11,17 +11,17 @@ mod launchd;
 mod perform;
 mod plan;
 mod systemd;
-mod trust;
 
 use std::path::{Path, PathBuf};
 
 use shared::catalog::Platform;
 
 use crate::config::{self, ConfigError, Paths};
+use crate::trust;
 
+pub use crate::trust::TrustError;
 pub use perform::{Done, InstallError, Outcome, RealSystem, System, perform};
 pub use plan::{Action, How, Plan};
-pub use trust::TrustError;
 
 /// What the service is called by launchd and systemd, and its package by the installer.
 pub const LABEL: &str = "board-agent";
@@ -66,12 +66,20 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
         plan.add(Action::Copy { from: options.program.clone(), to: program.clone() });
     }
     plan.add(Action::Trust { path: program });
-    plan.add(Action::Folder { path: paths.data().to_owned(), mode: 0o711 });
-    plan.add(Action::Folder { path: paths.publisher_keys(), mode: 0o700 });
+    own_folder(&mut plan, paths.data().to_owned(), 0o711);
+    own_folder(&mut plan, paths.publisher_keys(), 0o700);
+    let theirs = paths.packaged_publisher_keys();
+    own_folder(&mut plan, theirs.clone(), 0o700);
+    let mut names = Vec::new();
     for file in &options.publisher_keys {
         let (text, key) = config::read_publisher_key(file)?;
-        let path = paths.publisher_keys().join(format!("{}.pem", key.name()));
-        plan.add(Action::Write { path, content: text, mode: 0o600 });
+        let name = format!("{}.pem", key.name());
+        plan.add(Action::Write { path: theirs.join(&name), content: text, mode: 0o600 });
+        names.push(name);
+    }
+    // Without any this is an update by hand, which withdraws none.
+    if !names.is_empty() {
+        plan.add(Action::KeepOnly { folder: theirs, names });
     }
     match options.platform {
         Platform::Macos => launchd_service(&mut plan, &paths),
@@ -80,10 +88,16 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
     Ok(plan)
 }
 
+/// One that is there may have been put there by somebody else: it is looked at before its permissions are changed.
+fn own_folder(plan: &mut Plan, path: PathBuf, mode: u32) {
+    plan.add(Action::TrustData { path: path.clone() });
+    plan.add(Action::Folder { path, mode });
+}
+
 fn launchd_service(plan: &mut Plan, paths: &Paths) {
     let logs = log_folder(Platform::Macos).unwrap_or_else(|| paths.data().join("logs"));
     let file = launchd::path();
-    plan.add(Action::Folder { path: logs.clone(), mode: 0o750 });
+    own_folder(plan, logs.clone(), 0o750);
     plan.add(Action::Write {
         path: PATHS_D.into(),
         content: format!("{}\n", folder_of(PROGRAM)),
@@ -95,8 +109,9 @@ fn launchd_service(plan: &mut Plan, paths: &Paths) {
         mode: 0o644,
     });
     plan.run(launchd::LAUNCHCTL, &["bootout", &launchd::target()], How::MayFail);
+    // A step that must not be killed may be finishing; a service that is still stopping can't be started.
+    plan.run(launchd::LAUNCHCTL, &["print", &launchd::target()], How::UntilItFails);
     plan.run(launchd::LAUNCHCTL, &["enable", &launchd::target()], How::Must);
-    // launchd refuses a label that it is still stopping.
     plan.run(launchd::LAUNCHCTL, &["bootstrap", "system", &file.display().to_string()], How::Retry);
     plan.run(launchd::LAUNCHCTL, &["print", &launchd::target()], How::Must);
 }

@@ -343,6 +343,8 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             ReportBody::OfferRefused { passing: true, .. }
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::AttemptStarted { .. }
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }
             | ReportBody::Unknown => {}

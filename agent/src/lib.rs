@@ -5,7 +5,7 @@
 //! | `config` | where everything lies under the data folder; the saved identity |
 //! | `enroll`, `renew` | joining: keys, fingerprint, certificate; and a new certificate in time |
 //! | `tls`, `http`, `link` | the ways to the board; all of them pin its CA |
-//! | `trust` | which certificate authorities are the board's: the pinned one, and whom it vouches for |
+//! | `authority` | which certificate authorities are the board's: the pinned one, and whom it vouches for |
 //! | `engine` | what to do about a frame: pure rules, no I/O |
 //! | `daemon` | performs what the engine decides |
 //! | `journal` | what must survive a kill: reports, attempts, receipts |
@@ -18,8 +18,10 @@
 //! | `doctor` | what stands in the way of all that |
 //! | `status`, `files` | what `board-agent status` shows; files written whole or not at all |
 //! | `install`, `logs` | the agent as a service of the system; its log as files |
+//! | `trust` | what root runs and reads must be root's |
 //! | `platform` | what differs between macOS and Linux |
 
+pub mod authority;
 pub mod broker;
 pub mod bundles;
 pub mod config;

@@ -22,13 +22,18 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::tls::{Board, TlsError};
+use crate::tls::{self, Board, TlsError};
 
 const PING: Duration = Duration::from_secs(20);
 const DEAD: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
+/// For a device that the board knows and doesn't want: nothing but a person changes that.
+const LONGEST_WAIT_UNWANTED: Duration = Duration::from_secs(3600);
+const FORBIDDEN: u16 = 403;
+/// So many handshakes that fail over our certificate are no accident.
+const ALERTS: u32 = 3;
 /// A link that held this long was a good one: the next try comes soon.
 const GOOD: Duration = Duration::from_secs(10);
 /// Frames on their way to the board; what doesn't fit waits in the journal.
@@ -38,8 +43,6 @@ pub const QUEUE: usize = 64;
 /// one the board takes any use of the old for a theft.
 pub type InUse = Arc<RwLock<()>>;
 
-const FORBIDDEN: u16 = 403;
-
 pub enum LinkEvent {
     /// Connected: the first frame must be a hello.
     Up {
@@ -48,9 +51,10 @@ pub enum LinkEvent {
         ca: Vec<u8>,
     },
     Frame(FromBoard),
-    /// The board doesn't take the certificate.
-    Refused,
     Down,
+    /// Several times in a row the handshake failed over our certificate, or the board doesn't take it: it may be restored
+    /// from a backup of before it was issued.
+    CertificateRefused,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,41 @@ enum LinkError {
     Renewed,
     #[error("the daemon does not listen any more")]
     Stopped,
+}
+
+impl LinkError {
+    fn is_over_certificate(&self) -> bool {
+        match self {
+            Self::Tls(TlsError::Connect { error, .. }) => tls::is_alert(error),
+            Self::WebSocket(error) => {
+                matches!(&**error, tungstenite::Error::Io(error) if tls::is_alert(error))
+            }
+            Self::Tls(_)
+            | Self::Status(_)
+            | Self::Closed(_)
+            | Self::Revoked(_)
+            | Self::Silent
+            | Self::Renewed
+            | Self::Stopped => false,
+        }
+    }
+
+    /// Between which two durations the next try lies. Full jitter: thousands of agents don't come back in the same
+    /// second.
+    fn wait(&self, failures: u32) -> (Duration, Duration) {
+        let ceiling = |most: Duration| SHORTEST_WAIT.saturating_mul(1 << failures.clamp(1, 13)).min(most);
+        match self {
+            Self::Status(FORBIDDEN) => (SHORTEST_WAIT, ceiling(LONGEST_WAIT_UNWANTED)),
+            Self::Revoked(_) => (LONGEST_WAIT / 2, ceiling(LONGEST_WAIT_UNWANTED).max(LONGEST_WAIT)),
+            Self::Tls(_)
+            | Self::WebSocket(_)
+            | Self::Status(_)
+            | Self::Closed(_)
+            | Self::Silent
+            | Self::Renewed
+            | Self::Stopped => (SHORTEST_WAIT, ceiling(LONGEST_WAIT)),
+        }
+    }
 }
 
 impl From<tungstenite::Error> for LinkError {
@@ -96,25 +135,25 @@ pub async fn hold(
     random: Arc<dyn Random>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut failures = 0;
+    let (mut failures, mut alerts) = (0, 0);
     loop {
         let began = Instant::now();
         let Err(error) = once(&mut boards, &in_use, &events, stop.clone()).await else { return };
-        if matches!(error, LinkError::Status(FORBIDDEN)) && events.send(LinkEvent::Refused).await.is_err() {
-            return;
-        }
         if events.send(LinkEvent::Down).await.is_err() {
             return;
         }
         if matches!(error, LinkError::Renewed) {
-            failures = 0;
+            (failures, alerts) = (0, 0);
             continue;
         }
+        alerts = if error.is_over_certificate() { alerts + 1 } else { 0 };
+        let refused = alerts >= ALERTS || matches!(error, LinkError::Status(FORBIDDEN));
+        if refused && events.send(LinkEvent::CertificateRefused).await.is_err() {
+            return;
+        }
         failures = if began.elapsed() >= GOOD { 0 } else { failures + 1 };
-        let revoked = matches!(error, LinkError::Revoked(_));
-        let chance = u64::from_be_bytes(random::bytes::<8>(&*random));
-        let wait =
-            if revoked { between(LONGEST_WAIT / 2, LONGEST_WAIT, chance) } else { backoff(failures, chance) };
+        let (least, most) = error.wait(failures);
+        let wait = between(least, most, u64::from_be_bytes(random::bytes::<8>(&*random)));
         tracing::warn!(%error, again_in_ms = wait.as_millis(), "no link to the board");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -134,12 +173,6 @@ async fn renewed(boards: &mut watch::Receiver<Board>) {
         // The daemon is going; it says so by `stop`.
         std::future::pending().await
     }
-}
-
-/// Full jitter: thousands of agents don't come back in the same second.
-fn backoff(failures: u32, chance: u64) -> Duration {
-    let ceiling = SHORTEST_WAIT.saturating_mul(1 << failures.clamp(1, 10)).min(LONGEST_WAIT);
-    between(SHORTEST_WAIT, ceiling, chance)
 }
 
 fn between(least: Duration, most: Duration, chance: u64) -> Duration {
@@ -279,15 +312,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_grows_up_to_two_minutes_and_is_never_shorter_than_half_a_second() {
+    fn waiting_grows_up_to_two_minutes_and_to_an_hour_for_who_is_not_wanted() {
+        let longest = |error: &LinkError, failures| error.wait(failures).1;
         for failures in 0..100 {
-            for chance in [0, 1, 12_345, u64::MAX / 2, u64::MAX] {
-                let wait = backoff(failures, chance);
-                assert!((SHORTEST_WAIT..=LONGEST_WAIT).contains(&wait), "{failures} {chance}: {wait:?}");
+            for (error, most) in [
+                (LinkError::Silent, LONGEST_WAIT),
+                (LinkError::Status(503), LONGEST_WAIT),
+                (LinkError::Status(403), LONGEST_WAIT_UNWANTED),
+                (LinkError::Revoked(String::new()), LONGEST_WAIT_UNWANTED),
+            ] {
+                let (least, ceiling) = error.wait(failures);
+                for chance in [0, 1, 12_345, u64::MAX / 2, u64::MAX] {
+                    let wait = between(least, ceiling, chance);
+                    assert!((SHORTEST_WAIT..=most).contains(&wait), "{error} {failures} {chance}: {wait:?}");
+                }
+                assert!(longest(&error, failures) <= longest(&error, failures + 1), "it never shrinks");
             }
         }
-        assert!(backoff(1, u64::MAX) <= Duration::from_secs(1));
-        assert!(backoff(50, 119_500) > Duration::from_secs(100));
+        assert!(longest(&LinkError::Status(403), 1) <= Duration::from_secs(1), "a passing no is soon over");
+        assert_eq!(longest(&LinkError::Status(403), 50), LONGEST_WAIT_UNWANTED);
+        assert_eq!(longest(&LinkError::Silent, 50), LONGEST_WAIT);
+        assert!(LinkError::Revoked(String::new()).wait(1).0 >= Duration::from_secs(60));
     }
 
     #[test]

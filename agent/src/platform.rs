@@ -12,6 +12,8 @@ mod system;
 #[cfg(target_os = "macos")]
 #[path = "platform/macos.rs"]
 mod system;
+#[cfg(any(target_os = "macos", test))]
+mod tool;
 
 use shared::catalog::{Need, Platform};
 
@@ -42,6 +44,11 @@ pub fn machine() -> Result<Machine, PlatformError> {
     system::machine()
 }
 
+/// The user who listens at the other end.
+pub fn peer_uid(stream: &std::os::unix::net::UnixStream) -> std::io::Result<u32> {
+    system::peer_uid(stream)
+}
+
 /// A text that changes with every boot.
 pub fn boot_session() -> Result<String, PlatformError> {
     system::boot_session()
@@ -58,6 +65,17 @@ pub fn forbid_inspection() -> Result<(), PlatformError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
         .map_err(|errno| PlatformError::Unknown { what: "the limit for core files", error: errno.into() })?;
     system::forbid_tracing()
+}
+
+/// Descriptors for links, steps and the programs that ask the broker: launchd gives a daemon 256.
+const FILES: u64 = 4096;
+
+/// As many as are wanted, or as many as the system allows.
+pub fn allow_files() -> Result<(), PlatformError> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft.max(FILES.min(hard)), hard));
+    allowed.map_err(|errno| PlatformError::Unknown { what: "the limit for open files", error: errno.into() })
 }
 
 /// Keeps the machine from sleeping until the answer is dropped.
@@ -79,6 +97,11 @@ pub fn met(need: Need, user: &ManagedUser) -> Met {
         Need::Fda => system::full_disk_access(),
         Need::Gui => system::session_of(&user.name, user.uid),
     }
+}
+
+/// How `program` is started in the session of a user who is logged in at the screen: the first word is what runs.
+pub fn in_session(uid: u32, program: &std::path::Path) -> Result<Vec<std::ffi::OsString>, PlatformError> {
+    system::in_session(uid, program)
 }
 
 /// The fixed search path of scripts, and the folders of `extra` behind it.

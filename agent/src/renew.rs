@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rcgen::SigningKey as _;
 use shared::protocol::enroll::{Enrolled, RenewRequest, RenewalChallenge, renewal_bytes};
-use shared::time::{Clock, Timestamp};
+use shared::time::Timestamp;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::Identity;
@@ -28,6 +28,23 @@ pub enum RenewError {
 }
 
 impl RenewError {
+    /// The connection didn't come to stand, or broke off before the board said anything.
+    fn without_an_answer(&self) -> bool {
+        match self {
+            Self::Http(HttpError::Tls(_) | HttpError::Broken(_)) | Self::Tls(_) => true,
+            Self::Http(
+                HttpError::Problem(_)
+                | HttpError::Status(_)
+                | HttpError::Timeout
+                | HttpError::Answer(_)
+                | HttpError::Sign,
+            )
+            | Self::Challenge
+            | Self::Sign
+            | Self::Certificate(_) => false,
+        }
+    }
+
     /// With which status the board said no.
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -55,17 +72,27 @@ pub fn due(certificate: &[u8], not_after: Timestamp, chance: u64) -> Timestamp {
     not_after.before(left)
 }
 
-/// Asks for a new certificate, and checks that it is ours. One that has ended isn't shown: the handshake would fail.
-pub async fn renew(
+/// Asks for a new certificate, and checks that it is ours. One that has ended isn't shown: the handshake would fail. The
+/// board may see that otherwise than this machine's clock; then it is asked once more without.
+pub async fn renew(identity: &Identity, keys: &DeviceKeys, now: Timestamp) -> Result<Enrolled, RenewError> {
+    if now < identity.not_after {
+        match ask(&board(identity, keys)?, identity, keys, now).await {
+            Err(error) if error.without_an_answer() => {
+                tracing::info!(%error, "asking for a new certificate without showing the old one");
+            }
+            said => return said,
+        }
+    }
+    ask(&Board::new(&identity.board, identity.pins()?, None)?, identity, keys, now).await
+}
+
+async fn ask(
+    board: &Board,
     identity: &Identity,
     keys: &DeviceKeys,
-    clock: &dyn Clock,
+    now: Timestamp,
 ) -> Result<Enrolled, RenewError> {
-    let board = match clock.now() < identity.not_after {
-        true => board(identity, keys)?,
-        false => Board::new(&identity.board, identity.pins()?, None)?,
-    };
-    let mut connection = Connection::open(&board).await?;
+    let mut connection = Connection::open(board).await?;
     let challenge: RenewalChallenge = connection.post("/renew/challenge", &serde_json::Map::new()).await?;
     let nonce: [u8; 32] = challenge.nonce.try_into().map_err(|_| RenewError::Challenge)?;
     let signed = renewal_bytes(identity.board_id, identity.enrollment_id, &nonce, &connection.exporter);
@@ -76,7 +103,7 @@ pub async fn renew(
         return Err(RenewError::Certificate("it is for another device"));
     }
     // Once this device said that it has the next authority's pin, its certificates may come from there.
-    let by = |ca: &[u8]| certificate::check(&enrolled, &keys.tls, ca, identity.board_id, clock.now());
+    let by = |ca: &[u8]| certificate::check(&enrolled, &keys.tls, ca, identity.board_id, now);
     let checked = by(&connection.ca).or_else(|refused| match &identity.next_ca {
         Some(next) => by(&next.certificate),
         None => Err(refused),

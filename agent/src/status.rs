@@ -6,7 +6,7 @@ use shared::crypto::{Fingerprint, FingerprintParts, hex};
 use shared::ids::{ClientId, DeviceId};
 use shared::time::Timestamp;
 
-use crate::config::{ConfigError, Identity, Paths, load_json, save_json};
+use crate::config::{self, ConfigError, Identity, KnownKey, Paths, load_json, save_json};
 use crate::journal::Told;
 use crate::tls::{Pin, TlsError};
 use crate::vault::DeviceKeys;
@@ -39,6 +39,14 @@ impl Live {
         Ok(load_json(&paths.status())?.unwrap_or_default())
     }
 
+    /// For the daemon, which writes it anew: a damaged file is as good as none.
+    pub fn load_or_begin(paths: &Paths) -> Self {
+        Self::load(paths).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the status of before can't be read");
+            Self::default()
+        })
+    }
+
     pub fn save(&self, paths: &Paths) -> Result<(), ConfigError> {
         save_json(&paths.status(), self)
     }
@@ -67,6 +75,8 @@ pub struct Status {
     pub client: String,
     pub certificate_not_after: Timestamp,
     pub dev: bool,
+    /// Whose catalogs are believed.
+    pub publisher_keys: Vec<KnownKey>,
     #[serde(flatten)]
     pub live: Live,
 }
@@ -81,6 +91,7 @@ impl Status {
             client: identity.client_name,
             certificate_not_after: identity.not_after,
             dev: identity.dev,
+            publisher_keys: config::known_publisher_keys(paths)?,
             live: Live::load(paths)?,
         })
     }
@@ -117,6 +128,10 @@ impl std::fmt::Display for Status {
             Some(at) => line(f, "Link", &format!("last up {at}")),
             None => line(f, "Link", &"not up yet"),
         }?;
+        for key in &self.publisher_keys {
+            let from = if key.packaged { "came with the package" } else { "given when joining" };
+            line(f, "Publisher", &format!("{}, {from}", key.name))?;
+        }
         if self.dev {
             line(f, "Store", &"files, for development only")?;
         }

@@ -261,5 +261,11 @@ impl ServerCertVerifier for PinnedCa {
     }
 }
 
+/// Whether the other side ended the handshake with an alert: it doesn't like what we showed.
+pub fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
+
 #[cfg(test)]
 mod tests;

@@ -414,7 +414,11 @@ fn a_transaction_writes_its_audit_entry_last() {
     let mut wrong = Vec::new();
     let over = Regex::new(r"\.commit\(\)|\breturn\b|\bdrop\(tx\)|\btx = |=>").unwrap();
     // When a board is made nobody else is there yet.
-    let alone = |path: &Path, name: &str| path.ends_with("board/mod.rs") && name == "init";
+    let alone = |path: &Path, name: &str| {
+        // An alarm is a new row that names its entry: nobody else holds it.
+        path.ends_with("board/mod.rs") && name == "init"
+            || path.ends_with("audit/heads.rs") && (name == "compare" || name == "begin_epoch")
+    };
     for (path, name, text) in functions.iter().filter(|(path, name, _)| !alone(path, name)) {
         let calls: Vec<(usize, String)> = call
             .captures_iter(text)

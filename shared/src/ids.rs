@@ -71,6 +71,8 @@ ids! {
     StepId,
     /// One execution of a step.
     AttemptId,
+    /// One look at what a runbook would change.
+    PlanId,
     /// One version of a secret on its way to one device.
     DeliveryId,
     /// Anything that the agent reports; the board applies each once.

@@ -17,6 +17,7 @@ use crate::protocol::enroll::{
     StatusRequest, renewal_bytes,
 };
 use crate::protocol::link::{FromAgent, FromBoard, Receipt, ReportBody};
+use crate::protocol::plan::Planned;
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
 use crate::time::{Clock as _, ManualClock, Timestamp};
@@ -292,6 +293,11 @@ fn frames_of_the_future_are_told_apart_not_misread() {
     assert_eq!(unknown, FromBoard::Unknown);
     let unknown: ReportBody = serde_json::from_str(r#"{"kind":"dream"}"#).unwrap();
     assert_eq!(unknown, ReportBody::Unknown);
+    let answer: Planned = serde_json::from_str(r#""in_two_minds""#).unwrap();
+    assert_eq!(answer, Planned::Unknown);
+    let hello = include_str!("../testdata/wire/v1/from_agent.hello.json");
+    let FromAgent::Hello(hello) = serde_json::from_str(hello).unwrap() else { panic!("it is a hello") };
+    assert_eq!(hello.plans, None, "an agent from before plans");
     let more: FromBoard = serde_json::from_str(r#"{"type":"ack","reports":[],"added_later":1}"#).unwrap();
     assert_eq!(more, FromBoard::Ack { reports: Vec::new() });
 }

@@ -3,7 +3,9 @@
 //! Only client-supplied slots: ours come from the board, and never the other way round. No reason shows a value.
 
 use std::fmt;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,10 +13,14 @@ use shared::catalog::Tag;
 use shared::crypto::base64;
 use shared::secret::Secret;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::{Answer, Broker, NO_CATALOG};
 use crate::slots::{self, Unfit};
+
+/// How long the daemon may be busy with something else. Whoever asks waits longer than that.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A slot of the scope, as `board-agent paste --list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,24 @@ pub struct Paste {
     pub slot: String,
     pub value: Secret<Vec<u8>>,
     pub written: oneshot::Sender<Result<(), String>>,
+    claim: Claim,
+}
+
+/// Either the daemon writes it, or whoever pasted is told that nothing was changed: who comes first.
+#[derive(Clone, Default)]
+struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl Paste {
+    /// Called before it is written; `false` when nobody waits for it any more.
+    pub fn claim(&self) -> bool {
+        !self.written.is_closed() && self.claim.take()
+    }
 }
 
 impl Broker {
@@ -58,35 +82,51 @@ impl Broker {
         let mut lines = Vec::new();
         for manifest in catalog.of_scope(&current.components, self.platform) {
             for slot in &manifest.slots {
-                match self.vault.read(&manifest.key, &slot.key) {
-                    Ok(held) => lines.push(SlotLine {
-                        component: manifest.key.clone(),
-                        slot: slot.key.clone(),
-                        name: slot.name.clone(),
-                        tag: slot.tag,
-                        required: slot.required,
-                        one_of: slot.one_of.clone(),
-                        filled: held.is_some(),
-                    }),
-                    Err(error) => return Answer::refused(error.to_string()),
-                }
+                // One that can't be read doesn't hide the others; pasting into it says why it fails.
+                let held = self.vault.read(&manifest.key, &slot.key).unwrap_or_else(|error| {
+                    tracing::error!(component = manifest.key, slot = slot.key, %error, "a slot can't be read");
+                    None
+                });
+                lines.push(SlotLine {
+                    component: manifest.key.clone(),
+                    slot: slot.key.clone(),
+                    name: slot.name.clone(),
+                    tag: slot.tag,
+                    required: slot.required,
+                    one_of: slot.one_of.clone(),
+                    filled: held.is_some(),
+                });
             }
         }
         Answer::Slots(lines)
     }
 
     pub(super) async fn paste(&self, pasting: Pasting) -> Answer {
+        self.paste_within(pasting, PATIENCE).await
+    }
+
+    pub(super) async fn paste_within(&self, pasting: Pasting, patience: Duration) -> Answer {
         if let Err(refusal) = self.check(&pasting) {
             return refusal;
         }
-        let (written, answer) = oneshot::channel();
+        let (written, mut answer) = oneshot::channel();
         let Pasting { component, slot, value } = pasting;
-        let paste = Paste { component, slot, value, written };
+        let claim = Claim::default();
+        let paste = Paste { component, slot, value, written, claim: claim.clone() };
         let stopping = || Answer::refused("the agent is stopping; nothing was changed. Paste it again");
-        if self.pastes.send(paste).await.is_err() {
-            return stopping();
+        let until = Instant::now() + patience;
+        match timeout_at(until, self.pastes.send(paste)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return stopping(),
+            Err(_) => return busy(),
         }
-        match answer.await {
+        let said = match timeout_at(until, &mut answer).await {
+            Ok(said) => said,
+            Err(_) if claim.take() => return busy(),
+            // It is being written this moment.
+            Err(_) => answer.await,
+        };
+        match said {
             Ok(Ok(())) => Answer::Pasted,
             Ok(Err(reason)) => Answer::refused(reason),
             Err(_) => stopping(),
@@ -111,6 +151,10 @@ impl Broker {
             Unfit::Slot(reason) => Answer::refused(reason),
         })
     }
+}
+
+fn busy() -> Answer {
+    Answer::refused("the agent is busy; nothing was changed. Paste it again in a minute")
 }
 
 fn to_base64<S: Serializer>(value: &Secret<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -73,7 +73,7 @@ struct Fixture {
 /// What the daemon does, without the vault.
 fn daemon(mut pastes: mpsc::Receiver<Paste>, vault: Arc<Vault>) {
     tokio::spawn(async move {
-        while let Some(Paste { component, slot, value, written }) = pastes.recv().await {
+        while let Some(Paste { component, slot, value, written, .. }) = pastes.recv().await {
             let result = vault.write_pasted(&component, &slot, &value).map_err(|error| error.to_string());
             written.send(result).unwrap();
         }
@@ -81,6 +81,13 @@ fn daemon(mut pastes: mpsc::Receiver<Paste>, vault: Arc<Vault>) {
 }
 
 fn fixture() -> Fixture {
+    let (pastes, pasted) = mpsc::channel(1);
+    let fixture = fixture_with(MANAGED, pastes);
+    daemon(pasted, Arc::clone(&fixture.broker.vault));
+    fixture
+}
+
+fn fixture_with(managed: u32, pastes: mpsc::Sender<Paste>) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let paths = Paths::new(folder.path().to_owned());
     paths.create().unwrap();
@@ -109,8 +116,8 @@ fn fixture() -> Fixture {
         not_after: SystemClock.now(),
         managed_user: ManagedUser {
             name: "ann".to_owned(),
-            uid: MANAGED,
-            gid: MANAGED,
+            uid: managed,
+            gid: managed,
             home: paths.dev_home(),
         },
         dev: true,
@@ -118,8 +125,6 @@ fn fixture() -> Fixture {
         extra_path: Vec::new(),
     };
     let vault = Arc::new(Vault::new(Box::new(FileStore::open(paths.vault()).unwrap())));
-    let (pastes, pasted) = mpsc::channel(1);
-    daemon(pasted, Arc::clone(&vault));
     let broker = Arc::new(Broker {
         identity: Arc::new(identity),
         vault: Arc::clone(&vault),
@@ -223,27 +228,63 @@ async fn what_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn the_socket_knows_who_asks() {
-    let fixture = fixture();
+async fn no_more_than_a_few_talk_at_once_and_who_waits_gets_a_turn() {
+    let me = nix::unistd::Uid::effective().as_raw();
+    let fixture = fixture_with(me, mpsc::channel(1).0);
     fixture.hold("TOKEN", "xoxb-1");
     let listener = bind(&fixture.broker.paths).unwrap();
     let serving = tokio::spawn(Arc::clone(&fixture.broker).serve(listener));
-    let mut answers = Vec::new();
-    for request in ["{\"environment\":{\"component\":\"slack\"}}\n", "nonsense\n"] {
-        let mut stream = UnixStream::connect(fixture.broker.paths.socket()).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answers.push(answer);
+    let connect = async || UnixStream::connect(fixture.broker.paths.socket()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..MOST {
+        silent.push(connect().await);
     }
+    let mut waiting = connect().await;
+    waiting.write_all(b"{\"environment\":{\"component\":\"slack\"}}\n").await.unwrap();
+    let mut answer = [0; 1];
+    let early = tokio::time::timeout(Duration::from_millis(300), waiting.read(&mut answer)).await;
+    assert!(early.is_err(), "there is no turn left");
+    silent.pop();
+    let mut answer = String::new();
+    tokio::time::timeout(TIMEOUT, waiting.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.contains("xoxb-1"));
+    let mut nonsense = connect().await;
+    nonsense.write_all(b"nonsense\n").await.unwrap();
+    let mut answer = String::new();
+    nonsense.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("can't be understood"));
     serving.abort();
-    let may = nix::unistd::Uid::effective().is_root();
-    assert_eq!(
-        answers[0].contains("xoxb-1"),
-        may,
-        "this test's user is not the managed one, but may be root"
-    );
-    assert!(answers[1].contains("refused"));
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_paste_is_what_became_of_it() {
+    let (pastes, mut pasted) = mpsc::channel(1);
+    let fixture = fixture_with(MANAGED, pastes);
+    let pasting = || {
+        let value = Secret::new(b"xapp-1".to_vec());
+        Pasting { component: "slack".to_owned(), slot: "THEIRS".to_owned(), value }
+    };
+    let soon = Duration::from_millis(50);
+    let said = words(fixture.broker.paste_within(pasting(), soon).await);
+    assert!(said.contains("busy; nothing was changed"), "{said}");
+    assert!(!pasted.recv().await.unwrap().claim(), "and then nothing may be changed");
+
+    let slow = async {
+        let paste = pasted.recv().await.unwrap();
+        assert!(paste.claim() && !paste.claim());
+        tokio::time::sleep(soon * 4).await;
+        paste.written.send(Ok(())).unwrap();
+    };
+    let (answer, ()) = tokio::join!(fixture.broker.paste_within(pasting(), soon), slow);
+    assert_eq!(words(answer), "pasted");
+
+    let stopping = async {
+        tokio::time::sleep(soon).await;
+        drop(pasted);
+    };
+    let (answer, ()) = tokio::join!(fixture.broker.paste(pasting()), stopping);
+    assert!(words(answer).contains("stopping; nothing was changed"));
+    assert!(words(fixture.broker.paste(pasting()).await).contains("stopping; nothing was changed"));
 }
 
 #[tokio::test]

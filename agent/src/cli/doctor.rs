@@ -36,7 +36,7 @@ pub fn doctor(options: &Doctor) -> anyhow::Result<ExitCode> {
     platform::forbid_inspection()?;
     let mut system = RealSystem;
     let mut patient = Patient {
-        paths: options.data.paths(false)?,
+        paths: options.data.paths()?,
         board: options.board.clone(),
         pin: options.pin.clone(),
         clock: Arc::new(SystemClock),

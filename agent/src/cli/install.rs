@@ -94,7 +94,7 @@ fn perform(plan: &Plan, root: Option<&Path>) -> anyhow::Result<()> {
     let mut tell = |done: &Done| {
         let outcome = match done.outcome {
             Outcome::Changed => "done",
-            Outcome::Same if matches!(done.action, Action::Trust { .. }) => "good",
+            Outcome::Same if matches!(done.action, Action::Trust { .. } | Action::TrustData { .. }) => "good",
             Outcome::Same => "nothing to do",
             Outcome::Skipped => "skipped",
         };

@@ -13,7 +13,8 @@ use nix::sys::termios::{FlushArg, tcflush};
 use shared::catalog::Tag;
 use shared::secret::{Secret, read_piped};
 
-use super::{Data, complain, say};
+use super::data::Data;
+use super::{complain, say};
 
 const USAGE: u8 = 2;
 const BAD_VALUE: u8 = 6;
@@ -45,7 +46,7 @@ pub struct Paste {
 
 pub fn paste(options: &Paste) -> anyhow::Result<ExitCode> {
     platform::forbid_inspection()?;
-    let paths = options.data.paths(false)?;
+    let paths = options.data.paths()?;
     let done = match &options.slot {
         Some(target) => paste::slots(&paths)
             .and_then(|slots| paste::find(slots, target))

@@ -67,14 +67,14 @@ impl Daemon {
     pub(super) fn looked(&mut self, components: Option<Vec<ComponentReport>>) -> Result<(), DaemonError> {
         self.looking = false;
         if let Some(components) = components {
-            let slots = self.slots()?.unwrap_or_default();
+            let slots = self.slots().unwrap_or_default();
             let inventory = Inventory { components, slots };
             let same = self.last_inventory.as_ref().is_some_and(|last| last.says_the_same_as(&inventory));
             if !same || std::mem::take(&mut self.report_anyway) {
                 self.report_inventory(inventory)?;
             }
         }
-        self.ask_what_is_due()?;
+        self.ask_what_is_due();
         if std::mem::take(&mut self.look_again) {
             self.look();
         }
@@ -84,7 +84,7 @@ impl Daemon {
     /// The last picture with the slots as they are; a look that is under way tells the rest.
     pub(super) fn report_slots(&mut self) -> Result<(), DaemonError> {
         let mut inventory = self.last_inventory.clone().unwrap_or_default();
-        if let Some(slots) = self.slots()? {
+        if let Some(slots) = self.slots() {
             inventory.slots = slots;
         }
         self.report_inventory(inventory)
@@ -97,12 +97,12 @@ impl Daemon {
     }
 
     /// Nothing before the first catalog is here.
-    pub(super) fn slots(&self) -> Result<Option<Vec<SlotReport>>, DaemonError> {
+    pub(super) fn slots(&self) -> Option<Vec<SlotReport>> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(catalog) = &current.catalog else { return Ok(None) };
+        let catalog = current.catalog.as_ref()?;
         let manifests = catalog.of_scope(&self.scope.components, self.platform);
         let (vault, now) = (&self.context.vault, self.clock.now());
-        Ok(Some(inventory::slots(vault, &self.memory, &current.params, manifests, now)?))
+        Some(inventory::slots(vault, &self.memory, &current.params, manifests, now))
     }
 }
 

@@ -3,30 +3,44 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use shared::catalog::Manifest;
+
 use super::{Daemon, DaemonError, Happened};
 use crate::bundles::Catalog;
 use crate::inventory::Inventory;
+use crate::vault::StoreError;
 use crate::verify::{self, Due, Finding, Question};
 
 impl Daemon {
     /// Asks about every secret that is here and that nobody was asked about lately.
-    pub(super) fn ask_what_is_due(&mut self) -> Result<(), DaemonError> {
+    pub(super) fn ask_what_is_due(&mut self) {
         let current = Arc::clone(&self.current);
         let current = current.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(catalog) = current.catalog.clone() else { return Ok(()) };
+        let Some(catalog) = current.catalog.clone() else { return };
         for manifest in catalog.of_scope(&self.scope.components, self.platform) {
             let params = current.params.get(&manifest.key);
             for slot in manifest.verify_secret.keys() {
-                if self.context.vault.read(&manifest.key, slot)?.is_none() {
-                    continue;
-                }
-                let due = self.memory.due(manifest, slot, params, &self.context.vault, self.clock.now())?;
+                let due = self.due(manifest, slot, params).unwrap_or_else(|error| {
+                    tracing::error!(component = manifest.key, slot, %error, "a slot can't be read");
+                    None
+                });
                 let Some(due) = due.filter(|due| !self.asking.contains(due)) else { continue };
                 self.asking.insert(due.clone());
                 self.ask(due, Arc::clone(&catalog), params.cloned().unwrap_or_default());
             }
         }
-        Ok(())
+    }
+
+    fn due(
+        &self,
+        manifest: &Manifest,
+        slot: &str,
+        params: Option<&BTreeMap<String, String>>,
+    ) -> Result<Option<Due>, StoreError> {
+        match self.context.vault.read(&manifest.key, slot)? {
+            Some(_) => self.memory.due(manifest, slot, params, &self.context.vault, self.clock.now()),
+            None => Ok(None),
+        }
     }
 
     fn ask(&self, due: Due, catalog: Arc<Catalog>, params: BTreeMap<String, String>) {
@@ -62,11 +76,12 @@ impl Daemon {
             said,
             "a credential was checked"
         );
-        if !self.memory.keep(due, finding, self.clock.now())? {
+        if !self.memory.keep(due, finding, self.clock.now()) {
             // Another value came meanwhile.
-            return self.ask_what_is_due();
+            self.ask_what_is_due();
+            return Ok(());
         }
-        let Some(slots) = self.slots()? else { return Ok(()) };
+        let Some(slots) = self.slots() else { return Ok(()) };
         let last = self.last_inventory.clone().unwrap_or_default();
         let inventory = Inventory { components: last.components.clone(), slots };
         if last.says_the_same_as(&inventory) { Ok(()) } else { self.report_inventory(inventory) }

@@ -56,7 +56,10 @@ impl Daemon {
 
     /// The board hears of it at once.
     pub(super) fn pasted(&mut self, paste: Paste) -> Result<(), DaemonError> {
-        let Paste { component, slot, value, written } = paste;
+        if !paste.claim() {
+            return Ok(());
+        }
+        let Paste { component, slot, value, written, .. } = paste;
         let result = self.write_pasted(component, slot, &value)?;
         // Whoever pasted may be gone.
         let _ = written.send(result);

@@ -1,18 +1,19 @@
 //! Each effect of the engine, performed. What must survive a kill is in the journal before it is sent or started.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use shared::catalog::Wrapper;
 use shared::ids::ReportId;
-use shared::protocol::link::{FromAgent, Head, Pasted, Report, ReportBody, Welcome};
+use shared::protocol::link::{FromAgent, Head, Pasted, Report, ReportBody, Scope, Welcome};
 use shared::protocol::steps::Offer;
 
 use super::{Daemon, DaemonError};
 use crate::bundles::Catalog;
 use crate::config;
 use crate::engine::{Effect, Event, bad_params};
-use crate::journal::{Attempt, Told};
+use crate::journal::{Attempt, Params, Told};
 use crate::wrappers;
 
 /// Clocks further apart than this are worth a warning.
@@ -31,6 +32,8 @@ impl Daemon {
             Effect::Fetch(digest) => self.fetch(digest),
             Effect::Remember { offer, report } => self.remember(offer, report)?,
             Effect::Start(plan) => self.start(*plan),
+            Effect::StartPlan { plan_id, steps } => self.start_plan(plan_id, steps),
+            Effect::StopPlan => self.stop_plan(),
             Effect::Report(body) => {
                 warn_of_refusal(&body);
                 self.report(vec![body])?;
@@ -48,7 +51,7 @@ impl Daemon {
             Effect::Store { deliver, tag, pattern } => {
                 let result = self.store(&deliver, tag, pattern.as_deref());
                 self.engine_event(Event::Stored { deliver, result })?;
-                self.ask_what_is_due()?;
+                self.ask_what_is_due();
             }
             Effect::StorePaste { paste, slot } => {
                 let refused = self.store_paste(&paste, &slot)?.err();
@@ -67,23 +70,25 @@ impl Daemon {
                 }
             }
             Effect::SaveScope(scope) => {
-                config::save_scope(&self.paths, &scope)?;
+                if let Err(error) = config::save_scope(&self.paths, &scope) {
+                    tracing::error!(%error, "the scope can't be kept; after a restart it must come from the board");
+                }
                 self.live.bundle_digest.clone_from(&scope.bundle_digest);
                 self.scope = scope;
-                self.live.save(&self.paths)?;
+                self.save_live();
             }
             Effect::KeepCa(next) => self.keep_ca(next)?,
             Effect::SaveSeen(seen) => {
                 self.journal.set_seen(&seen)?;
                 self.live.bundle_serial = seen.serial;
-                self.live.save(&self.paths)?;
+                self.save_live();
             }
             Effect::Witness(head) => self.witness(head)?,
             Effect::ScopeReady(catalog) => self.scope_ready(catalog)?,
             Effect::Probe => self.look(),
             Effect::ReportSlots => {
                 self.report_slots()?;
-                self.ask_what_is_due()?;
+                self.ask_what_is_due();
             }
         }
         Ok(())
@@ -120,7 +125,8 @@ impl Daemon {
 
     fn witness(&mut self, head: Head) -> Result<(), DaemonError> {
         self.live.heads = self.journal.told(Told { head, at: self.clock.now() })?;
-        Ok(self.live.save(&self.paths)?)
+        self.save_live();
+        Ok(())
     }
 
     fn remember(&mut self, offer: Offer, report: ReportBody) -> Result<(), DaemonError> {
@@ -147,23 +153,22 @@ impl Daemon {
             }
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let mut params = current.params.clone();
-        for (key, values) in &self.scope.params {
-            let Some(manifest) = catalog.manifests.get(key) else { continue };
-            match bad_params(manifest, values) {
-                None => {
-                    params.insert(key.clone(), values.clone());
-                }
-                Some(reason) => tracing::warn!(component = key, reason, "params were refused"),
-            }
-        }
+        let params = params_of(&self.scope, &catalog, &current.params);
         if params != current.params {
             self.journal.set_params(&params)?;
             current.params = params;
         }
         current.catalog = Some(catalog);
         current.components.clone_from(&self.scope.components);
-        Ok(())
+        drop(current);
+        self.tidy()
+    }
+
+    /// What `board-agent status` shows; nothing else depends on it.
+    pub(super) fn save_live(&self) {
+        if let Err(error) = self.live.save(&self.paths) {
+            tracing::error!(%error, "the status can't be written");
+        }
     }
 
     pub(super) fn write_wrappers(&self, component: &str, list: &[Wrapper]) {
@@ -203,6 +208,27 @@ impl Daemon {
     }
 }
 
+/// The scope says everything: a param that it doesn't name is no more, nor are those of a component that left it. What it
+/// says wrongly changes nothing.
+fn params_of(scope: &Scope, catalog: &Catalog, before: &Params) -> Params {
+    let (none, mut params) = (BTreeMap::new(), Params::new());
+    for key in &scope.components {
+        let Some(manifest) = catalog.manifests.get(key) else { continue };
+        let told = scope.params.get(key).unwrap_or(&none);
+        let values = match bad_params(manifest, told) {
+            None => told,
+            Some(reason) => {
+                tracing::warn!(component = key, reason, "params were refused");
+                before.get(key).unwrap_or(&none)
+            }
+        };
+        if !values.is_empty() {
+            params.insert(key.clone(), values.clone());
+        }
+    }
+    params
+}
+
 fn warn_of_refusal(body: &ReportBody) {
     match body {
         ReportBody::OfferRefused { attempt_id, reason, passing } => {
@@ -214,9 +240,72 @@ fn warn_of_refusal(body: &ReportBody) {
         ReportBody::AttemptStarted { .. }
         | ReportBody::Output(_)
         | ReportBody::AttemptEnded(_)
+        | ReportBody::PlanStep(_)
+        | ReportBody::PlanEnded(_)
         | ReportBody::Receipt(_)
         | ReportBody::Inventory { .. }
         | ReportBody::CaPinned { .. }
         | ReportBody::Unknown => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::catalog::Bundle;
+    use shared::time::Timestamp;
+
+    use super::*;
+
+    fn catalog() -> Catalog {
+        let manifest = |key: &str, required: bool| {
+            let text = format!(
+                "key = \"{key}\"\nname = \"x\"\ncategory = \"ai\"\nsummary = \"x\"\nplatforms = [\"linux\"]\n\
+                 [[param]]\nkey = \"A\"\nname = \"x\"\npattern = \"^[a-z]+$\"\nrequired = {required}\n\
+                 [[param]]\nkey = \"B\"\nname = \"x\"\npattern = \"^[a-z]+$\"\nrequired = false\n"
+            );
+            (key.to_owned(), text)
+        };
+        let bundle = Bundle {
+            serial: 1,
+            min_serial: 0,
+            not_after: Timestamp::from_micros(0),
+            revoked_steps: Vec::new(),
+            tiers: String::new(),
+            manifests: [manifest("free", false), manifest("strict", true)].into(),
+        };
+        let manifests = bundle.parse_manifests().unwrap();
+        Catalog { digest: String::new(), bundle, manifests }
+    }
+
+    #[test]
+    fn the_scope_says_which_params_there_are_and_which_are_no_more() {
+        type Told<'a> = &'a [(&'a str, &'a [(&'a str, &'a str)])];
+        let params = |told: Told<'_>| -> Params {
+            told.iter()
+                .map(|(component, values)| {
+                    let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+                    ((*component).to_owned(), values.collect())
+                })
+                .collect()
+        };
+        let both: Told<'_> = &[("free", &[("A", "a"), ("B", "b")]), ("strict", &[("A", "a")])];
+        let table: &[(&[&str], Told<'_>, Told<'_>)] = &[
+            (&["free", "strict"], both, both),
+            (
+                &["free", "strict"],
+                &[("free", &[("B", "c")]), ("strict", &[("A", "a")])],
+                &[("free", &[("B", "c")]), ("strict", &[("A", "a")])],
+            ),
+            (&["free", "strict"], &[("strict", &[("A", "a")])], &[("strict", &[("A", "a")])]),
+            (&["free"], &[("free", &[("A", "a")]), ("strict", &[("A", "a")])], &[("free", &[("A", "a")])]),
+            // What is refused doesn't take anything away.
+            (&["free", "strict"], &[("free", &[("A", "1")])], both),
+            (&[], &[], &[]),
+        ];
+        for (components, told, expected) in table {
+            let components = components.iter().map(|&key| key.to_owned()).collect();
+            let scope = Scope { bundle_digest: None, components, params: params(told), look_at: Vec::new() };
+            assert_eq!(params_of(&scope, &catalog(), &params(both)), params(expected), "{told:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Renewing the certificate while the agent runs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::protocol::enroll::Enrolled;
 use shared::random::{self, Random};
@@ -46,31 +46,32 @@ impl Renewal {
 }
 
 impl Daemon {
-    /// The board doesn't take the certificate: it may be restored from a backup of before it was issued. The key proves
-    /// who this is; if that isn't taken either, it is tried again at the renewal's own pace.
-    pub(super) fn renew_at_once(&mut self) {
-        if self.renewal.failures == 0 {
-            self.renewal.due = self.clock.now();
-            self.renew_in_time();
-        }
-    }
-
     pub(super) fn renew_in_time(&mut self) {
-        if self.renewal.running || self.clock.now() < self.renewal.due {
+        // The board's time counts for more than that of a machine whose battery was empty.
+        let now = self.engine.board_now(Instant::now()).unwrap_or_else(|| self.clock.now());
+        if self.renewal.running || now < self.renewal.due {
             return;
         }
         self.renewal.running = true;
         let (identity, context) = (Arc::clone(&self.identity), self.context.clone());
-        let (clock, happened, in_use) =
-            (Arc::clone(&self.clock), self.happened.clone(), Arc::clone(&self.in_use));
+        let (happened, in_use) = (self.happened.clone(), Arc::clone(&self.in_use));
         tokio::spawn(async move {
             let result = match context.vault.keys() {
-                Ok(Some(keys)) => renew::renew(&identity, &keys, &*clock).await,
+                Ok(Some(keys)) => renew::renew(&identity, &keys, now).await,
                 Ok(None) | Err(_) => Err(RenewError::Sign),
             };
             // Only a stopping daemon doesn't listen.
             let _ = happened.send(Happened::Renewed(result, in_use.write_owned().await)).await;
         });
+    }
+
+    /// The board turned the certificate down again and again, so it is time, whatever the clock here says. A renewal that
+    /// failed has its own time.
+    pub(super) fn certificate_refused(&mut self) {
+        if self.renewal.failures == 0 {
+            self.renewal.due = Timestamp::from_micros(0);
+            self.renew_in_time();
+        }
     }
 
     pub(super) fn renewed(&mut self, result: Result<Enrolled, RenewError>) -> Result<(), DaemonError> {
@@ -91,14 +92,15 @@ impl Daemon {
             Err(error) => {
                 let chance = u64::from_be_bytes(random::bytes(&*self.random));
                 let wait = self.renewal.wait(&error, chance);
-                self.renewal.due = self.clock.now().after(wait);
+                let now = self.engine.board_now(Instant::now()).unwrap_or_else(|| self.clock.now());
+                self.renewal.due = now.after(wait);
                 tracing::warn!(%error, again_in_s = wait.as_secs(), "the certificate was not renewed");
                 Some(error.to_string())
             }
         };
         if self.live.renewal != trouble {
             self.live.renewal = trouble;
-            self.live.save(&self.paths)?;
+            self.save_live();
         }
         Ok(())
     }

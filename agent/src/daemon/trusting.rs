@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Daemon, DaemonError};
+use crate::authority::Trust;
 use crate::config::{Identity, NextCa};
 use crate::renew;
 use crate::status;
 use crate::tls::Pin;
-use crate::trust::Trust;
 
 impl Daemon {
     /// On disk before the board is told; connections from now on believe both.
@@ -37,7 +37,7 @@ impl Daemon {
         identity.save(&self.paths)?;
         // It names the pinned authority.
         self.live.fingerprint = Some(status::fingerprint(&identity, &self.keys)?.to_string());
-        self.live.save(&self.paths)?;
+        self.save_live();
         let board = renew::board(&identity, &self.keys)?;
         // For the next connection: the one that is up goes on.
         self.board.send_if_modified(|current| {

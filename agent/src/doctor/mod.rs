@@ -123,6 +123,7 @@ fn not_joined(error: &ConfigError, wants_to: bool) -> Finding {
         ConfigError::File { .. }
         | ConfigError::Content { .. }
         | ConfigError::PublisherKey { .. }
+        | ConfigError::PrivateKey { .. }
         | ConfigError::NoUser(_) => Finding::problem(
             check,
             error.to_string(),

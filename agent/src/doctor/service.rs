@@ -27,7 +27,7 @@ pub(super) fn look(
             false => Finding::warning(
                 CHECK,
                 "joined with --dev; no agent runs",
-                format!("Start it: `board-agent run --data {}`.", patient.paths.data().display()),
+                format!("Start it: `board-agent run --dev --data {}`.", patient.paths.data().display()),
             ),
         }];
     }

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use regex::Regex;
 use shared::catalog::{As, Download, Manifest, Need, Step, StepKind, Wrapper};
+use shared::protocol::link::FromBoard;
 use shared::protocol::steps::{Offer, OfferKind};
 
-use super::Engine;
+use super::{Engine, Event};
+use crate::bundles::Catalog;
 use crate::platform::Met;
 use crate::slots;
 use crate::steps::Plan;
@@ -54,24 +56,12 @@ impl Engine {
         let Some(catalog) = self.catalogs.get(&offer.bundle_digest) else {
             return Verdict::NeedsBundle;
         };
-        let bundle = &catalog.bundle;
-        if let Some(reason) = self.too_old(catalog) {
-            return Verdict::Refused(reason);
-        }
-        if self.board_now(now).is_some_and(|now| now > bundle.not_after) {
-            return Verdict::Refused(format!("the bundle ended on {}", bundle.not_after));
-        }
-        let name = format!("{}/{}", offer.component, offer.step);
-        if bundle.is_revoked(&offer.component, &offer.step) || self.seen.revoked_steps.contains(&name) {
-            return Verdict::Refused(format!("the publisher revoked the step {name}"));
-        }
-        let Some(manifest) = catalog.manifests.get(&offer.component) else {
-            return Verdict::Refused(format!("the bundle has no component {}", offer.component));
+        let (manifest, step) = match self.find(catalog, &offer.component, &offer.step, now) {
+            Ok(found) => found,
+            Err(reason) => return Verdict::Refused(reason),
         };
-        let Some(step) = manifest.step(&offer.step) else {
-            return Verdict::Refused(format!("the bundle has no step {name}"));
-        };
-        if let Some(reason) = self.unfit(manifest, step).or_else(|| bad_params(manifest, &offer.params)) {
+        let unfit = self.unfit(manifest, step).or_else(|| self.lacks_a_secret(manifest, step));
+        if let Some(reason) = unfit.or_else(|| bad_params(manifest, &offer.params)) {
             return Verdict::Refused(reason);
         }
         match self.unmet(step) {
@@ -79,17 +69,46 @@ impl Engine {
             None => Verdict::Fits(Box::new(Fit {
                 step: step.clone(),
                 wrappers: manifest.wrappers.clone(),
-                downloads: manifest
-                    .downloads
-                    .iter()
-                    .filter(|download| download.is_for(self.machine.platform))
-                    .cloned()
-                    .collect(),
+                downloads: self.downloads(manifest),
             })),
         }
     }
 
-    fn unfit(&self, manifest: &Manifest, step: &Step) -> Option<String> {
+    /// The step as the signed bundle has it. Nothing of a bundle that is too old or ended, and no revoked step, may be
+    /// started.
+    pub(super) fn find<'c>(
+        &self,
+        catalog: &'c Catalog,
+        component: &str,
+        step: &str,
+        now: Instant,
+    ) -> Result<(&'c Manifest, &'c Step), String> {
+        let bundle = &catalog.bundle;
+        if let Some(reason) = self.too_old(catalog) {
+            return Err(reason);
+        }
+        if self.board_now(now).is_some_and(|now| now > bundle.not_after) {
+            return Err(format!("the bundle ended on {}", bundle.not_after));
+        }
+        let name = format!("{component}/{step}");
+        if bundle.is_revoked(component, step) || self.seen.revoked_steps.contains(&name) {
+            return Err(format!("the publisher revoked the step {name}"));
+        }
+        let Some(manifest) = catalog.manifests.get(component) else {
+            return Err(format!("the bundle has no component {component}"));
+        };
+        match manifest.step(step) {
+            Some(step) => Ok((manifest, step)),
+            None => Err(format!("the bundle has no step {name}")),
+        }
+    }
+
+    pub(super) fn downloads(&self, manifest: &Manifest) -> Vec<Download> {
+        let platform = self.machine.platform;
+        manifest.downloads.iter().filter(|download| download.is_for(platform)).cloned().collect()
+    }
+
+    pub(super) fn unfit(&self, manifest: &Manifest, step: &Step) -> Option<String> {
         if step.kind != StepKind::Auto {
             return Some("this step is done by a person".to_owned());
         }
@@ -97,12 +116,15 @@ impl Engine {
             return Some("this step is not for this platform".to_owned());
         }
         match step.run_as {
-            Some(As::Board) => return Some("this step is the board's own".to_owned()),
+            Some(As::Board) => Some("this step is the board's own".to_owned()),
             Some(As::Root) if !self.machine.is_root => {
-                return Some("this step must run as root, and this agent does not".to_owned());
+                Some("this step must run as root, and this agent does not".to_owned())
             }
-            Some(As::Root | As::User) | None => {}
+            Some(As::Root | As::User) | None => None,
         }
+    }
+
+    fn lacks_a_secret(&self, manifest: &Manifest, step: &Step) -> Option<String> {
         let listed: Vec<&str> = step.secrets.iter().map(|secret| secret.slot.as_str()).collect();
         slots::missing(manifest, &listed, |slot| {
             self.held.contains_key(&(manifest.key.clone(), slot.to_owned()))
@@ -111,8 +133,40 @@ impl Engine {
 }
 
 impl Engine {
+    /// What the steps need that may be judged because of this event: finding it out takes a moment, so nothing else is
+    /// looked at.
+    pub fn needed_by(&self, event: &Event) -> Vec<Need> {
+        let (mut offers, mut came) = (Vec::new(), None);
+        if let Event::Frame(FromBoard::Offer(offer)) = event {
+            offers.push(offer);
+        } else if let Event::Recover(attempt) = event {
+            offers.push(&attempt.offer);
+        } else if let Event::Bundle { digest, result: Ok(catalog) } = event {
+            came = Some((digest, catalog));
+        }
+        offers.extend(self.waiting.iter().map(|waiting| &waiting.offer));
+        offers.extend(self.recovering.iter().map(|attempt| &attempt.offer));
+        let catalog = |digest: &String| match came {
+            Some((new, catalog)) if new == digest => Some(catalog),
+            _ => self.catalogs.get(digest),
+        };
+        let mut named: Vec<_> =
+            offers.iter().map(|offer| (&offer.bundle_digest, &offer.component, &offer.step)).collect();
+        let asked = if let Event::Frame(FromBoard::Plan(request)) = event { Some(request) } else { None };
+        let planned = asked.or(self.waiting_plan.as_ref());
+        if let Some(request) = planned {
+            named.extend(
+                request.steps.iter().map(|step| (&request.bundle_digest, &step.component, &step.step)),
+            );
+        }
+        let steps = named
+            .into_iter()
+            .filter_map(|(digest, component, step)| catalog(digest)?.manifests.get(component)?.step(step));
+        steps.flat_map(|step| step.needs.iter().copied()).collect()
+    }
+
     /// The first of the step's needs that isn't there.
-    fn unmet(&self, step: &Step) -> Option<Verdict> {
+    pub(super) fn unmet(&self, step: &Step) -> Option<Verdict> {
         step.needs.iter().find_map(|need| {
             let met = match need {
                 Need::Fda => &self.needs.fda,

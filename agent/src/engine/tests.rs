@@ -1,8 +1,9 @@
 //! The rules as tables: a frame, what is known, what must come of it.
 
 mod authorities;
+mod plans;
 
-use shared::catalog::Bundle;
+use shared::catalog::{Bundle, Need};
 use shared::crypto::SEALED_EXTRA;
 use shared::protocol::link::Head;
 use shared::protocol::steps::{OfferKind, Outcome};
@@ -59,15 +60,28 @@ kind = "auto"
 title = "x"
 as = "board"
 [[step]]
+id = "unchecked"
+kind = "auto"
+title = "x"
+run = "true"
+[[step]]
+id = "wrapped"
+kind = "auto"
+title = "x"
+check = '"$BOARD_WRAPPERS"/slack --version'
+run = "true"
+[[step]]
 id = "needy"
 kind = "auto"
 title = "x"
 needs = ["gui"]
+check = "true"
 run = "true"
 [[step]]
 id = "secret"
 kind = "auto"
 title = "x"
+check = "true"
 run = "true"
 secrets = [{ slot = "OURS", as = "env" }]
 [[step]]
@@ -243,6 +257,21 @@ fn a_step_whose_needs_are_not_met_waits_and_runs_when_they_are() {
     assert!(is_passing(&effects), "the same attempt may be offered again");
     engine.on(needs(Met::Yes), Instant::now());
     assert!(plan(&frame(&mut engine, FromBoard::Offer(offer))).is_some());
+}
+
+#[test]
+fn only_what_a_step_lists_is_looked_at_and_when_it_is_judged() {
+    let mut engine = engine();
+    let needed = |engine: &Engine, offer: Offer| engine.needed_by(&Event::Frame(FromBoard::Offer(offer)));
+    assert_eq!(needed(&engine, offer("install")), []);
+    assert_eq!(needed(&engine, offer("needy")), [Need::Gui]);
+    let later = Offer { bundle_digest: digest(2), ..offer("needy") };
+    assert_eq!(needed(&engine, later.clone()), [], "nobody knows it yet");
+    frame(&mut engine, FromBoard::Offer(later));
+    let came = |n| Event::Bundle { digest: digest(n), result: Ok(catalog(n, 11, &[])) };
+    assert_eq!(engine.needed_by(&came(2)), [Need::Gui]);
+    assert_eq!(engine.needed_by(&came(3)), []);
+    assert_eq!(engine.needed_by(&Event::LinkDown), []);
 }
 
 #[test]
@@ -581,7 +610,8 @@ fn catalogs_in_memory_are_bounded_and_the_scopes_one_stays() {
     assert!(engine.catalogs.contains_key(&digest(1)) && engine.catalogs.contains_key(&digest(19)));
 }
 
-/// A board that says anything in any order, with repeats: never two attempts at once, never one twice.
+/// A board that says anything in any order, with repeats: never two attempts at once, never one twice, and none beside
+/// a plan.
 #[test]
 fn whatever_the_board_says_an_attempt_runs_once_and_alone() {
     let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -595,8 +625,9 @@ fn whatever_the_board_says_an_attempt_runs_once_and_alone() {
             })
             .collect();
         let mut running: Option<AttemptId> = None;
+        let mut planning: Option<PlanId> = None;
         let mut started = BTreeSet::new();
-        for _ in 0..60 {
+        for _ in 0..100 {
             dice ^= dice << 13;
             dice ^= dice >> 7;
             dice ^= dice << 17;
@@ -606,13 +637,19 @@ fn whatever_the_board_says_an_attempt_runs_once_and_alone() {
                     Event::AttemptEnded(ended(id))
                 }
                 (1, _) => Event::LinkDown,
+                (4, _) => Event::Frame(FromBoard::Plan(plans::request(&["install"]))),
+                (5 | 6, _) if planning.is_some() => plans::done(planning.take().unwrap()),
                 (2, _) => Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) },
                 (3, _) => Event::Bundle { digest: digest(2), result: Err(Refusal::passing("no")) },
                 _ => Event::Frame(FromBoard::Offer(offers[(dice / 10 % 6) as usize].clone())),
             };
             for effect in engine.on(event, Instant::now()) {
-                if let Effect::Start(plan) = effect {
+                if let Effect::StartPlan { plan_id, .. } = effect {
+                    assert_eq!((running, planning), (None, None), "a plan beside something");
+                    planning = Some(plan_id);
+                } else if let Effect::Start(plan) = effect {
                     assert_eq!(running, None, "two at once");
+                    assert_eq!(planning, None, "beside a plan");
                     assert!(started.insert(plan.attempt_id), "twice");
                     running = Some(plan.attempt_id);
                 }

@@ -13,7 +13,10 @@ pub const LAUNCHCTL: &str = "/bin/launchctl";
 /// Seconds between two starts of an agent that ends by itself.
 const THROTTLE: u32 = 10;
 /// Seconds that a stopping agent has to let an installer finish that must not be killed.
-const EXIT: u32 = 600;
+pub const EXIT: u32 = 600;
+
+/// Open files; launchd's own limit is 256.
+const FILES: u64 = 4096;
 
 /// The keys of `launchd.plist(5)` that are used here, and no others.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,7 @@ pub struct LaunchDaemon {
 pub struct ResourceLimits {
     /// Bytes of a core file.
     pub core: u64,
+    pub number_of_files: u64,
 }
 
 pub fn path() -> PathBuf {
@@ -71,8 +75,8 @@ pub fn property_list(data: &Path, logs: &Path) -> String {
         throttle_interval: THROTTLE,
         exit_time_out: EXIT,
         process_type: "Standard".to_owned(),
-        soft_resource_limits: ResourceLimits { core: 0 },
-        hard_resource_limits: ResourceLimits { core: 0 },
+        soft_resource_limits: ResourceLimits { core: 0, number_of_files: FILES },
+        hard_resource_limits: ResourceLimits { core: 0, number_of_files: FILES },
         standard_out_path: logs.join(logs::SERVICE_OUTPUT),
         standard_error_path: logs.join(logs::SERVICE_OUTPUT),
     };

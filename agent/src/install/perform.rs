@@ -7,14 +7,17 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::launchd::EXIT;
 use super::plan::{Action, How, Plan};
-use super::trust::TrustError;
 use crate::config::{ConfigError, Identity, Paths};
 use crate::files;
+use crate::trust::{self, TrustError};
 use crate::vault::{self, StoreError};
 
-/// How long a service may take to stop or start before that counts as a failure.
+/// How long a service may take to start before that counts as a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to stop: as long as the system gives it, and a little more.
+const STOPPING: Duration = Duration::from_secs(EXIT as u64 + 10);
 const BETWEEN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +35,7 @@ pub enum InstallError {
     #[error(
         "{action}: it is still so after {} seconds. The agent may be letting a step finish that must not be killed; \
          run the same command again later",
-        PATIENCE.as_secs()
+        STOPPING.as_secs()
     )]
     Patience { action: String },
     #[error("the keys and secrets are not removed: {0}")]
@@ -48,7 +51,7 @@ pub trait System {
     fn run(&mut self, program: &str, arguments: &[String]) -> io::Result<Result<(), String>>;
     fn forget_secrets(&mut self, paths: &Paths) -> Result<(), InstallError>;
     /// How long is waited for what takes a while, and between two tries.
-    fn patience(&self) -> (Duration, Duration);
+    fn patience(&self, how: How) -> (Duration, Duration);
 }
 
 pub struct RealSystem;
@@ -59,7 +62,14 @@ impl System for RealSystem {
     }
 
     fn run(&mut self, program: &str, arguments: &[String]) -> io::Result<Result<(), String>> {
-        let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
+        // With sudo the caller's environment comes along.
+        let output = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .output()?;
         if output.status.success() {
             return Ok(Ok(()));
         }
@@ -81,8 +91,11 @@ impl System for RealSystem {
         }
     }
 
-    fn patience(&self) -> (Duration, Duration) {
-        (PATIENCE, BETWEEN)
+    fn patience(&self, how: How) -> (Duration, Duration) {
+        match how {
+            How::UntilItFails => (STOPPING, BETWEEN),
+            How::Must | How::MayFail | How::Retry => (PATIENCE, BETWEEN),
+        }
     }
 }
 
@@ -126,11 +139,20 @@ fn one(action: &Action, prefix: Option<&Path>, system: &mut dyn System) -> Resul
         result.map_err(|error| InstallError::File { action: action.to_string(), error })
     };
     match action {
-        Action::Trust { .. } | Action::Run { .. } | Action::ForgetSecrets { .. } if prefix.is_some() => {
+        Action::Trust { .. }
+        | Action::TrustData { .. }
+        | Action::Run { .. }
+        | Action::ForgetSecrets { .. }
+            if prefix.is_some() =>
+        {
             Ok(Outcome::Skipped)
         }
         Action::Trust { path } => {
             super::check_trust(path)?;
+            Ok(Outcome::Same)
+        }
+        Action::TrustData { path } => {
+            trust::check_data(path, trust::ROOT, Path::new("/"))?;
             Ok(Outcome::Same)
         }
         Action::Folder { path, mode } => file(make_folder(&place(path), *mode)),
@@ -140,6 +162,7 @@ fn one(action: &Action, prefix: Option<&Path>, system: &mut dyn System) -> Resul
         Action::Write { path, content, mode } => file(write(&place(path), content.as_bytes(), *mode)),
         Action::Run { program, arguments, how } => command(action, program, arguments, *how, system),
         Action::Remove { path } => file(gone(fs::remove_file(place(path)))),
+        Action::KeepOnly { folder, names } => file(keep_only(&place(folder), names)),
         Action::RemoveEmpty { path } => file(remove_empty(&place(path))),
         Action::RemoveTree { path } => file(gone(fs::remove_dir_all(place(path)))),
         Action::ForgetSecrets { data } => {
@@ -156,7 +179,7 @@ fn command(
     how: How,
     system: &mut dyn System,
 ) -> Result<Outcome, InstallError> {
-    let (patience, between) = system.patience();
+    let (patience, between) = system.patience(how);
     let until = Instant::now() + patience;
     loop {
         let result = system
@@ -219,6 +242,18 @@ fn gone(removed: io::Result<()>) -> io::Result<Outcome> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Outcome::Same),
         Err(error) => Err(error),
     }
+}
+
+fn keep_only(folder: &Path, names: &[String]) -> io::Result<Outcome> {
+    let mut outcome = Outcome::Same;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(|name| names.iter().any(|kept| kept == name)) {
+            fs::remove_file(entry.path())?;
+            outcome = Outcome::Changed;
+        }
+    }
+    Ok(outcome)
 }
 
 fn remove_empty(path: &Path) -> io::Result<Outcome> {

@@ -9,6 +9,10 @@ pub enum Action {
     Trust {
         path: PathBuf,
     },
+    /// The agent's own folder, when it is there already: root's, and no link.
+    TrustData {
+        path: PathBuf,
+    },
     Folder {
         path: PathBuf,
         mode: u32,
@@ -31,6 +35,11 @@ pub enum Action {
     /// A file.
     Remove {
         path: PathBuf,
+    },
+    /// Removes every other file of the folder.
+    KeepOnly {
+        folder: PathBuf,
+        names: Vec<String>,
     },
     /// A folder, when nothing is in it.
     RemoveEmpty {
@@ -77,6 +86,9 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trust { path } => write!(f, "check that only root can change {}", path.display()),
+            Self::TrustData { path } => {
+                write!(f, "check that {} is no link and that only root can change it", path.display())
+            }
             Self::Folder { path, mode } => write!(f, "folder {} ({mode:04o})", path.display()),
             Self::Copy { from, to } => write!(f, "copy {} to {} (0755)", from.display(), to.display()),
             Self::Write { path, mode, .. } => write!(f, "write {} ({mode:04o})", path.display()),
@@ -91,6 +103,9 @@ impl fmt::Display for Action {
                 }
             }
             Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::KeepOnly { folder, names } => {
+                write!(f, "remove what is in {} but {}", folder.display(), names.join(", "))
+            }
             Self::RemoveEmpty { path } => write!(f, "remove {} if it is empty", path.display()),
             Self::RemoveTree { path } => write!(f, "remove {} and everything in it", path.display()),
             Self::ForgetSecrets { data } => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{LABEL, PROGRAM};
 
-pub const SYSTEMCTL: &str = "systemctl";
+pub const SYSTEMCTL: &str = "/usr/bin/systemctl";
 pub const UNIT: &str = "board-agent.service";
 
 pub fn path() -> PathBuf {
@@ -30,8 +30,8 @@ WorkingDirectory=/
 UMask=0022
 Restart=always
 RestartSec=10
-# The agent itself ends what may be ended, and lets an installer finish that must not be killed.
-KillMode=mixed
+# The agent itself ends what may be ended. An installer that must not be killed outlives even an agent that was.
+KillMode=process
 TimeoutStopSec=600
 SyslogIdentifier={LABEL}
 

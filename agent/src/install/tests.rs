@@ -13,11 +13,13 @@ struct Remembering {
     forgot: usize,
     /// Answers by the first argument, the next one first; an absent one is good.
     refusals: BTreeMap<&'static str, usize>,
+    /// So many looks still find the service.
+    loaded: usize,
 }
 
 impl Remembering {
     fn new(root: bool) -> Self {
-        Self { root, ran: Vec::new(), forgot: 0, refusals: BTreeMap::new() }
+        Self { root, ran: Vec::new(), forgot: 0, refusals: BTreeMap::new(), loaded: 0 }
     }
 }
 
@@ -28,6 +30,10 @@ impl System for Remembering {
 
     fn run(&mut self, program: &str, arguments: &[String]) -> io::Result<Result<(), String>> {
         self.ran.push(format!("{program} {}", arguments.join(" ")));
+        if arguments[0] == "print" && self.loaded > 0 {
+            self.loaded -= 1;
+            return Ok(Ok(()));
+        }
         match self.refusals.get_mut(arguments[0].as_str()) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -42,7 +48,7 @@ impl System for Remembering {
         Ok(())
     }
 
-    fn patience(&self) -> (Duration, Duration) {
+    fn patience(&self, _: How) -> (Duration, Duration) {
         (Duration::from_millis(200), Duration::from_millis(1))
     }
 }
@@ -84,7 +90,9 @@ fn launchd_reads_what_was_meant() {
     assert_eq!(daemon.environment_variables["HOME"], "/var/root");
     assert!(daemon.run_at_load && daemon.keep_alive);
     assert_eq!(daemon.throttle_interval, 10);
-    assert_eq!((daemon.soft_resource_limits.core, daemon.hard_resource_limits.core), (0, 0));
+    for limits in [daemon.soft_resource_limits, daemon.hard_resource_limits] {
+        assert_eq!((limits.core, limits.number_of_files), (0, 4096));
+    }
     assert!(daemon.standard_out_path.starts_with("/Library/Logs/Board Agent"));
     assert!(daemon.standard_error_path.starts_with("/Library/Logs/Board Agent"));
 
@@ -160,6 +168,33 @@ fn the_program_is_trusted_before_anything_is_done_and_the_copy_before_it_is_star
 }
 
 #[test]
+fn a_folder_that_is_there_is_looked_at_before_anything_is_done_to_it() {
+    for platform in [Platform::Macos, Platform::Linux] {
+        let plan = install(&options(platform)).unwrap();
+        let program = Path::new(PROGRAM);
+        for (place, action) in plan.actions.iter().enumerate() {
+            let Action::Folder { path, .. } = action else { continue };
+            let wanted = match program.starts_with(path) {
+                // A link there would be root's: what it leads to is looked at afterwards.
+                true => (place + 1, Action::Trust { path: path.clone() }),
+                false => (place - 1, Action::TrustData { path: path.clone() }),
+            };
+            assert_eq!(plan.actions[wanted.0], wanted.1);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (elsewhere, link) = (folder.path().join("elsewhere"), folder.path().join("data"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    let mut plan = Plan::default();
+    own_folder(&mut plan, link, 0o711);
+    let refused = perform(&plan, None, &mut Remembering::new(true), &mut |_| {});
+    assert!(matches!(refused, Err(InstallError::Trust(TrustError::Link { .. }))));
+    assert_eq!(fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
 fn everything_that_installing_writes_is_removed_or_named_as_left() {
     for platform in [Platform::Macos, Platform::Linux] {
         let gone: Vec<PathBuf> = uninstall(platform, true)
@@ -217,58 +252,30 @@ fn a_program_that_others_can_exchange_ends_it_before_anything_is_written() {
 }
 
 #[test]
-fn trust_looks_at_the_file_at_every_folder_above_it_and_through_links() {
-    let folder = tempfile::tempdir().unwrap();
-    let top = folder.path();
-    let me = nix::unistd::Uid::effective().as_raw();
-    let bin = top.join("opt/bin");
-    let program = bin.join("board-agent");
-    fs::create_dir_all(&bin).unwrap();
-    fs::write(&program, "").unwrap();
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    for path in [top, &top.join("opt"), &bin, &program] {
-        mode(path, 0o755);
-    }
-    let link = top.join("link");
-    std::os::unix::fs::symlink(&bin, &link).unwrap();
-    let through = link.join("board-agent");
-    assert_eq!(trust::check(&through, me, top).unwrap(), program.canonicalize().unwrap());
-    assert!(matches!(trust::check(&program, me + 1, top), Err(TrustError::Owner { .. })));
-    for (path, open) in [(program.clone(), 0o775), (bin.clone(), 0o777), (top.join("opt"), 0o1777)] {
-        mode(&path, open);
-        for way in [&program, &through] {
-            let refused = trust::check(way, me, top);
-            assert!(
-                matches!(&refused, Err(TrustError::Writable { path: told, .. }) if told.ends_with(path.strip_prefix(top).unwrap())),
-                "{} with {open:o}: {refused:?}",
-                path.display()
-            );
-        }
-        mode(&path, 0o755);
-    }
-    assert!(matches!(trust::check(&top.join("none"), me, top), Err(TrustError::Look { .. })));
-}
-
-#[test]
 fn launchd_gets_time_to_stop_the_old_service() {
     let plan = only_commands(install(&options(Platform::Macos)).unwrap());
     let mut system = Remembering::new(true);
-    // Nothing was loaded, and the label is refused twice.
-    system.refusals = BTreeMap::from([("bootout", 1), ("bootstrap", 2)]);
+    // The old one is gone at the second look, and the label is refused twice.
+    system.loaded = 1;
+    system.refusals = BTreeMap::from([("bootstrap", 2), ("print", 1)]);
     perform(&plan, None, &mut system, &mut |_| {}).unwrap();
+    let print = "/bin/launchctl print system/board-agent";
     let bootstrap = "/bin/launchctl bootstrap system /Library/LaunchDaemons/board-agent.plist";
     assert_eq!(
         system.ran,
         [
             "/bin/launchctl bootout system/board-agent",
+            print,
+            print,
             "/bin/launchctl enable system/board-agent",
             bootstrap,
             bootstrap,
             bootstrap,
-            "/bin/launchctl print system/board-agent"
+            print
         ]
     );
-    system.refusals = BTreeMap::from([("bootstrap", usize::MAX)]);
+    assert!(RealSystem.patience(How::UntilItFails).0 > Duration::from_secs(launchd::EXIT.into()));
+    system.refusals = BTreeMap::from([("bootstrap", usize::MAX), ("print", 1)]);
     let failed = perform(&plan, None, &mut system, &mut |_| {});
     assert!(matches!(failed, Err(InstallError::Command { said, .. }) if said == "refused"));
 }
@@ -298,4 +305,92 @@ fn below_a_prefix_the_running_system_is_left_alone() {
         assert!(!prefix.join("opt/board-agent").exists());
         assert!(system.ran.is_empty() && system.forgot == 0);
     }
+}
+
+#[test]
+fn a_package_replaces_the_keys_of_the_one_before_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys: Vec<PathBuf> = ["a", "b"]
+        .iter()
+        .map(|name| {
+            let (_, public) = shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+            let path = folder.path().join(name);
+            fs::write(&path, public).unwrap();
+            path
+        })
+        .collect();
+    let prefix = folder.path().join("root");
+    let paths = Paths::new(prefix.join("var/lib/board-agent"));
+    let program = folder.path().join("program");
+    fs::write(&program, "program").unwrap();
+    let install_with = |publisher_keys: &[PathBuf]| {
+        let options = Install {
+            program: program.clone(),
+            publisher_keys: publisher_keys.to_vec(),
+            ..options(Platform::Linux)
+        };
+        perform(&install(&options).unwrap(), Some(&prefix), &mut Remembering::new(true), &mut |_| {})
+            .unwrap();
+        config::known_publisher_keys(&paths).unwrap().len()
+    };
+    assert_eq!(install_with(&keys), 2);
+    let (_, given) = shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+    let file = folder.path().join("given");
+    fs::write(&file, given).unwrap();
+    config::add_publisher_key(&paths, &file).unwrap();
+    assert_eq!(install_with(&[]), 3, "an update by hand");
+    assert_eq!(install_with(&keys[1..]), 2, "the first one is withdrawn, the one of the join stays");
+    let known = config::known_publisher_keys(&paths).unwrap();
+    let name = config::read_publisher_key(&keys[1]).unwrap().1.name().to_owned();
+    assert!(known.contains(&config::KnownKey { name, packaged: true }));
+    assert_eq!(config::load_publisher_keys(&paths).unwrap().len(), 2);
+}
+
+#[test]
+fn commands_are_named_by_their_whole_path_and_get_nothing_of_the_callers_environment() {
+    for plan in [Platform::Macos, Platform::Linux]
+        .into_iter()
+        .flat_map(|platform| [install(&options(platform)).unwrap(), uninstall(platform, true)])
+    {
+        for action in plan.actions {
+            if let Action::Run { program, .. } = action {
+                assert!(program.starts_with('/'), "{program}");
+            }
+        }
+    }
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "there is something to inherit");
+    let said =
+        RealSystem.run("/bin/sh", &["-c".to_owned(), "env >&2; exit 1".to_owned()]).unwrap().unwrap_err();
+    assert!(said.lines().any(|line| line == "PATH=/usr/bin:/bin:/usr/sbin:/sbin"), "{said}");
+    assert!(!said.contains("CARGO"), "{said}");
+}
+
+#[test]
+fn what_must_not_be_killed_outlives_the_service() {
+    let unit = systemd::unit(Path::new("/data"));
+    assert!(unit.lines().any(|line| line == "KillMode=process"), "the agent ends what may be ended");
+}
+
+#[test]
+fn no_package_is_built_with_a_private_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (private, public) = shared::catalog::generate_publisher_key(&shared::random::SystemRandom).unwrap();
+    let key = folder.path().join("publisher.pem");
+    let build = || {
+        let output = std::process::Command::new("bash")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/macos/build-package"))
+            .args(["--program", "/bin/sh", "--out", "/nonexistent/x.pkg", "--publisher-key"])
+            .arg(&key)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for text in [private.expose().clone(), format!("{public}{}", private.expose()), "nothing".to_owned()] {
+        fs::write(&key, text).unwrap();
+        let said = build();
+        assert!(said.contains("a private key must never be packaged"), "{said}");
+    }
+    fs::write(&key, public).unwrap();
+    assert!(!build().contains("private key"), "then only Apple's tools or the folder are missing");
 }

@@ -7,7 +7,7 @@ mod version;
 
 use serde::{Deserialize, Serialize};
 use shared::catalog::{Manifest, Platform};
-use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotReport, SlotState};
+use shared::protocol::inventory::{ComponentReport, Evidence, Presence, SlotCheck, SlotReport, SlotState};
 use shared::time::{Clock, Timestamp};
 
 use crate::bundles::Catalog;
@@ -61,33 +61,49 @@ pub async fn look(
     Ok(reports)
 }
 
-/// Every slot of the scope: this asks the vault and what providers said before, and takes no time.
+/// Every slot of the scope: this asks the vault and what providers said before, and takes no time. One that can't be read
+/// doesn't hide the others.
 pub fn slots<'a>(
     vault: &Vault,
     memory: &Memory,
     params: &Params,
     manifests: impl Iterator<Item = &'a Manifest>,
     now: Timestamp,
-) -> Result<Vec<SlotReport>, StoreError> {
+) -> Vec<SlotReport> {
     let mut reports = Vec::new();
     for manifest in manifests {
         for slot in &manifest.slots {
-            let held = vault.read(&manifest.key, &slot.key)?;
-            let (state, check) = match held {
-                Some(_) => memory.state(manifest, &slot.key, params.get(&manifest.key), vault)?,
-                None => (SlotState::Empty, None),
-            };
+            let found = found(vault, memory, params, manifest, &slot.key);
+            let (state, version, check) = found.unwrap_or_else(|error| {
+                tracing::error!(component = manifest.key, slot = slot.key, %error, "a slot can't be read");
+                let check = SlotCheck { said: error.to_string(), recorded: [].into(), at: now };
+                (SlotState::Unreadable, None, Some(check))
+            });
             reports.push(SlotReport {
                 component: manifest.key.clone(),
                 slot: slot.key.clone(),
                 state,
-                version: held.and_then(|held| held.version),
+                version,
                 observed_at: now,
                 check,
             });
         }
     }
-    Ok(reports)
+    reports
+}
+
+type Found = (SlotState, Option<u64>, Option<SlotCheck>);
+
+fn found(
+    vault: &Vault,
+    memory: &Memory,
+    params: &Params,
+    manifest: &Manifest,
+    slot: &str,
+) -> Result<Found, StoreError> {
+    let Some(held) = vault.read(&manifest.key, slot)? else { return Ok((SlotState::Empty, None, None)) };
+    let (state, check) = memory.state(manifest, slot, params.get(&manifest.key), vault)?;
+    Ok((state, held.version, check))
 }
 
 /// Every probe must say that it is there.

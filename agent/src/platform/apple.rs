@@ -1,5 +1,8 @@
 //! What Apple's command line tools print, understood. Compiled for tests everywhere: there is no Mac to test it on.
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use super::Machine;
 
 /// From `ioreg -rd1 -c IOPlatformExpertDevice` and `sw_vers`. Nothing without a hardware UUID.
@@ -36,9 +39,20 @@ fn os_version(sw_vers: &str) -> String {
     format!("{} {}", field("ProductName"), field("ProductVersion")).trim().to_owned()
 }
 
+/// Starts a program where the user's windows and keychains are, still as root: it gives up its rights itself.
+pub fn in_session(uid: u32, program: &Path) -> Vec<OsString> {
+    ["/bin/launchctl".into(), "asuser".into(), uid.to_string().into(), program.into()].to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_entered_with_launchctl_and_nothing_else_is_in_its_arguments() {
+        let words = in_session(501, Path::new("/opt/board-agent/bin/board-agent"));
+        assert_eq!(words, ["/bin/launchctl", "asuser", "501", "/opt/board-agent/bin/board-agent"]);
+    }
 
     const IOREG: &str = r#"+-o Mac14,3  <class IOPlatformExpertDevice, id 0x100000220, registered, matched, active, busy 0, retain 40>
     {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::tool::Said;
+
 /// One line of `ps -axo pid=,ppid=,pgid=`: numbers only, nothing that a user of the machine can write into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -20,9 +22,12 @@ pub fn parse_ps(text: &str) -> Vec<Process> {
         .collect()
 }
 
-/// What `lsof -t` prints: a process id a line.
-pub fn parse_pids(text: &str) -> Vec<i32> {
-    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+/// What `lsof -t` prints: a process id a line. It fails when it finds nothing, too; only then it has nothing to complain
+/// about.
+pub fn parse_lsof(said: &Said) -> Result<Vec<i32>, String> {
+    let pids: Vec<i32> = said.stdout.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    let complaint = said.stderr.trim();
+    if said.well || !pids.is_empty() || complaint.is_empty() { Ok(pids) } else { Err(complaint.to_owned()) }
 }
 
 /// The marked processes, everything below them, and whatever shares a group with any of those: a program that closes
@@ -69,7 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn only_process_ids_are_read() {
-        assert_eq!(parse_pids("410\n 411 \nlsof: WARNING\n\n"), [410, 411]);
+    fn only_process_ids_are_read_and_a_failed_look_is_no_empty_one() {
+        let said = |well, stdout: &str, stderr: &str| {
+            parse_lsof(&Said { well, stdout: stdout.to_owned(), stderr: stderr.to_owned() })
+        };
+        assert_eq!(said(true, "410\n 411 \nlsof: WARNING\n\n", ""), Ok(vec![410, 411]));
+        assert_eq!(said(false, "", ""), Ok(vec![]), "nobody holds it open");
+        let gone = "lsof: status error on /x: No such file or directory";
+        assert_eq!(said(false, "", gone), Err(gone.to_owned()));
     }
 }

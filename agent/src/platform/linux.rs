@@ -1,7 +1,11 @@
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Uid};
 
 use super::{Awake, Machine, Mark, Met, PlatformError};
@@ -21,6 +25,10 @@ pub fn machine() -> Result<Machine, PlatformError> {
         os_version: os_version().unwrap_or_default(),
         host_name,
     })
+}
+
+pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    Ok(getsockopt(stream, PeerCredentials).map_err(io::Error::from)?.uid())
 }
 
 pub fn boot_session() -> Result<String, PlatformError> {
@@ -66,6 +74,10 @@ pub fn full_disk_access() -> Met {
 
 pub fn session_of(_user: &str, _uid: u32) -> Met {
     Met::Unknown("the user's graphical session can be found out on macOS only".to_owned())
+}
+
+pub fn in_session(_uid: u32, _program: &Path) -> Result<Vec<OsString>, PlatformError> {
+    Err(PlatformError::Unsupported("starting a program in a user's graphical session"))
 }
 
 /// The firmware's UUID where we may read it, else the installation's own id.

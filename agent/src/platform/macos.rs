@@ -1,20 +1,27 @@
 //! macOS. Thin on purpose, for it is compiled here and never run: one call each; what the tools print is understood in
 //! `apple` and `family`, which are tested everywhere.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{Gid, Uid};
 
 use super::awake::Awake;
+use super::tool::{self, Said};
 use super::{Machine, Mark, Met, PlatformError, apple, family};
 
 /// Apple's programs hide their environment, from root too.
 pub const MARKED_BY_FILE: bool = true;
+
+/// For one of the system's tools: a file system that hangs must not hang the agent.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Only a program with Full Disk Access may open it, root or not.
 const TCC_DATABASE: &str = "/Library/Application Support/com.apple.TCC/TCC.db";
@@ -30,6 +37,10 @@ pub fn machine() -> Result<Machine, PlatformError> {
         what: "the hardware UUID",
         error: io::Error::new(io::ErrorKind::InvalidData, "ioreg shows no IOPlatformUUID"),
     })
+}
+
+pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    Ok(nix::unistd::getpeereid(stream).map_err(io::Error::from)?.0.as_raw())
 }
 
 pub fn boot_session() -> Result<String, PlatformError> {
@@ -65,15 +76,18 @@ pub fn forbid_tracing() -> Result<(), PlatformError> {
         .map_err(|errno| PlatformError::Unknown { what: "how to forbid tracing", error: errno.into() })
 }
 
+/// `-S2` is the shortest time that lsof itself gives the kernel. Its `-b`, which would never block, can't look for a file
+/// by name.
 pub fn processes_of_attempt(mark: &Mark) -> Result<Vec<i32>, PlatformError> {
     let Some(file) = mark.file().and_then(|file| file.to_str()) else { return Ok(Vec::new()) };
     let what = "the list of processes";
-    // It fails when it finds nothing, too; -w keeps its warnings out.
-    let marked = family::parse_pids(&output(what, "/usr/sbin/lsof", &["-w", "-t", "--", file])?.1);
+    let said = output(what, "/usr/sbin/lsof", &["-w", "-S2", "-t", "--", file])?;
+    let marked = family::parse_lsof(&said)
+        .map_err(|complaint| PlatformError::Unknown { what, error: io::Error::other(complaint) })?;
     if marked.is_empty() {
         return Ok(Vec::new());
     }
-    let processes = family::parse_ps(&said(what, "/bin/ps", &["-axo", "pid=,ppid=,pgid="])?);
+    let processes = family::parse_ps(&self::said(what, "/bin/ps", &["-axo", "pid=,ppid=,pgid="])?);
     Ok(family::family(&marked, &processes))
 }
 
@@ -97,32 +111,28 @@ pub fn full_disk_access() -> Met {
 
 pub fn session_of(user: &str, uid: u32) -> Met {
     match output("the user's session", "/bin/launchctl", &["print", &format!("gui/{uid}")]) {
-        Ok((true, _)) => Met::Yes,
-        Ok((false, _)) => Met::No(format!(
+        Ok(said) if said.well => Met::Yes,
+        Ok(_) => Met::No(format!(
             "this step needs the session of {user}: log in as {user} at the screen or through Screen Sharing"
         )),
         Err(error) => Met::Unknown(error.to_string()),
     }
 }
 
-/// What a tool printed, when it went well.
-fn said(what: &'static str, program: &str, arguments: &[&str]) -> Result<String, PlatformError> {
-    match output(what, program, arguments)? {
-        (true, text) => Ok(text),
-        (false, _) => {
-            let error = io::Error::other(format!("{program} failed"));
-            Err(PlatformError::Unknown { what, error })
-        }
-    }
+pub fn in_session(uid: u32, program: &Path) -> Result<Vec<OsString>, PlatformError> {
+    Ok(apple::in_session(uid, program))
 }
 
-fn output(what: &'static str, program: &str, arguments: &[&str]) -> Result<(bool, String), PlatformError> {
-    let output = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .map_err(|error| PlatformError::Unknown { what, error })?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+/// What a tool printed, when it went well.
+fn said(what: &'static str, program: &str, arguments: &[&str]) -> Result<String, PlatformError> {
+    let said = output(what, program, arguments)?;
+    if said.well {
+        return Ok(said.stdout);
+    }
+    let error = io::Error::other(format!("{program} failed: {}", said.stderr.trim()));
+    Err(PlatformError::Unknown { what, error })
+}
+
+fn output(what: &'static str, program: &str, arguments: &[&str]) -> Result<Said, PlatformError> {
+    tool::run(program, arguments, PATIENCE).map_err(|error| PlatformError::Unknown { what, error })
 }

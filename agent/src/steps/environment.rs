@@ -1,16 +1,18 @@
 //! The environment that every script and every probe of ours has: fixed, nothing inherited.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid};
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use shared::catalog::Platform;
 use zeroize::Zeroize as _;
 
 use crate::config::{Identity, ManagedUser, Paths};
-use crate::{files, platform};
+use crate::platform;
 
 /// An environment that may hold secrets: wiped when it is dropped. No Debug.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -118,27 +120,23 @@ fn npm_settings_of_the_machine(identity: &Identity) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// In development the managed user's home is ours to make.
+/// In development the managed user's home is ours to make. What is there already is left as it is: in a home root would
+/// follow its owner's links.
 pub fn make_dev_home(identity: &Identity, paths: &Paths) -> io::Result<()> {
     if !identity.dev {
         return Ok(());
     }
-    let home = &identity.managed_user.home;
+    let (home, user) = (&identity.managed_user.home, &identity.managed_user);
     // npm refuses a prefix whose `lib` is missing.
     for folder in [home.clone(), home.join(".npm-global"), home.join(".npm-global/lib"), paths.dev_tmp()] {
-        files::folder(&folder, 0o700)?;
-        give_to(&folder, &identity.managed_user)?;
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Ok(()) if Uid::effective().as_raw() == user.uid => {}
+            Ok(()) => lchown(&folder, Some(user.uid), Some(user.gid))?,
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
-}
-
-/// Makes the managed user the owner, if that isn't whoever runs the agent anyway.
-pub fn give_to(path: &Path, user: &ManagedUser) -> io::Result<()> {
-    if Uid::effective().as_raw() == user.uid {
-        return Ok(());
-    }
-    nix::unistd::chown(path, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))
-        .map_err(io::Error::from)
 }
 
 fn text(path: &Path) -> String {

@@ -4,6 +4,7 @@
 
 pub mod environment;
 mod leftovers;
+mod look;
 pub mod mask;
 pub mod output;
 pub mod run;
@@ -14,9 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::catalog::{As, Download, Output, Platform, SecretForm, Step, Wrapper, cached_names};
+use shared::catalog::{As, Download, Need, Output, Platform, SecretForm, Step, Wrapper, cached_names};
 use shared::ids::AttemptId;
 use shared::protocol::steps::{AttemptEnded, Outcome, OutputChunk};
+use shared::random::SystemRandom;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Identity, ManagedUser, Paths};
@@ -25,11 +27,13 @@ use crate::outbound::Outbound;
 use crate::platform::{self, Mark};
 use crate::vault::{StoreError, Vault};
 use environment::Environment;
+use leftovers::Settled;
 use mask::Masks;
 use output::{ChunkSink, Sink, Tail};
 use run::{Ended, Launcher, RunError};
 use run_as::RunSpec;
 
+pub use look::{Look, look};
 pub use secret_files::sweep;
 
 /// How long a `check` or `verify` may take: they only look.
@@ -93,7 +97,7 @@ pub async fn execute(
     let _awake = platform::stay_awake()
         .inspect_err(|error| tracing::debug!(%error, "the machine may fall asleep while this runs"));
     let mark = Mark::of(&context.paths, plan.attempt_id);
-    let mut attempt = Attempt { plan, context, mark, stop, exit_code: None };
+    let mut attempt = Attempt { plan, context, mark, stop, exit_code: None, left: None };
     let (outcome, found) = match attempt.go(chunks).await {
         Ok(end) => end,
         Err(StepError::Stopping) => (Outcome::Interrupted, "the agent was stopped".to_owned()),
@@ -117,23 +121,28 @@ struct Attempt<'a> {
     mark: Mark,
     stop: watch::Receiver<bool>,
     exit_code: Option<i32>,
+    /// What became of the processes of a script that was ended.
+    left: Option<Settled>,
 }
 
 /// What a `check` or `verify` said.
-struct Look {
+struct Looked {
     so: bool,
+    /// It ended by itself: what it said is an answer.
+    answered: bool,
     found: String,
 }
 
 impl Attempt<'_> {
     async fn go(&mut self, chunks: mpsc::Sender<OutputChunk>) -> Result<(Outcome, String), StepError> {
         let step = &self.plan.step;
+        self.mark.make().map_err(StepError::Mark)?;
+        // Before anything is made for it: what still runs could reach into that.
+        let settled = if self.plan.resume { self.settle().await? } else { Settled::Gone };
         let (environment, _files) = self.environment()?;
         let masks = Masks::new(&self.context.vault.values()?);
-        self.mark.make().map_err(StepError::Mark)?;
 
         if self.plan.resume {
-            leftovers::settle(&self.mark, step.cancellable, step.timeout()).await;
             // What an earlier attempt left looks the same.
             if let Some((name, script)) = look_of(step).filter(|_| !self.plan.rerun) {
                 self.provide(&[Some(script)]).await?;
@@ -141,6 +150,12 @@ impl Attempt<'_> {
                 if look.so {
                     return Ok((Outcome::Succeeded, look.found));
                 }
+            }
+            if let Some(reason) = settled.in_the_way() {
+                return Ok((
+                    Outcome::Interrupted,
+                    format!("the agent was stopped while this ran, the effect is not there, and {reason}"),
+                ));
             }
             if !step.repeatable {
                 return Ok((
@@ -175,7 +190,8 @@ impl Attempt<'_> {
             let ended = self.run(script, &environment, timeout, &masks, sink).await?;
             ran = self.judge_run(ended)?;
             if let Ended::TimedOut = ended {
-                return Ok((Outcome::Failed, ran));
+                let left = self.left.as_ref().and_then(Settled::in_the_way);
+                return Ok((Outcome::Failed, left.map_or(ran.clone(), |left| format!("{ran}; {left}"))));
             }
         }
 
@@ -235,12 +251,12 @@ impl Attempt<'_> {
     }
 
     async fn look(
-        &self,
+        &mut self,
         name: &str,
         script: &str,
         environment: &Environment,
         masks: &Masks,
-    ) -> Result<Look, StepError> {
+    ) -> Result<Looked, StepError> {
         let mut tail = Tail::new();
         let ended = self.run(script, environment, Some(LOOK_TIMEOUT), masks, Some(&mut tail)).await?;
         let how = match ended {
@@ -255,18 +271,22 @@ impl Attempt<'_> {
             Output::None => String::new(),
         };
         let found = if saw.is_empty() { how } else { format!("{how}: {saw}") };
-        Ok(Look { so: matches!(ended, Ended::Exited(0)), found })
+        let (so, answered) = (matches!(ended, Ended::Exited(0)), matches!(ended, Ended::Exited(_)));
+        Ok(Looked { so, answered, found })
     }
 
     async fn run(
-        &self,
+        &mut self,
         script: &str,
         environment: &Environment,
         timeout: Option<Duration>,
         masks: &Masks,
         sink: Option<&mut dyn Sink>,
     ) -> Result<Ended, StepError> {
-        let spec = RunSpec::for_user(&self.user(), environment.clone(), script).marked(&self.mark);
+        let mut spec = RunSpec::for_user(&self.user(), environment.clone(), script).marked(&self.mark);
+        if self.plan.step.needs.contains(&Need::Gui) {
+            spec = spec.in_session();
+        }
         // A step that must not be killed is let finish, also when the agent stops.
         let stop = timeout.is_some().then(|| self.stop.clone());
         let ended = run::run(&self.context.launcher, spec, timeout, masks, sink, stop).await?;
@@ -274,9 +294,20 @@ impl Attempt<'_> {
         // may be something left that its `run` started.
         let Step { cancellable, .. } = self.plan.step;
         if cancellable && matches!(ended, Ended::TimedOut | Ended::Stopped) {
-            leftovers::settle(&self.mark, cancellable, self.plan.step.timeout()).await;
+            self.left = Some(leftovers::settle(&self.mark, cancellable, self.plan.step.timeout()).await);
         }
         Ok(ended)
+    }
+
+    /// What must not be killed is waited for only as long as the agent isn't to stop.
+    async fn settle(&self) -> Result<Settled, StepError> {
+        let Step { cancellable, .. } = self.plan.step;
+        let settling = leftovers::settle(&self.mark, cancellable, self.plan.step.timeout());
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            settled = settling => Ok(settled),
+            Ok(_) = stop.wait_for(|stop| *stop), if !cancellable => Err(StepError::Stopping),
+        }
     }
 
     fn user(&self) -> ManagedUser {
@@ -296,7 +327,7 @@ impl Attempt<'_> {
         for (key, value) in &self.plan.params {
             environment.insert(format!("BOARD_PARAM_{key}"), value.clone());
         }
-        let mut folder = secret_files::Folder::new(paths, self.plan.attempt_id, &self.user());
+        let mut folder = secret_files::Folder::new(paths, &self.user(), &SystemRandom);
         for secret in &self.plan.step.secrets {
             let Some(held) = vault.read(&self.plan.component, &secret.slot)? else { continue };
             match secret.form {
@@ -314,6 +345,7 @@ impl Attempt<'_> {
                 }
             }
         }
+        folder.hand_over()?;
         Ok((environment, folder))
     }
 }

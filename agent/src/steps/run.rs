@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::mask::{Masker, Masks};
 use super::output::{Decoder, Sink};
 use super::run_as::{ATTEMPT, RunAsError, RunSpec};
+use crate::platform::{self, PlatformError};
 
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +59,8 @@ pub enum RunError {
     #[error("the script can't be started: {0}")]
     Start(#[from] io::Error),
     #[error(transparent)]
+    Session(#[from] PlatformError),
+    #[error(transparent)]
     Spec(#[from] RunAsError),
 }
 
@@ -72,7 +75,13 @@ pub async fn run(
 ) -> Result<Ended, RunError> {
     // The mark of its attempt from the first moment: what outlives a killed agent is found by it.
     let mark = spec.attempt().map(|attempt| (ATTEMPT, attempt.to_owned()));
-    let mut child = Command::new(&launcher.program)
+    let words = match spec.session() {
+        Some(uid) => platform::in_session(uid, &launcher.program)?,
+        None => vec![launcher.program.clone().into_os_string()],
+    };
+    let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("nothing to start"))?;
+    let mut child = Command::new(program)
+        .args(arguments)
         .arg("run-as")
         .env_clear()
         .envs(mark)

@@ -31,6 +31,9 @@ pub struct RunSpec {
     script: String,
     /// Held open by everything that this becomes and starts.
     mark: Option<PathBuf>,
+    /// It is started in the user's graphical session.
+    #[serde(skip)]
+    in_session: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +58,24 @@ impl RunSpec {
             cwd: user.home.clone(),
             script: script.to_owned(),
             mark: None,
+            in_session: false,
         }
     }
 
     pub fn marked(mut self, mark: &Mark) -> Self {
         self.mark = mark.file().map(PathBuf::from);
         self
+    }
+
+    /// For scripts that show windows or use the user's own keychain.
+    pub fn in_session(mut self) -> Self {
+        self.in_session = true;
+        self
+    }
+
+    /// Whose session it is started in. Who is that user already is in it.
+    pub fn session(&self) -> Option<u32> {
+        (self.in_session && Uid::effective().as_raw() != self.uid).then_some(self.uid)
     }
 
     pub fn attempt(&self) -> Option<&str> {

@@ -164,28 +164,44 @@ impl Vault {
 
     pub fn held(&self) -> Result<Vec<HeldSlot>, StoreError> {
         let mut held = Vec::new();
-        for name in self.store.names()? {
-            let Some((component, slot)) = name.strip_prefix(SLOT_PREFIX).and_then(|n| n.split_once('.'))
-            else {
-                continue;
-            };
-            if let Some(found) = self.read(component, slot)? {
-                held.push(HeldSlot {
-                    component: component.to_owned(),
-                    slot: slot.to_owned(),
-                    version: found.version,
-                });
+        for (component, slot) in self.slots()? {
+            if let Some(found) = self.read(&component, &slot)? {
+                held.push(HeldSlot { component, slot, version: found.version });
             }
         }
         Ok(held)
     }
 
-    /// Every value of every slot, for masking.
+    /// Component and slot of every entry.
+    fn slots(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let names = self.store.names()?;
+        let slots = names.iter().filter_map(|name| name.strip_prefix(SLOT_PREFIX)?.split_once('.'));
+        Ok(slots.map(|(component, slot)| (component.to_owned(), slot.to_owned())).collect())
+    }
+
+    /// The same without what can't be read: one damaged entry must not keep the agent from its work. Writing over such an
+    /// entry is refused, so that nothing goes back to an older version.
+    pub fn readable(&self) -> Result<Vec<HeldSlot>, StoreError> {
+        let mut held = Vec::new();
+        self.each(|component, slot, found| held.push(HeldSlot { component, slot, version: found.version }))?;
+        Ok(held)
+    }
+
+    fn each(&self, mut take: impl FnMut(String, String, Held)) -> Result<(), StoreError> {
+        for (component, slot) in self.slots()? {
+            match self.read(&component, &slot) {
+                Ok(Some(found)) => take(component, slot, found),
+                Ok(None) => {}
+                Err(error) => tracing::error!(component, slot, %error, "a secret can't be read"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Every value of every slot that can be read, for masking.
     pub fn values(&self) -> Result<Vec<Secret<Vec<u8>>>, StoreError> {
         let mut values = Vec::new();
-        for held in self.held()? {
-            values.extend(self.read(&held.component, &held.slot)?.map(|found| found.value));
-        }
+        self.each(|_, _, found| values.push(found.value))?;
         Ok(values)
     }
 
@@ -210,7 +226,10 @@ impl Vault {
 
     /// Takes everything away, keys and secrets: they belong to an enrollment that is over.
     pub fn clear(&self) -> Result<(), StoreError> {
-        self.store.names()?.iter().try_for_each(|name| self.store.remove(name))
+        // One that can't be removed keeps none of the others.
+        let failed: Vec<_> =
+            self.store.names()?.iter().filter_map(|name| self.store.remove(name).err()).collect();
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
     fn put(&self, name: &str, value: &Secret<Vec<u8>>) -> Result<(), StoreError> {

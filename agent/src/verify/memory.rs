@@ -77,15 +77,18 @@ impl Memory {
         Ok((!fresh).then_some(Due { component, slot, basis, forgotten }))
     }
 
-    /// Keeps an answer. `false` when the value may be another one than it was given about.
-    pub fn keep(&mut self, due: Due, finding: Finding, at: Timestamp) -> Result<bool, ConfigError> {
+    /// Keeps an answer. `false` when the value may be another one than it was given about. When the file can't be written
+    /// the answer lasts until the agent ends, and is asked for again.
+    pub fn keep(&mut self, due: Due, finding: Finding, at: Timestamp) -> bool {
         if self.forgotten.get(&due.component).copied().unwrap_or(0) != due.forgotten {
-            return Ok(false);
+            return false;
         }
         let known = Known { basis: due.basis, finding, at };
         self.known.entry(due.component).or_default().insert(due.slot, known);
-        config::save_json(&self.file, &self.known)?;
-        Ok(true)
+        if let Err(error) = config::save_json(&self.file, &self.known) {
+            tracing::warn!(%error, "what a provider said can't be kept for the next start");
+        }
+        true
     }
 
     /// A value of this component is about to be written.

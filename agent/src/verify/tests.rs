@@ -1,5 +1,5 @@
 use serde_json::json;
-use shared::catalog::Bundle;
+use shared::catalog::{Bundle, CheckUrl};
 use shared::time::{Clock as _, ManualClock, Timestamp};
 
 use super::*;
@@ -151,7 +151,7 @@ fn an_answer_is_good_for_a_day_and_a_failed_try_for_an_hour() {
     let minutes = |minutes: u64| site.clock.advance(Duration::from_secs(minutes * 60));
     let due = site.due(&memory, &params).unwrap();
     assert_eq!(site.state(&memory, &params), SlotState::Present);
-    assert!(memory.keep(due, finding(Verdict::Verified, false), site.clock.now()).unwrap());
+    assert!(memory.keep(due, finding(Verdict::Verified, false), site.clock.now()));
     assert_eq!(site.state(&memory, &params), SlotState::Verified);
     for _ in 0..23 {
         assert!(site.due(&memory, &params).is_none());
@@ -160,7 +160,7 @@ fn an_answer_is_good_for_a_day_and_a_failed_try_for_an_hour() {
     assert!(site.due(&Memory::load(&site.paths), &params).is_none(), "a restart asks nobody");
     minutes(60);
     let due = site.due(&memory, &params).unwrap();
-    assert!(memory.keep(due, finding(Verdict::Unverifiable, true), site.clock.now()).unwrap());
+    assert!(memory.keep(due, finding(Verdict::Unverifiable, true), site.clock.now()));
     minutes(30);
     assert!(site.due(&memory, &params).is_none());
     minutes(30);
@@ -186,7 +186,7 @@ fn an_answer_is_only_about_what_was_asked() {
     let mut memory = Memory::load(&site.paths);
     let answered = |memory: &mut Memory| {
         let due = site.due(memory, &params).unwrap();
-        assert!(memory.keep(due, finding(Verdict::Rejected, false), site.clock.now()).unwrap());
+        assert!(memory.keep(due, finding(Verdict::Rejected, false), site.clock.now()));
         assert_eq!(site.state(memory, &params), SlotState::Rejected);
     };
     answered(&mut memory);
@@ -205,7 +205,7 @@ fn an_answer_is_only_about_what_was_asked() {
     assert_eq!(site.state(&Memory::load(&site.paths), &params), SlotState::Present, "and after a kill");
     let late = site.due(&memory, &params).unwrap();
     memory.forget("crm").unwrap();
-    assert!(!memory.keep(late, finding(Verdict::Verified, false), site.clock.now()).unwrap(), "too late");
+    assert!(!memory.keep(late, finding(Verdict::Verified, false), site.clock.now()), "too late");
     assert_eq!(site.state(&memory, &params), SlotState::Present);
 }
 
@@ -236,4 +236,24 @@ fn what_can_not_be_asked_is_unverifiable_without_a_request() {
     assert!(said(&[("SYSTEM", "ours")]).said.contains("X-Key can't take"));
     site.vault.write("crm", "SYSTEM_KEY", 4, &Secret::new(vec![0xff; 9])).unwrap();
     assert!(said(&[("SYSTEM", "ours")]).said.contains("crm/SYSTEM_KEY is not text"));
+}
+
+/// Whoever sends the request reads the address with its own rules: they must see the same host that the manifest shows.
+#[test]
+fn what_passes_for_a_host_is_that_host_and_no_number() {
+    let host =
+        "([0-9]{1,3}|0x[0-9a-f]{0,3}|[a-z0-9-]{1,6})(\\.([0-9]{1,3}|0x[0-9a-f]{0,3}|[a-z0-9-]{1,6})){1,3}";
+    proptest::proptest!(|(host in host)| {
+        let text = format!("https://{host}/");
+        if CheckUrl::try_from(text.clone()).is_ok() {
+            // What can't be read leads nowhere.
+            if let Ok(url) = url::Url::parse(&text) {
+                proptest::prop_assert_eq!(url.host(), Some(url::Host::Domain(host.as_str())));
+            }
+        }
+    });
+    for number in ["https://0x7f.0x1/", "https://1.0x/", "https://127.1/"] {
+        assert!(matches!(url::Url::parse(number).unwrap().host(), Some(url::Host::Ipv4(_))), "{number}");
+        assert!(CheckUrl::try_from(number.to_owned()).is_err(), "{number}");
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent::config::Paths;
 use agent::doctor::{self, Finding, Patient, Report, State};
-use agent::install::{InstallError, System};
+use agent::install::{How, InstallError, System};
 use shared::random::SystemRandom;
 use shared::time::{Clock, ManualClock, SystemClock, Timestamp};
 use tokio::io::AsyncWriteExt as _;
@@ -34,7 +34,7 @@ impl System for Bare {
         panic!("a look forgets nothing")
     }
 
-    fn patience(&self) -> (Duration, Duration) {
+    fn patience(&self, _how: How) -> (Duration, Duration) {
         panic!("a look waits for nothing")
     }
 }

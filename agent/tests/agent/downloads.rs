@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent::downloads::{DownloadError, Downloads, LARGEST, Provided};
 use agent::outbound::Outbound;
@@ -12,6 +14,8 @@ use shared::protocol::link::{FromBoard, ReportBody};
 use shared::protocol::steps::{AttemptEnded, Offer, OfferKind, Outcome};
 use shared::random::SystemRandom;
 use shared::time::SystemClock;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 
 use crate::support::{Asked, Board, Device, Link, Outside, Reply, within};
 
@@ -23,7 +27,9 @@ fn files(asked: &Asked) -> Reply {
     match asked.line.split(' ').nth(1).unwrap() {
         "/good" => Reply::file(&content()),
         "/moved" => Reply::redirect("https://files.example.com/good"),
-        "/downgrade" => Reply::redirect("http://files.example.com/good"),
+        path if path.starts_with("/downgrade/") => {
+            Reply::redirect(&format!("http://127.0.0.1:{}/good", &path["/downgrade/".len()..]))
+        }
         "/round" => Reply::redirect("https://files.example.com/round"),
         "/short" => Reply::CutShort(content()),
         "/other" => Reply::file(b"something else"),
@@ -58,6 +64,30 @@ impl Site {
     fn in_cache(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.cache()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+/// Serves the right file without TLS, to whoever comes.
+struct Plain {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Plain {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let head = format!("HTTP/1.1 200 x\r\nContent-Length: {}\r\n\r\n", content().len());
+                // Whoever leaves early has come all the same.
+                let _ = stream.write_all(&[head.as_bytes(), &content()].concat()).await;
+            }
+        });
+        Self { port, connections }
     }
 }
 
@@ -111,7 +141,10 @@ async fn what_is_not_the_declared_file_never_gets_its_name() {
     assert!(said.contains("files.example.com broke off"), "{said}");
     let said = refused(&download("/missing"), LARGEST).await;
     assert_eq!(said, "Example.tar.gz can't be fetched: files.example.com answered 404. Nothing was run");
-    assert!(refused(&download("/downgrade"), LARGEST).await.contains("can't be fetched"));
+    let plain = Plain::start().await;
+    let said = refused(&download(&format!("/downgrade/{}", plain.port)), LARGEST).await;
+    assert!(said.contains("can't be fetched"), "{said}");
+    assert_eq!(plain.connections.load(Ordering::SeqCst), 0, "nobody asks without TLS");
     assert!(refused(&download("/round"), LARGEST).await.contains("sends to another address, and too often"));
     let said = refused(&download("/good"), content().len() as u64 - 1).await;
     assert!(said.contains("is larger than 1199999 bytes"), "{said}");

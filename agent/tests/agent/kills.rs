@@ -125,6 +125,8 @@ impl Committed {
             ReportBody::Output(chunk) => chunk.attempt_id,
             ReportBody::AttemptEnded(ended) => ended.attempt_id,
             ReportBody::Receipt(_)
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }

@@ -8,11 +8,17 @@ mod doctor;
 #[cfg(test)]
 mod downloads;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod folder;
+#[cfg(test)]
 mod install;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod paste;
+#[cfg(test)]
+mod plans;
 #[cfg(test)]
 mod sealed_paste;
 #[cfg(test)]

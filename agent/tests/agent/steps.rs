@@ -15,7 +15,7 @@ use agent::steps::mask::Masks;
 use agent::steps::output::Tail;
 use agent::steps::run::{Ended, Launcher, run};
 use agent::steps::run_as::RunSpec;
-use agent::steps::{Context, Plan, environment, execute, sweep};
+use agent::steps::{Context, Plan, environment, execute};
 use agent::vault;
 use shared::catalog::{Bundle, Step};
 use shared::ids::{AttemptId, BoardId, ClientId, DeviceId, EnrollmentId};
@@ -193,7 +193,28 @@ fn step(text: &str) -> Step {
     bundle.parse_manifests().unwrap()["x"].steps[0].clone()
 }
 
+fn plan(text: &str, resume: bool) -> Plan {
+    Plan {
+        attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
+        component: "x".to_owned(),
+        step: step(text),
+        wrappers: Vec::new(),
+        downloads: Vec::new(),
+        params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
+        rerun: false,
+        resume,
+        next_chunk: 0,
+    }
+}
+
 impl Fixture {
+    #[cfg(target_os = "linux")]
+    async fn resume(&self, attempt_id: AttemptId, text: &str) -> AttemptEnded {
+        let (_keep, stop) = watch::channel(false);
+        let plan = Plan { attempt_id, ..plan(text, true) };
+        execute(&plan, &self.context, mpsc::channel(1000).0, stop).await
+    }
+
     async fn attempt(&self, text: &str, resume: bool) -> (AttemptEnded, String) {
         let (_keep, stop) = watch::channel(false);
         self.attempt_until(text, resume, stop).await
@@ -202,7 +223,7 @@ impl Fixture {
     /// An attempt that runs again, whatever is so already.
     async fn again(&self, text: &str, resume: bool) -> AttemptEnded {
         let (_keep, stop) = watch::channel(false);
-        self.execute(Plan { rerun: true, ..self.plan(text, resume) }, stop).await.0
+        self.execute(Plan { rerun: true, ..plan(text, resume) }, stop).await.0
     }
 
     async fn attempt_until(
@@ -211,21 +232,7 @@ impl Fixture {
         resume: bool,
         stop: watch::Receiver<bool>,
     ) -> (AttemptEnded, String) {
-        self.execute(self.plan(text, resume), stop).await
-    }
-
-    fn plan(&self, text: &str, resume: bool) -> Plan {
-        Plan {
-            attempt_id: AttemptId::new(&SystemClock, &SystemRandom),
-            component: "x".to_owned(),
-            step: step(text),
-            wrappers: Vec::new(),
-            downloads: Vec::new(),
-            params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
-            rerun: false,
-            resume,
-            next_chunk: 0,
-        }
+        self.execute(plan(text, resume), stop).await
     }
 
     async fn execute(&self, plan: Plan, stop: watch::Receiver<bool>) -> (AttemptEnded, String) {
@@ -331,6 +338,35 @@ async fn after_a_kill_it_is_so_or_runs_again_or_asks() {
     assert!(fixture.home.join("once").exists());
 }
 
+/// The step that a killed agent left is still there when the next one takes it up: it must not be started a second time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_must_not_be_killed_never_runs_twice_at_once() {
+    let fixture = fixture();
+    let id = AttemptId::new(&SystemClock, &SystemRandom);
+    let mut left = std::process::Command::new("sleep")
+        .arg("60")
+        .env_clear()
+        .env("BOARD_ATTEMPT", id.to_string())
+        .spawn()
+        .unwrap();
+    let text = "run = 'touch twice'\nverify = 'test -e there'\nrepeatable = true\ncancellable = false\ntimeout = '1s'";
+    let resume = async |text: &str| fixture.resume(id, text).await;
+    let ended = resume(text).await;
+    assert_eq!(ended.outcome, Outcome::Interrupted, "{}", ended.found);
+    assert!(ended.found.contains(&format!("still runs (process {})", left.id())), "{}", ended.found);
+    assert!(!fixture.home.join("twice").exists());
+    assert!(left.try_wait().unwrap().is_none(), "it was let finish");
+
+    std::fs::write(fixture.home.join("there"), "").unwrap();
+    assert_eq!(resume(text).await.outcome, Outcome::Succeeded, "looking is no harm");
+    std::fs::remove_file(fixture.home.join("there")).unwrap();
+    left.kill().unwrap();
+    left.wait().unwrap();
+    let ended = resume(&text.replace("test -e there", "test -e twice")).await;
+    assert_eq!(ended.outcome, Outcome::Succeeded, "{}", ended.found);
+}
+
 #[tokio::test]
 async fn secrets_reach_the_script_and_nobody_else() {
     let fixture = fixture();
@@ -360,14 +396,4 @@ async fn a_step_that_prints_secrets_shows_nothing() {
     let (ended, said) = fixture.attempt(text, false).await;
     assert_eq!((ended.outcome, said.as_str()), (Outcome::Succeeded, ""));
     assert!(!ended.found.contains("private"));
-}
-
-#[test]
-fn what_a_killed_agent_left_is_swept() {
-    let fixture = fixture();
-    let left = fixture.context.paths.attempts().join("old");
-    std::fs::create_dir(&left).unwrap();
-    std::fs::write(left.join("TOKEN"), "x").unwrap();
-    sweep(&fixture.context.paths).unwrap();
-    assert!(!left.exists());
 }

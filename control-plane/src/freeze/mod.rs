@@ -2,6 +2,8 @@
 //! nothing. Whatever decrypts or offers asks [`is_on`] in its own transaction.
 
 mod store;
+#[cfg(test)]
+mod tests;
 
 use shared::time::Timestamp;
 

@@ -189,6 +189,7 @@ fn bad_slots(wanted: Wanted<'_>, component: &str, slots: &[InstalledSlot]) -> Ve
             let drift = match held.map(|held| (held.state, held.version)) {
                 None | Some((SlotState::Empty, _)) => Some(Drift::SlotEmpty),
                 Some((SlotState::Rejected, _)) => Some(Drift::SlotRejected),
+                Some((SlotState::Unreadable, _)) => Some(Drift::Unknown),
                 Some((SlotState::Present | SlotState::Verified | SlotState::Unverifiable, version)) => {
                     let behind = version.zip(stored).is_some_and(|(version, stored)| version < *stored);
                     behind.then_some(Drift::SlotOutdated)

@@ -57,7 +57,7 @@ pub struct InstalledSlot {
 impl InstalledSlot {
     /// The device has a value, whether it works or not.
     pub fn is_held(&self) -> bool {
-        self.state != SlotState::Empty
+        !matches!(self.state, SlotState::Empty | SlotState::Unreadable)
     }
 
     /// The provider refuses the value that the device has.

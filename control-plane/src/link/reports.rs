@@ -34,9 +34,10 @@ impl From<ApplyError> for Refusal {
             ApplyError::Database(error) => Self::Later(error.into()),
             ApplyError::Audit(error) => Self::Later(error.into()),
             ApplyError::Failure(failure) => Self::Later(*failure),
-            ApplyError::UnknownAttempt | ApplyError::UnknownOutcome | ApplyError::TooMuchOutput => {
-                Self::Never(error.to_string())
-            }
+            ApplyError::UnknownAttempt
+            | ApplyError::UnknownPlan
+            | ApplyError::UnknownOutcome
+            | ApplyError::TooMuchOutput => Self::Never(error.to_string()),
         }
     }
 }
@@ -157,6 +158,10 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::CaPinned { pin } if pin.len() != 32 => Err("a pin is not 32 bytes"),
         ReportBody::CaPinned { .. } => Ok(()),
         ReportBody::AttemptEnded(ended) => text(&ended.found),
+        ReportBody::PlanStep(planned) => {
+            text(&planned.component).and_then(|()| text(&planned.step)).and_then(|()| text(&planned.found))
+        }
+        ReportBody::PlanEnded(ended) => text(ended.stopped.as_deref().unwrap_or_default()),
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
         ReportBody::Receipt(receipt) => text(&receipt.component).and_then(|()| text(&receipt.slot)),
         ReportBody::Inventory { components, slots } => {
@@ -205,6 +210,8 @@ async fn body(
         ReportBody::OfferRefused { attempt_id, reason, passing: false } => {
             runbook::apply_offer_refused(app, tx, device, *attempt_id, reason).await?;
         }
+        ReportBody::PlanStep(planned) => runbook::plan::apply_step(app, tx, device, planned).await?,
+        ReportBody::PlanEnded(ended) => runbook::plan::apply_plan_ended(app, tx, device, ended).await?,
         ReportBody::Receipt(receipt) => {
             let received =
                 secrets::apply_receipt(tx, app.board_id, device.id, receipt, address, app.now()).await?;

@@ -23,6 +23,7 @@ use crate::freeze;
 use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
+use crate::runbook::plan::{self, Due};
 use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState, SecretError};
 
@@ -68,6 +69,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         serial,
         socket,
         carried: Carried::default(),
+        knows_plans: false,
         deliveries: BTreeMap::new(),
         again: Vec::new(),
         pastes: Waiters::default(),
@@ -113,6 +115,7 @@ struct Session {
     serial: Vec<u8>,
     /// What this link carried already.
     carried: Carried,
+    knows_plans: bool,
     /// When each delivery may be tried again.
     deliveries: BTreeMap<DeliveryId, Instant>,
     /// Offers that the device refused for a passing reason: made again at the next look.
@@ -216,8 +219,10 @@ impl Session {
     /// Compares what both sides hold, and answers.
     async fn welcome(&mut self, hello: &Hello) -> Result<(), End> {
         self.carried.in_journal = hello.attempts.iter().copied().collect();
+        self.knows_plans = hello.plans.is_some();
         self.compare_heads(hello).await?;
         let mut tx = self.app.db.write().await?;
+        plan::reconcile(&self.app, &mut tx, &self.device, hello.plans.as_deref()).await?;
         runbook::ensure(&self.app, &mut tx, &self.device).await?;
         tx.commit().await?;
         let mut tx = self.app.db.write().await?;
@@ -323,6 +328,8 @@ impl Session {
             ReportBody::AttemptStarted { .. }
             | ReportBody::Output(_)
             | ReportBody::OfferRefused { .. }
+            | ReportBody::PlanStep(_)
+            | ReportBody::PlanEnded(_)
             | ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
@@ -331,7 +338,7 @@ impl Session {
         }
     }
 
-    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer.
+    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer, else a plan.
     async fn push(&mut self) -> Result<(), End> {
         let mut tx = self.app.db.read().await?;
         let wanted = clients::scope(&mut tx, self.device.client_id).await?;
@@ -383,7 +390,13 @@ impl Session {
         }
         if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.carried).await? {
             self.carried.sent.insert(offer.attempt_id);
-            self.send(&FromBoard::Offer(offer)).await?;
+            return self.send(&FromBoard::Offer(offer)).await;
+        }
+        if let Some(due) = plan::next_plan(&self.app, &self.device, self.knows_plans).await? {
+            if let Due::Send(request) = due {
+                self.send(&FromBoard::Plan(request)).await?;
+            }
+            self.app.jobs.wake(Wake::Device(self.device.id));
         }
         Ok(())
     }

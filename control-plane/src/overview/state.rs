@@ -20,6 +20,8 @@ pub struct Pressing {
     pub devices: usize,
     /// A runbook isn't through.
     pub busy: bool,
+    /// And none of these goes on by itself: somebody has to resume it.
+    pub paused: bool,
     /// Macs that ask to join.
     pub pending: usize,
 }
@@ -50,14 +52,20 @@ pub fn sentence(
         return (RowState::NeedsYou, "No Mac is enrolled. Make a join code.".into(), false);
     }
     let Some(oldest) = tally.oldest else {
+        if pressing.paused {
+            return (RowState::Waiting, "The runbook is paused; nothing was looked at yet.".into(), false);
+        }
         return (RowState::Running, "The runbook runs; nothing was looked at yet.".into(), false);
     };
     let checked = Moment { at: oldest, now: visitor.now }.words();
     let all = count(tally.components, "component", "components");
     if tally.differ > 0 {
-        let state = if pressing.busy { RowState::Running } else { RowState::NeedsYou };
+        let (state, so_far) = match (pressing.busy, pressing.paused) {
+            (true, true) => (RowState::Waiting, "; the runbook is paused"),
+            (true, false) => (RowState::Running, "; the runbook isn't through"),
+            (false, _) => (RowState::NeedsYou, ""),
+        };
         let differ = if tally.differ == 1 { "differs" } else { "differ" };
-        let so_far = if pressing.busy { "; the runbook isn't through" } else { "" };
         let text = format!("{} of {all} {differ} from the scope{so_far}; checked {checked}:", tally.differ);
         return (state, text, true);
     }

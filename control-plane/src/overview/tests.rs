@@ -10,6 +10,7 @@ use super::web::fragment;
 use crate::access::Visitor;
 use crate::db::testing::on_both;
 use crate::inventory::{self, Drift};
+use crate::runbook;
 use crate::testing::Fixture;
 use crate::web::RowState;
 
@@ -132,6 +133,59 @@ async fn the_sentence_counts_what_differs_and_leads_to_it() {
             .map(|one| (one["component"].as_str().unwrap(), one["drift"].as_str().unwrap()))
             .collect();
         assert_eq!(drifts, [("base", "missing"), ("tool", "unwanted")]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_paused_runbook_is_not_said_to_run() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (app, who) = (&fixture.app, Fixture::who);
+        let client = fixture.client("Example Client", &["base"]).await;
+        let mut devices = Vec::new();
+        for uuid in ["A-UUID", "B-UUID"] {
+            let (_, id) = fixture.enrolled(client, uuid).await;
+            let mut tx = app.db.write().await.unwrap();
+            let device = crate::enrollment::get_device(&mut tx, id).await.unwrap();
+            runbook::ensure(app, &mut tx, &device).await.unwrap().unwrap();
+            tx.commit().await.unwrap();
+            devices.push(device);
+        }
+        let shown = async || {
+            let record = fixture.get_client(client).await;
+            let mut tx = app.db.read().await.unwrap();
+            fragment(app, &mut tx, &record, &visitor(app.now())).await.unwrap()
+        };
+        let absent = |app: &crate::app::App| ComponentReport {
+            component: "base".into(),
+            presence: Presence::Absent,
+            version: None,
+            evidence: Vec::new(),
+            observed_at: app.now(),
+        };
+        runbook::pause(app, who(), &devices[0], "To look first").await.unwrap();
+        let one = shown().await;
+        assert_eq!(one.state, RowState::Running, "the other goes on");
+        let mut progress: Vec<_> = one.devices.iter().map(|row| row.progress.as_str()).collect();
+        progress.sort_unstable();
+        assert_eq!(progress, ["0 of 1 done", "paused, 0 of 1 done"]);
+        runbook::pause(app, who(), &devices[1], "To look first").await.unwrap();
+        let all = shown().await;
+        assert_eq!(all.state, RowState::Waiting);
+        assert_eq!(all.sentence, "The runbook is paused; nothing was looked at yet.");
+        let mut tx = app.db.write().await.unwrap();
+        for device in &devices {
+            inventory::apply(&mut tx, device.id, &[absent(app)], &[], app.now()).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let all = shown().await;
+        assert_eq!(all.state, RowState::Waiting);
+        assert!(all.sentence.contains("the scope; the runbook is paused; checked"), "{}", all.sentence);
+        runbook::resume(app, who(), &devices[0]).await.unwrap();
+        let one = shown().await;
+        assert_eq!(one.state, RowState::Running);
+        assert!(one.sentence.contains("the runbook isn't through"), "{}", one.sentence);
     })
     .await;
 }

@@ -54,10 +54,12 @@ pub struct DeviceRow {
     pub state_word: String,
     pub os: String,
     pub last_seen: Option<Moment>,
-    /// "12 of 19 done"
+    /// "12 of 19 done", "paused, 12 of 19 done"
     pub progress: String,
     /// Its runbook isn't through: what is missing may still come.
     pub busy: bool,
+    /// No step is offered to it until somebody resumes its runbook.
+    pub paused: bool,
     /// It joined with `--dev`.
     pub dev: bool,
 }
@@ -68,7 +70,7 @@ pub struct SlotRow {
     /// "our-managed" or "client-supplied"
     pub tag: String,
     pub state: RowState,
-    /// "empty", "present", "verified", "rejected", "unverifiable"
+    /// "empty", "present", "verified", "rejected", "unverifiable", "unreadable"
     pub state_word: String,
     pub sentence: String,
     /// How each device stands to a version of ours that isn't everywhere yet.

@@ -201,7 +201,13 @@ async fn fragment_of(
         slots.push(row);
     }
     let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
-    let pressing = Pressing { devices: devices.len(), busy: rows.iter().any(|row| row.busy), pending };
+    let mut busy = rows.iter().filter(|row| row.busy).peekable();
+    let pressing = Pressing {
+        devices: devices.len(),
+        busy: busy.peek().is_some(),
+        paused: busy.peek().is_some() && busy.all(|row| row.paused),
+        pending,
+    };
     let (state, sentence, counted) = state::sentence(pressing, &slots, tally, visitor);
     let mut differing = Vec::new();
     if counted && let Some(found) = found {
@@ -264,7 +270,9 @@ async fn device_row(
         DeviceState::Leaving => (RowState::Waiting, "leaving"),
         DeviceState::Revoked => (RowState::Off, "revoked"),
     };
+    let paused = runbook::is_paused(tx, device.id).await?;
     let (progress, busy) = match runbook::progress(tx, device.id).await? {
+        Some((done, total)) if paused => (format!("paused, {done} of {total} done"), done < total),
         Some((done, total)) => (format!("{done} of {total} done"), done < total),
         None => ("no runbook yet".to_owned(), false),
     };
@@ -281,6 +289,7 @@ async fn device_row(
         last_seen: device.last_seen_at.map(|at| Moment { at, now: visitor.now }),
         progress,
         busy,
+        paused,
         dev: device.dev,
     })
 }
@@ -362,7 +371,13 @@ fn refused(there: &[&InstalledSlot]) -> bool {
 
 /// The word for a slot on several devices: what needs somebody comes first. None when no device has it.
 fn word_of(there: &[&InstalledSlot]) -> Option<&'static str> {
-    let pressing = [SlotState::Rejected, SlotState::Unverifiable, SlotState::Present, SlotState::Verified];
+    let pressing = [
+        SlotState::Rejected,
+        SlotState::Unreadable,
+        SlotState::Unverifiable,
+        SlotState::Present,
+        SlotState::Verified,
+    ];
     let state = pressing.into_iter().find(|state| there.iter().any(|on| on.state == *state))?;
     Some(state.as_str())
 }

@@ -5,7 +5,8 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use shared::ids::{AttemptId, DeviceId, StepId};
 
-use super::{AttemptState, StepState, of_device, steps};
+use super::plan::{self, Answer, PlanState};
+use super::{AttemptState, StepState, of_device, pause_of, steps};
 use crate::app::App;
 use crate::enrollment::get_device;
 use crate::error::Failure;
@@ -18,8 +19,40 @@ pub struct RunbookJson {
     on: bool,
     /// Whether every step is done and every delivery has its receipt.
     done: bool,
+    /// The pause that it is in; `null` while its steps go on.
+    paused: Option<PauseJson>,
+    /// The latest plan.
+    plan: Option<PlanJson>,
     steps: Vec<StepJson>,
     deliveries: Vec<DeliveryJson>,
+}
+
+#[derive(Serialize)]
+struct PauseJson {
+    by: String,
+    /// RFC 3339.
+    at: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct PlanJson {
+    state: PlanState,
+    by: String,
+    asked_at: String,
+    ended_at: Option<String>,
+    reason: Option<String>,
+    steps: Vec<PlanStepJson>,
+}
+
+#[derive(Serialize)]
+struct PlanStepJson {
+    id: StepId,
+    component: String,
+    step: String,
+    /// `null` when it was not looked at.
+    answer: Option<Answer>,
+    found: String,
 }
 
 #[derive(Serialize)]
@@ -52,6 +85,13 @@ struct DeliveryJson {
     receipt_at: Option<String>,
 }
 
+impl From<plan::PlanStep> for PlanStepJson {
+    fn from(step: plan::PlanStep) -> Self {
+        let plan::PlanStep { step_id, component_key, step_key, answer, found } = step;
+        Self { id: step_id, component: component_key, step: step_key, answer, found }
+    }
+}
+
 pub async fn get_runbook(
     State(app): State<App>,
     Path(id): Path<DeviceId>,
@@ -63,6 +103,10 @@ pub async fn get_runbook(
         Some(runbook) => steps(&mut tx, runbook.id).await?,
         None => Vec::new(),
     };
+    let (paused, plan) = match &runbook {
+        Some(runbook) => (pause_of(&mut tx, runbook.id).await?, plan::latest(&mut tx, runbook.id).await?),
+        None => (None, None),
+    };
     let deliveries = secrets::for_device(&mut tx, id).await?;
     let done = runbook.is_some()
         && all.iter().all(|step| step.state.is_done())
@@ -72,6 +116,19 @@ pub async fn get_runbook(
         name: device.name,
         on: app.links.since(id).is_some(),
         done,
+        paused: paused.map(|pause| PauseJson {
+            by: pause.paused_by,
+            at: pause.paused_at.rfc3339(),
+            reason: pause.reason,
+        }),
+        plan: plan.map(|(plan, steps)| PlanJson {
+            state: plan.standing(app.now()),
+            by: plan.asked_by,
+            asked_at: plan.asked_at.rfc3339(),
+            ended_at: plan.ended_at.map(|at| at.rfc3339()),
+            reason: plan.reason,
+            steps: steps.into_iter().map(PlanStepJson::from).collect(),
+        }),
         steps: all
             .into_iter()
             .map(|step| StepJson {

@@ -7,10 +7,11 @@ use shared::crypto::hex;
 use shared::ids::DeviceId;
 use shared::protocol::inventory::SlotState;
 
+use super::plan::views::{Control, PlannedWord};
 use super::views::{
     BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally,
 };
-use super::{AttemptState, Step, StepState, markdown, of_device, steps, tail};
+use super::{AttemptState, Step, StepState, markdown, of_device, plan, steps, tail};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, Catalog};
@@ -47,13 +48,22 @@ pub async fn fragment(
         dev: device.dev,
     };
     let Some(runbook) = of_device(tx, device.id).await? else {
-        return Ok(RunbookFragment { device: head, tally: Tally::default(), groups: Vec::new() });
+        let (control, tally) = (Control::default(), Tally::default());
+        return Ok(RunbookFragment { device: head, control, tally, groups: Vec::new() });
     };
     let catalog = catalog::by_digest(tx, &runbook.bundle_digest).await.map_err(Failure::from)?;
     if let Some(catalog) = &catalog {
         head.catalog = format!("Catalog {}", catalog.serial);
     }
     let client = clients::get(tx, device.client_id).await?;
+    let mut lines: BTreeMap<String, Vec<StepLine>> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
+    let deliveries = secrets::for_device(tx, device.id).await?;
+    let spread = secrets::spread(tx, device.client_id).await?;
+    let all = steps(tx, runbook.id).await?;
+    let (control, planned) =
+        plan::shown(tx, device, &runbook, &all, catalog.as_ref(), head.on, visitor).await?;
+    let is_paused = control.pause.is_some();
     let consultant = visitor.can(Role::Consultant);
     let browser = consultant && clients::browser_paste(tx, client.id).await?;
     let sealing_key = if browser { secrets::sealing_key(tx, device.id).await? } else { None };
@@ -64,12 +74,9 @@ pub async fn fragment(
         device: device.id,
         board: visitor.board(),
         sealing_key: sealing_key.map(|key| hex(&key)),
+        is_paused,
+        planned,
     };
-    let mut lines: BTreeMap<String, Vec<StepLine>> = BTreeMap::new();
-    let mut order: Vec<String> = Vec::new();
-    let deliveries = secrets::for_device(tx, device.id).await?;
-    let spread = secrets::spread(tx, device.client_id).await?;
-    let all = steps(tx, runbook.id).await?;
     for key in all
         .iter()
         .map(|step| &step.component_key)
@@ -103,7 +110,7 @@ pub async fn fragment(
         .into_iter()
         .map(|key| group(&key, lines.remove(&key).unwrap_or_default(), catalog.as_ref()))
         .collect();
-    Ok(RunbookFragment { device: head, tally: tally(&groups), groups })
+    Ok(RunbookFragment { device: head, control, tally: tally(&groups), groups })
 }
 
 fn group(key: &str, lines: Vec<StepLine>, catalog: Option<&Catalog>) -> StepGroup {
@@ -144,6 +151,7 @@ fn delivery_line(
             SlotState::Unverifiable => {
                 (RowState::Done, "receipt from the device; nobody knows whether it works".to_owned())
             }
+            SlotState::Unreadable => (RowState::Failed, "the device can't read its own store".to_owned()),
             SlotState::Empty | SlotState::Present => (RowState::Done, "receipt from the device".to_owned()),
         },
         DeliveryState::Pending | DeliveryState::Superseded if on => {
@@ -158,6 +166,8 @@ fn delivery_line(
     StepLine {
         anchor: format!("delivery-{}", delivery.id),
         state,
+        auto: false,
+        planned: None,
         title: format!("Deliver {}", delivery.display_name),
         meta,
         last_line: None,
@@ -186,6 +196,9 @@ struct Context<'a> {
     board: String,
     /// Whoever sees the page may seal in it to this key.
     sealing_key: Option<String>,
+    is_paused: bool,
+    /// By step.
+    planned: BTreeMap<String, PlannedWord>,
 }
 
 async fn step_line(
@@ -205,7 +218,14 @@ async fn step_line(
     let took = step.duration_ms.map(|ms| format!("{:.1} s", ms as f64 / 1000.0));
     let (state, meta) = match step.state {
         StepState::Blocked => (RowState::Waiting, "after the steps before it".to_owned()),
+        StepState::Ready if context.is_paused => {
+            (RowState::Waiting, "when the runbook is resumed".to_owned())
+        }
         StepState::Ready => (RowState::Waiting, "next for the agent".to_owned()),
+        // If the device has taken it already, its next word is that it runs.
+        StepState::Offered if context.is_paused => {
+            (RowState::Waiting, "offered before the pause; not again until it is over".to_owned())
+        }
         StepState::Offered => (RowState::Running, "offered to the device".to_owned()),
         StepState::Running => {
             let since = step.running_at.map_or(0, |at| visitor.now.since(at).as_secs());
@@ -260,6 +280,8 @@ async fn step_line(
     Ok(StepLine {
         anchor: format!("step-{}", step.id),
         state,
+        auto: step.kind == StepKind::Auto,
+        planned: context.planned.get(&step.id.to_string()).copied(),
         title: step.title.clone(),
         meta,
         last_line,
@@ -362,6 +384,10 @@ fn says(there: Option<&InstalledSlot>, on: bool) -> (RowState, String) {
             let next = "Make a new one, or look whether the right one was copied, and paste it again.";
             (RowState::Failed, format!("The provider refused this credential: {evidence}. {next}"))
         }
+        Some(SlotState::Unreadable) => (
+            RowState::Failed,
+            format!("The Mac can't read its own store, so nobody knows whether it has it: {evidence}."),
+        ),
         Some(SlotState::Empty) | None if on => {
             (RowState::NeedsYou, "The Mac doesn't have it yet.".to_owned())
         }

@@ -8,6 +8,8 @@ mod compose;
 mod decide;
 mod lines;
 mod markdown;
+mod pause;
+pub mod plan;
 mod restart;
 mod run;
 pub mod scope_change;
@@ -24,6 +26,7 @@ use shared::time::Timestamp;
 
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
+pub use pause::{Pause, is_paused, pause, pause_of, resume};
 pub use restart::restart;
 pub use run::{
     ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,

@@ -7,7 +7,7 @@ use shared::catalog::{StepKind, Tag};
 use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
-use super::{AttemptState, Runbook, Step, StepState, restart, store};
+use super::{AttemptState, Runbook, Step, StepState, pause_of, restart, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -26,6 +26,8 @@ const OFFER_TTL: Duration = Duration::from_secs(600);
 pub enum ApplyError {
     #[error("there is no such attempt for this device")]
     UnknownAttempt,
+    #[error("there is no such plan for this device, or it has no such step")]
+    UnknownPlan,
     #[error("more output than is kept of one attempt")]
     TooMuchOutput,
     #[error("the outcome is not one that this board knows")]
@@ -156,17 +158,19 @@ pub struct Carried {
 
 /// The offer to push now. One automatic attempt at a time, and an attempt keeps its id until the device said how it
 /// ended: an offer that was lost, ran out or may have been, is made again under the same id, so that the device can tell
-/// it from a new one. Only then the first ready step in order.
+/// it from a new one. Only then the first ready step in order. While the runbook is paused nothing is offered, also not
+/// again: what the device has in its journal it goes on with by itself.
 pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result<Option<Offer>, Failure> {
     let mut tx = app.db.read().await?;
     let Some(runbook) = store::of_device(&mut tx, device.id).await? else { return Ok(None) };
-    if !store::has_open_step(&mut tx, runbook.id).await? {
+    if !store::has_open_step(&mut tx, runbook.id).await? || pause_of(&mut tx, runbook.id).await?.is_some() {
         return Ok(None);
     }
     drop(tx);
     let mut tx = app.db.write().await?;
     let now = app.now();
-    if !enrollment::is_enrolled(&mut tx, device.id).await? || freeze::is_on(&mut tx).await? {
+    let stopped = pause_of(&mut tx, runbook.id).await?.is_some() || freeze::is_on(&mut tx).await?;
+    if stopped || !enrollment::is_enrolled(&mut tx, device.id).await? {
         return Ok(None);
     }
     let steps = store::steps(&mut tx, runbook.id).await?;

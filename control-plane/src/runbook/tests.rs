@@ -17,6 +17,7 @@ use super::{
     apply_started, confirm_manual, ensure, mark, next_offer, of_device, output, progress, reopen_refused,
     restart, retry, skip, steps, tail, wake_waiting,
 };
+use crate::access::{Role, User};
 use crate::audit;
 use crate::db::Tx;
 use crate::db::testing::on_both;
@@ -24,20 +25,20 @@ use crate::enrollment::{Device, get_device};
 use crate::secrets;
 use crate::testing::{Fixture, TestDevice};
 
-struct Running {
-    fixture: Fixture,
-    device: Device,
+pub(super) struct Running {
+    pub fixture: Fixture,
+    pub device: Device,
     keys: TestDevice,
-    carried: Carried,
+    pub carried: Carried,
 }
 
 impl Running {
-    async fn new(db: crate::db::Db) -> Self {
-        Self::on(Fixture::new(db).await).await
+    pub async fn new(db: crate::db::Db) -> Self {
+        Self::with(Fixture::new(db).await).await
     }
 
     /// With the catalog that the fixture has.
-    async fn on(fixture: Fixture) -> Self {
+    async fn with(fixture: Fixture) -> Self {
         let client = fixture.client("Example Client", &["tool", "base"]).await;
         let value = Secret::new("ours-some-value".to_owned());
         let slot = fixture.our_slot().await;
@@ -52,17 +53,17 @@ impl Running {
         Self { fixture, device, keys, carried: Carried::default() }
     }
 
-    async fn offer(&mut self) -> Option<Offer> {
+    pub async fn offer(&mut self) -> Option<Offer> {
         let offer = next_offer(&self.fixture.app, &self.device, &self.carried).await.unwrap();
         self.carried.sent.extend(offer.as_ref().map(|offer| offer.attempt_id));
         offer
     }
 
-    async fn tx(&self) -> Tx {
+    pub async fn tx(&self) -> Tx {
         self.fixture.app.db.write().await.unwrap()
     }
 
-    async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
+    pub async fn ended(&self, attempt_id: AttemptId, outcome: Outcome) -> Result<(), ApplyError> {
         let mut tx = self.tx().await;
         let ended =
             AttemptEnded { attempt_id, outcome, exit_code: Some(0), found: "so".into(), duration_ms: 5 };
@@ -71,7 +72,7 @@ impl Running {
         Ok(())
     }
 
-    async fn steps(&self) -> Vec<Step> {
+    pub async fn steps(&self) -> Vec<Step> {
         let mut tx = self.tx().await;
         let runbook = of_device(&mut tx, self.device.id).await.unwrap().unwrap();
         steps(&mut tx, runbook.id).await.unwrap()
@@ -349,9 +350,19 @@ impl Running {
     }
 
     /// The runbook's live part, as anybody sees it.
-    async fn page(&self) -> String {
+    pub async fn page(&self) -> String {
+        self.page_of(None).await
+    }
+
+    /// The same, as a user with one role sees it.
+    pub async fn page_as(&self, role: Role) -> String {
+        let (id, email) = (self.fixture.user, "somebody@example.com".to_owned());
+        self.page_of(Some(User { id, email, roles: vec![role] })).await
+    }
+
+    async fn page_of(&self, user: Option<User>) -> String {
         let now = self.fixture.app.now();
-        let (user, session, address) = (None, None, String::new());
+        let (session, address) = (None, String::new());
         let visitor = crate::access::Visitor {
             user,
             session,

@@ -3,6 +3,7 @@
 use askama::Template;
 use askama::filters::HtmlSafe;
 
+use super::plan::views::{Control, PlannedWord};
 use crate::clients::views::ClientRef;
 use crate::secrets::views::CopyForm;
 use crate::web::{Moment, RowState, Shell};
@@ -25,6 +26,7 @@ pub struct RunbookPage {
 #[template(path = "runbook/_runbook.html")]
 pub struct RunbookFragment {
     pub device: DeviceHead,
+    pub control: Control,
     pub tally: Tally,
     /// Empty when the device has no runbook yet.
     pub groups: Vec<StepGroup>,
@@ -63,6 +65,10 @@ pub struct StepLine {
     /// The element's id, unique in the page and the same in every rendering.
     pub anchor: String,
     pub state: RowState,
+    /// The agent executes it: plans are about it.
+    pub auto: bool,
+    /// What the latest plan says of it.
+    pub planned: Option<PlannedWord>,
     pub title: String,
     /// "9.7 s · agent", "after the token"
     pub meta: String,
@@ -220,6 +226,7 @@ impl RunbookFragment {
     pub fn title(&self, client: &str) -> String {
         let place = format!("{} · {client} · Board", self.device.name);
         match (self.tally.needs_you, self.tally.failed) {
+            (0, 0) if self.is_held_back() => format!("Paused · {place}"),
             (0, 0) => place,
             (0, failed) => format!("{failed} failed · {place}"),
             (1, _) => format!("1 needs you · {place}"),
@@ -247,12 +254,20 @@ impl RunbookFragment {
                 (about(RowState::Failed, "Next for you", line), Some(line), Some(text))
             }
             (None, None, Some(line)) => {
-                let text = "The agent is at it. What it says is among the steps.";
+                let text = match self.control.pause {
+                    Some(_) => "It is let finish. Nothing follows until the runbook is resumed.",
+                    None => "The agent is at it. What it says is among the steps.",
+                };
                 (about(RowState::Running, "Nothing for you right now", line), Some(line), Some(text))
             }
             (None, None, None) if self.first(RowState::Waiting).is_none() => {
                 let title = "No step is left".to_owned();
                 ((RowState::Done, "Nothing for you", title), None, Some("The device has what was agreed."))
+            }
+            (None, None, None) if let Some(pause) = &self.control.pause => {
+                let title = "The runbook is paused".to_owned();
+                let eyebrow = "No step is offered until it is resumed";
+                ((RowState::Waiting, eyebrow, title), None, Some(pause.reason.as_str()))
             }
             (None, None, None) if !self.device.on => {
                 let title = format!("{} is off", self.device.name);
@@ -266,6 +281,11 @@ impl RunbookFragment {
             }
         };
         Next { state, eyebrow, title, text, line }
+    }
+
+    /// It is paused, and steps are left.
+    fn is_held_back(&self) -> bool {
+        self.control.pause.is_some() && self.tally.done < self.tally.total
     }
 
     fn first(&self, state: RowState) -> Option<&StepLine> {

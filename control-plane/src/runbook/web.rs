@@ -5,10 +5,13 @@ use serde::Deserialize;
 use shared::ids::{AttemptId, DeviceId, StepId};
 
 use super::lines::fragment;
+use super::plan::views::PlanPage;
+use super::plan::{self, ask_plan};
 use super::views::{OutputPage, RunbookPage};
-use super::{mark, of_device, output, retry, skip, steps};
+use super::{mark, of_device, output, pause, resume, retry, skip, steps};
 use crate::access::{Role, Visitor};
 use crate::app::App;
+use crate::catalog;
 use crate::clients::{self, views::ClientRef};
 use crate::db::Tx;
 use crate::enrollment::{Device, DeviceState, get_device};
@@ -68,16 +71,39 @@ pub async fn retry_form(
 }
 
 #[derive(Deserialize)]
-pub struct SkipForm {
+pub struct ReasonForm {
     #[serde(default)]
     reason: String,
+}
+
+pub async fn pause_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(device_id): Path<DeviceId>,
+    Form(form): Form<ReasonForm>,
+) -> Page {
+    let device = device_of(&app, device_id).await?;
+    pause(&app, visitor.who(), &device, &form.reason).await?;
+    back(device_id)
+}
+
+pub async fn resume_form(State(app): State<App>, visitor: Visitor, Path(device_id): Path<DeviceId>) -> Page {
+    let device = device_of(&app, device_id).await?;
+    resume(&app, visitor.who(), &device).await?;
+    back(device_id)
+}
+
+pub async fn plan_form(State(app): State<App>, visitor: Visitor, Path(device_id): Path<DeviceId>) -> Page {
+    let device = device_of(&app, device_id).await?;
+    ask_plan(&app, visitor.who(), &device).await?;
+    back(device_id)
 }
 
 pub async fn skip_form(
     State(app): State<App>,
     visitor: Visitor,
     Path((device_id, step_id)): Path<(DeviceId, StepId)>,
-    Form(form): Form<SkipForm>,
+    Form(form): Form<ReasonForm>,
 ) -> Page {
     let device = device_of(&app, device_id).await?;
     skip(&app, visitor.who(), &device, step_id, &form.reason).await?;
@@ -92,6 +118,28 @@ pub async fn mark_form(
     let device = device_of(&app, device_id).await?;
     mark(&app, visitor.who(), &device, step_id).await?;
     back(device_id)
+}
+
+/// All that the latest plan says.
+pub async fn plan_page(State(app): State<App>, visitor: Visitor, Path(id): Path<DeviceId>) -> Page {
+    let mut tx = app.db.read().await?;
+    let device = get_device(&mut tx, id).await?;
+    let plan = match of_device(&mut tx, id).await? {
+        Some(runbook) => {
+            let catalog = catalog::by_digest(&mut tx, &runbook.bundle_digest).await?;
+            let steps = steps(&mut tx, runbook.id).await?;
+            let on = app.links.since(id).is_some();
+            plan::shown(&mut tx, &device, &runbook, &steps, catalog.as_ref(), on, &visitor).await?.0.plan
+        }
+        None => None,
+    };
+    page(&PlanPage {
+        shell: visitor.shell(Section::Clients),
+        client: client_ref(&mut tx, &device).await?,
+        device_name: device.name,
+        device_href: format!("/devices/{id}/runbook"),
+        plan,
+    })
 }
 
 async fn device_of(app: &App, id: DeviceId) -> Result<Device, Failure> {

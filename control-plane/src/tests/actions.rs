@@ -41,6 +41,11 @@ const COMMANDS: &[(&str, Option<Action>)] = &[
     ("user link", Some(Action::LinkMade)),
     ("user list", None),
     ("state", None),
+    ("paste", None),
+    ("rotate", Some(Action::SecretStored)),
+    ("rekey", Some(Action::RekeyStarted)),
+    ("ca rotate", Some(Action::CaRotationBegun)),
+    ("ca status", None),
     ("token create", Some(Action::TokenMade)),
     ("token list", None),
     ("token revoke", Some(Action::TokenRevoked)),
@@ -204,9 +209,13 @@ async fn every_form_leaves_its_entry() {
         sent.form("/sign-in", &[], "", &fields, Action::SignedIn).await;
         let fields = [("name", "Another Client"), ("vault_name", "Vault")];
         sent.form("/clients/new", &[], &c, &fields, Action::ClientCreated).await;
-        let tool = [("component", "base"), ("component", "tool"), ("component", "hand")];
+        let fewer = [("component", "base"), ("component", "tool")];
+        sent.form("/clients/{id}/integrations", &id, &c, &fewer, Action::ScopeChanged).await;
         sent.form("/clients/{id}/package", &id, &c, &[("tier", "starter")], Action::ScopeChanged).await;
-        sent.form("/clients/{id}/integrations", &id, &c, &tool, Action::ScopeChanged).await;
+        let paste = "/clients/{id}/browser-paste";
+        sent.form(paste, &id, &c, &[("allow", "off")], Action::BrowserPasteChanged).await;
+        // No form, and it needs a device that is on: `paste_routes` has its tests.
+        sent.paths.insert("/api/v1/devices/{id}/paste");
         let field = format!("slot-{slot}");
         let fields = [(field.as_str(), "ours-canary-77aa")];
         sent.form("/clients/{id}/secrets", &id, &c, &fields, Action::SecretStored).await;
@@ -215,6 +224,10 @@ async fn every_form_leaves_its_entry() {
         let (status, _) = access_routes::post(&sent.fixture, &c, &path, "reason=It+is+typed", SCRIPT).await;
         assert_eq!(status, StatusCode::OK);
         sent.expect("/clients/{id}/secrets/{slot}/copy", before, Action::SecretCopied).await;
+        let rotate = "/clients/{id}/secrets/{slot}/rotate";
+        let both = [client.to_string(), slot.clone()];
+        let fields = [("secret", "ours-another-88bb"), WHY];
+        sent.form(rotate, &both, &c, &fields, Action::SecretStored).await;
         sent.form("/clients/{id}/join-codes", &id, &c, &[], Action::JoinCodeMade).await;
 
         let asking = TestDevice::new("B-UUID", sent.fixture.app.now());
@@ -246,6 +259,11 @@ async fn every_form_leaves_its_entry() {
         sent.form(mark, &look, &c, &[], Action::StepMarked).await;
         let skip = "/devices/{id}/runbook/steps/{step}/skip";
         sent.form(skip, &configure, &c, &[WHY], Action::StepSkipped).await;
+        sent.form("/devices/{id}/runbook/pause", &own, &c, &[WHY], Action::RunbookPaused).await;
+        sent.form("/devices/{id}/runbook/resume", &own, &c, &[], Action::RunbookResumed).await;
+        let on = sent.fixture.app.links.open(device, sent.fixture.app.now());
+        sent.form("/devices/{id}/runbook/plan", &own, &c, &[], Action::PlanAsked).await;
+        drop(on);
         sent.sql("UPDATE enrollments SET renewal_asked_at = created_at WHERE state = 'enrolled'").await;
         sent.form("/devices/{id}/renewal", &own, &c, &[], Action::RenewalConfirmed).await;
         enrollment::quarantine(&sent.fixture.app, &enrolled, "OTHER-UUID", "192.0.2.17").await.unwrap();

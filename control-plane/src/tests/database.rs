@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode, header};
 use regex::Regex;
+use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 use shared::time::{Clock as _, SystemClock};
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -55,7 +56,7 @@ const VALUE: &str = "ours-canary-77aa";
 const WHY: &str = "reason=The+vendor+wants+it+typed";
 
 /// Every function that opens an envelope, by file: [`InUse::refuses`] and [`InUse::goes_on`] ask each of them.
-const DECRYPTS: &[&str] = &["secrets/copy.rs", "secrets/deliveries.rs"];
+const DECRYPTS: &[&str] = &["secrets/copy.rs", "secrets/deliveries.rs", "secrets/rotate.rs"];
 
 #[test]
 fn every_decrypt_is_tried_without_its_entry() {
@@ -80,6 +81,8 @@ struct InUse {
     fixture: Fixture,
     cookie: String,
     delivery: Delivery,
+    client: ClientId,
+    slot: SlotId,
     /// Where the secret is copied.
     copy: String,
 }
@@ -98,7 +101,7 @@ impl InUse {
         let delivery = secrets::for_device(&mut tx, device_id).await.unwrap().remove(0);
         drop(tx);
         let copy = format!("/clients/{client}/secrets/{}/copy", slot.id);
-        let in_use = Self { fixture, cookie, delivery, copy };
+        let in_use = Self { fixture, cookie, delivery, client, slot: slot.id, copy };
         let (status, page) = in_use.health().await;
         assert_eq!((status, page.as_str()), (StatusCode::OK, "ok"));
         in_use
@@ -141,7 +144,13 @@ impl InUse {
         let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
         assert!(!said.contains(VALUE) && said.contains(cause.what()), "{said}");
-        assert_eq!(said.contains("audit log"), cause.stops_writing(), "{said}");
+        assert_eq!(said.contains("audit log"), stops, "{said}");
+        let another = Secret::new("ours-another-88bb".to_owned());
+        let who = Fixture::who();
+        let rotated =
+            secrets::rotate(&self.fixture.app, who, self.client, self.slot, &another, "it leaked").await;
+        let failure = Failure::from(rotated.unwrap_err());
+        assert_eq!(failure.public.status, 503, "{:?}", failure.public);
     }
 
     /// When it is over: nothing was done meanwhile, the log holds, and the same is done.

@@ -47,6 +47,7 @@ const FORMS: &[Form] = &[
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
     ("/devices/{id}/revoke", &[("reason", Field::Text)]),
     ("/devices/{id}/quarantine", &[("release", Field::Choice), ("hardware_uuid", Field::Choice)]),
+    ("/devices/{id}/runbook/pause", &[("reason", Field::Text)]),
     ("/devices/{id}/runbook/steps/{step}/skip", &[("reason", Field::Text)]),
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
@@ -61,6 +62,8 @@ const FORMS: &[Form] = &[
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
     "/clients/{id}/join-codes",
+    "/devices/{id}/runbook/resume",
+    "/devices/{id}/runbook/plan",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",
     "/devices/{id}/renewal",

@@ -184,6 +184,7 @@ impl Stage {
             bundle_serial: 0,
             secrets: Vec::new(),
             attempts: Vec::new(),
+            plans: None,
         });
         send(&mut link, &hello).await;
         link

@@ -4,7 +4,7 @@
 //! requirement, so that a newer build with the same signature still reads it; without one, this very build.
 
 use security_framework::base::Error;
-use security_framework::item::{ItemClass, ItemSearchOptions, Limit};
+use security_framework::item::{ItemClass, ItemSearchOptions, Limit, Reference, SearchResult};
 use security_framework::os::macos::keychain::SecKeychain;
 
 use super::{Item, Keychain, KeychainError};
@@ -50,15 +50,29 @@ impl Keychain for SystemKeychain {
         }
     }
 
+    /// Found without its value: an item that another build made can be taken away, though not read.
     fn delete(&self, item: &Item) -> Result<bool, KeychainError> {
-        match self.keychain.find_generic_password(item.service(), item.account()) {
-            Ok((_, found)) => found.delete(),
+        let found = ItemSearchOptions::new()
+            .keychains(std::slice::from_ref(&self.keychain))
+            .class(ItemClass::generic_password())
+            .service(item.service())
+            .account(item.account())
+            .load_refs(true)
+            .limit(1)
+            .search();
+        let found = match found {
+            Ok(found) => found,
             Err(error) => return absent(error).map(|()| false),
+        };
+        for result in found {
+            if let SearchResult::Ref(Reference::KeychainItem(item)) = result {
+                item.delete();
+            }
         }
         // `delete` tells of no failure.
-        match self.get(item)? {
-            None => Ok(true),
-            Some(_) => Err(KeychainError::NotDeleted),
+        match self.accounts(item.service())?.iter().any(|account| account == item.account()) {
+            false => Ok(true),
+            true => Err(KeychainError::NotDeleted),
         }
     }
 

@@ -41,6 +41,8 @@ text_enum! {
         Verified = "verified",
         Rejected = "rejected",
         Unverifiable = "unverifiable",
+        /// The device's own store fails: whether there is a value can't be said.
+        Unreadable = "unreadable",
     }
 }
 

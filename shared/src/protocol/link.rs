@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{ComponentReport, SlotReport};
+use super::plan::{PlanEnded, PlanRequest, PlannedStep};
 use super::steps::{AttemptEnded, Offer, OutputChunk};
 use crate::crypto::{ByteString, base64};
-use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, ReportId};
+use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, PlanId, ReportId};
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,7 @@ pub enum FromBoard {
     /// The answer to `Hello`.
     Welcome(Welcome),
     Offer(Offer),
+    Plan(PlanRequest),
     Deliver(Deliver),
     /// A client's own secret, which a consultant sealed to the device. An agent that doesn't know it refuses an
     /// [`UNKNOWN_FRAME`].
@@ -77,6 +79,9 @@ pub struct Hello {
     /// Attempts in the agent's journal that have not ended.
     #[serde(default)]
     pub attempts: Vec<AttemptId>,
+    /// Plans under way. `None` is an agent that doesn't know plans: it is not asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plans: Option<Vec<PlanId>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +187,8 @@ pub enum ReportBody {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         passing: bool,
     },
+    PlanStep(PlannedStep),
+    PlanEnded(PlanEnded),
     Receipt(Receipt),
     DeliveryRefused {
         delivery_id: DeliveryId,

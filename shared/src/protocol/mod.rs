@@ -7,6 +7,7 @@
 pub mod enroll;
 pub mod inventory;
 pub mod link;
+pub mod plan;
 pub mod steps;
 
 /// One frame of the link, and one body of a request, in bytes.

@@ -4,6 +4,7 @@
 
 mod access;
 mod authority;
+mod backup;
 mod browser;
 mod hostile;
 mod identity;
@@ -11,6 +12,7 @@ mod joining;
 mod kills;
 mod operator;
 mod paste;
+mod plan;
 mod providers;
 mod readme;
 mod rotation;

@@ -177,7 +177,7 @@ async fn carried_and_kept_nowhere(database: Database) {
     );
     if let Some(url) = desk.stage.board.database() {
         let mut dump = Command::new("pg_dump");
-        let dump = output(dump.args(["--data-only", "--inserts", &url])).await.unwrap();
+        let dump = output(dump.args(["--data-only", "--inserts", url])).await.unwrap();
         assert!(dump.contains("audit_log") && dump.contains("paste.relayed"), "the dump has the tables");
         assert!(needles.iter().all(|needle| !scan::contains(dump.as_bytes(), needle)));
     }

@@ -20,7 +20,9 @@ use shared::crypto::{
 };
 use shared::ids::{BoardId, ClientId, DeviceId, EnrollmentId};
 use shared::problem::Problem;
-use shared::protocol::enroll::{Enrolled, EnrollmentStatus, JoinAnswer, JoinRequest, ProveRequest};
+use shared::protocol::enroll::{
+    Enrolled, EnrollmentStatus, JoinAnswer, JoinRequest, ProveRequest, RenewalChallenge,
+};
 use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, Scope, Welcome};
 use shared::protocol::{LINK_SUBPROTOCOL, LISTENER_NAME};
 use shared::random::SystemRandom;
@@ -40,6 +42,7 @@ use x509_parser::prelude::FromDer as _;
 use super::Link;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 pub struct Board {
     pub address: String,
@@ -59,6 +62,8 @@ pub struct State {
     pub status: EnrollmentStatus,
     pub joins: Vec<JoinRequest>,
     pub spki: Vec<u8>,
+    /// For each renewal, whether a certificate was shown.
+    pub renewed_with_certificate: Vec<bool>,
     nonce: [u8; 32],
     bundles: HashMap<String, SignedBundle>,
 }
@@ -82,6 +87,7 @@ impl Board {
             status: EnrollmentStatus::Pending,
             joins: Vec::new(),
             spki: Vec::new(),
+            renewed_with_certificate: Vec::new(),
             nonce: [7; 32],
             bundles: HashMap::new(),
         }));
@@ -250,6 +256,10 @@ async fn serve(
     );
     stream.write_all(head.as_bytes()).await.ok()?;
     stream.write_all(&answer).await.ok()?;
+    if path == "/renew/challenge" {
+        // The renewal itself comes over the same connection.
+        return Box::pin(serve(stream, state, up)).await;
+    }
     stream.shutdown().await.ok()
 }
 
@@ -284,6 +294,13 @@ fn answer(
             .to_vec();
         state.joins.push(join);
     }
+    if path == "/renew/challenge" {
+        return Ok(json(&RenewalChallenge { nonce: state.nonce.to_vec() }));
+    }
+    if path == "/renew" {
+        state.renewed_with_certificate.push(known);
+        return Ok(json(&state.issue(WEEK)));
+    }
     verify_p256(&state.spki, body, &signature.unwrap()).map_err(|error| refuse(&error.to_string()))?;
     match path {
         "/enroll/join" => Ok(json(&JoinAnswer {
@@ -300,20 +317,22 @@ fn answer(
                 return Err(refuse("this is not the nonce"));
             }
             state.status = EnrollmentStatus::Enrolled;
-            Ok(json(&state.issue()))
+            Ok(json(&state.issue(WEEK)))
         }
         other => panic!("{other} is not asked for"),
     }
 }
 
 impl State {
-    fn issue(&self) -> Enrolled {
+    /// A certificate that begins two minutes ago and lasts from then on.
+    pub fn issue(&self, life: Duration) -> Enrolled {
         let mut params = CertificateParams::default();
         let uri = format!("spiffe://{}/device/{}", self.board_id, self.device_id);
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let not_after = SystemClock.now().after(Duration::from_secs(7 * 86_400));
-        params.not_before = SystemClock.now().before(Duration::from_secs(60)).to_datetime();
+        let not_before = SystemClock.now().before(Duration::from_secs(120));
+        let not_after = not_before.after(life);
+        params.not_before = not_before.to_datetime();
         params.not_after = not_after.to_datetime();
         let public = rcgen::SubjectPublicKeyInfo::from_der(&self.spki).unwrap();
         let certificate = params.signed_by(&public, &self.ca).unwrap().der().to_vec();

@@ -8,9 +8,10 @@ use agent::outbound::{Outbound, StandIn};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 const HOSTS: [&str; 3] = ["api.example.com", "files.example.com", "acme.shops.example.com"];
@@ -20,6 +21,7 @@ pub struct Outside {
     /// PEM of the authority that signed its certificate.
     pub ca: PathBuf,
     asked: Arc<Mutex<Vec<Asked>>>,
+    greeted: Arc<Mutex<Vec<String>>>,
 }
 
 /// A request, as it arrived.
@@ -80,26 +82,40 @@ impl Outside {
                     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der())),
                 )
                 .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
+        let greeted = Arc::new(Mutex::new(Vec::new()));
+        let names = Arc::clone(&greeted);
         let (kept, reply) = (Arc::clone(&asked), Arc::new(reply));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, kept, reply) = (acceptor.clone(), Arc::clone(&kept), Arc::clone(&reply));
+                let (config, names) = (Arc::clone(&config), Arc::clone(&names));
+                let (kept, reply) = (Arc::clone(&kept), Arc::clone(&reply));
                 tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
+                    let Ok(start) = LazyConfigAcceptor::new(Acceptor::default(), stream).await else {
+                        return;
+                    };
+                    // Before the certificate is looked at: who gives up over that has come all the same.
+                    let name = start.client_hello().server_name().unwrap_or_default().to_owned();
+                    names.lock().unwrap().push(name);
+                    if let Ok(stream) = start.into_stream(config).await {
                         serve(stream, &kept, &*reply).await;
                     }
                 });
             }
         });
-        Self { address, ca, asked }
+        Self { address, ca, asked, greeted }
     }
 
     pub fn outbound(&self) -> Outbound {
         Outbound::through(StandIn::new(self.address, Some(&self.ca)).unwrap())
+    }
+
+    /// The host of every connection so far, as the client named it.
+    pub fn greeted(&self) -> Vec<String> {
+        self.greeted.lock().unwrap().clone()
     }
 
     /// What it was asked since the last call.

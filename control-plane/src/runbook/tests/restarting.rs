@@ -20,7 +20,7 @@ async fn done(db: Db) -> Running {
         .collect();
     let marked: Vec<_> = marked.iter().map(|(key, text)| (*key, text.as_str())).collect();
     fixture.import(2, &marked).await.unwrap();
-    let mut running = Running::on(fixture).await;
+    let mut running = Running::with(fixture).await;
     running.deliver().await;
     for step in ["install", "install", "configure"] {
         let offer = running.offer().await.unwrap();

@@ -77,14 +77,15 @@ impl TryFrom<String> for CheckUrl {
     }
 }
 
-/// A DNS name of at least two labels, lower case; no address, no port, no user.
+/// A DNS name of at least two labels, lower case; no address, no port, no user. A last label that begins with a digit
+/// would be read as a number, and the whole as an IPv4 address: `0x7f.0x1` is 127.0.0.1.
 fn is_host(host: &str) -> bool {
     let labels: Vec<&str> = host.split('.').collect();
     let is_lower = |label: &&str| is_label(label) && !label.bytes().any(|b| b.is_ascii_uppercase());
     host.len() <= 253
         && labels.len() >= 2
         && labels.iter().all(is_lower)
-        && labels.last().is_some_and(|last| last.bytes().any(|b| b.is_ascii_alphabetic()))
+        && labels.last().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_alphabetic()))
 }
 
 fn is_label(text: &str) -> bool {

@@ -22,6 +22,11 @@ enum Answer {
     FieldError,
     ScopeChange,
     NotFound,
+    Planned,
+    PlanPage,
+    PauseForm,
+    Paused,
+    ClientPaused,
 }
 
 #[tokio::test]
@@ -117,8 +122,13 @@ async fn walk(names: &Names, kind: &str) {
         Answer::FieldError,
         Answer::ScopeChange,
         Answer::NotFound,
+        Answer::Planned,
+        Answer::PlanPage,
+        Answer::PauseForm,
+        Answer::Paused,
+        Answer::ClientPaused,
     ] {
-        show(&scene, answer, &window).await;
+        show(&scene, names, answer, &window).await;
         problems.extend(check(&window, &format!("{kind}-{answer:?}")).await);
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -134,8 +144,9 @@ async fn check_page(scene: &Scene, page: &Page, window: &Window, kind: &str) -> 
     check(window, &format!("{kind}{name}")).await
 }
 
-async fn show(scene: &Scene, answer: Answer, window: &Window) {
+async fn show(scene: &Scene, names: &Names, answer: Answer, window: &Window) {
     let client = format!("/clients/{}", scene.client);
+    let runbook = format!("/devices/{}/runbook", scene.device);
     match answer {
         Answer::JoinCode => {
             window.go(&client).await;
@@ -169,6 +180,32 @@ async fn show(scene: &Scene, answer: Answer, window: &Window) {
         Answer::NotFound => {
             window.go("/nothing-here").await;
             window.see(".notice .status").await;
+        }
+        Answer::Planned => {
+            window.go(&runbook).await;
+            window.click("#plan-ask button").await;
+            window.read(".standing", "would run").await;
+        }
+        Answer::PlanPage => {
+            window.click(".standing a").await;
+            window.arrive("/plan").await;
+            window.see("td .planned").await;
+        }
+        Answer::PauseForm => {
+            window.go(&runbook).await;
+            window.click("#pause summary").await;
+            window.see("#pause-reason").await;
+        }
+        Answer::Paused => {
+            let fill = "document.getElementById('pause-reason').value = arguments[0]";
+            window.call(fill, [names.reason.as_str().into()]).await;
+            window.click("#pausing button").await;
+            window.click("#pause-why summary").await;
+            window.see("#pause-why .help").await;
+        }
+        Answer::ClientPaused => {
+            window.go(&client).await;
+            window.read("#client", "paused, ").await;
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::stage::{Database, SOON, Stage, VALUE};
 pub struct Scene {
     pub stage: Stage,
     pub client: String,
-    device: String,
+    pub device: String,
     user: String,
     /// Our secret's, which is stored.
     slot: String,

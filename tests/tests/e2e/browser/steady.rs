@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::scene::sign_in;
 use super::window::Window;
-use crate::stage::{Database, Stage, VALUE};
+use crate::stage::{Database, SOON, Stage, VALUE};
 
 /// Layout shifts that no input caused, and how often the live part of the page changed.
 const WATCH: &str = "
@@ -119,6 +119,39 @@ async fn a_step_that_fails_and_one_that_waits_for_a_delivery_move_nothing() {
     assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
     window.until(&format!("{output} && {output} !== {before}")).await;
     assert_steady(&window).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_somebody_else_pauses_plans_and_resumes_moves_nothing() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    let client = stage.client().await;
+    let mut agent = stage.agent("mac");
+    let device = stage.enroll(&client, &agent).await;
+    agent.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    std::fs::remove_file(agent.home().join("done-4")).unwrap();
+    let window = sign_in(&stage.board).await;
+    window.size(1280, 1600).await;
+    let runbook = format!("/devices/{device}/runbook");
+    window.go(&runbook).await;
+    window.until("document.documentElement.dataset.live === 'on'").await;
+    window.click("#group-1 summary").await;
+    window.eval(WATCH).await;
+    focus(&window, "#group-1 summary").await;
+    let steps = [
+        ("pause", "Paused by", "#pause-why"),
+        ("plan", "1 not so any more", "#group-1 .planned.is-needs"),
+        ("resume", "by itself", "#pause"),
+    ];
+    for (what, says, shows) in steps {
+        let form = [("reason", "The client is on a call, and we look first at what would change")];
+        let answer = stage.consultant.post(&format!("{runbook}/{what}"), &form).await.unwrap();
+        assert_eq!(answer.status.as_u16(), 303, "{}", answer.text);
+        window.read(".standing", says).await;
+        window.see(shows).await;
+        assert_steady(&window).await;
+    }
     agent.stop().await.unwrap();
 }
 
