@@ -242,11 +242,12 @@ fn apart<'a>(out: &Path, providers: impl Iterator<Item = &'a str>) -> Result<(),
 
 /// A new file that only this user reads.
 fn create(path: &Path) -> Result<File, BackupError> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => BackupError::Exists(path.to_owned()),
-            _ => BackupError::File { path: path.to_owned(), error },
+    let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    made.map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return BackupError::Exists(path.to_owned());
         }
+        BackupError::File { path: path.to_owned(), error }
     })
 }
 

@@ -58,10 +58,10 @@ fn run(program: &'static str, command: &mut Command) -> Result<(), BackupError> 
 }
 
 fn absent(program: &'static str, error: &std::io::Error) -> BackupError {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => Missing(program).into(),
-        _ => failed(program, &error.to_string()),
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return Missing(program).into();
     }
+    failed(program, &error.to_string())
 }
 
 fn failed(program: &'static str, said: &str) -> BackupError {
