@@ -111,8 +111,13 @@ impl IntoResponse for PageFailure {
         log(&self.0);
         let (trouble, retry_after) = (self.0.trouble(), self.0.retry_after());
         let refusal = Refusal { problem: self.0.public, trouble, retry_after };
-        let nobody =
-            Shell { viewer: None, section: Section::None, pending: 0, now: Timestamp::from_micros(0) };
+        let nobody = Shell {
+            viewer: None,
+            section: Section::None,
+            pending: 0,
+            frozen: false,
+            now: Timestamp::from_micros(0),
+        };
         let mut response = refusal.page(nobody);
         response.extensions_mut().insert(refusal);
         response

@@ -89,6 +89,11 @@ impl Board {
         self.database.as_deref()
     }
 
+    /// It lives in another PostgreSQL database from here.
+    pub fn move_to(&mut self, database: String) {
+        self.database = Some(database);
+    }
+
     /// `board rekey --to URI`, to be run or killed.
     pub fn rekey(&self, to: &str) -> anyhow::Result<Command> {
         let mut command = self.command("rekey")?;

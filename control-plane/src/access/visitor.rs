@@ -28,6 +28,8 @@ pub struct Visitor {
     pub secure: bool,
     /// Enrollments that wait for a decision.
     pub pending: u32,
+    /// An incident is open.
+    pub frozen: bool,
     pub now: Timestamp,
 }
 
@@ -87,7 +89,7 @@ impl Visitor {
             operator: user.has(Role::Operator),
             support: user.has(Role::Support),
         });
-        Shell { viewer, section, pending: self.pending, now: self.now }
+        Shell { viewer, section, pending: self.pending, frozen: self.frozen, now: self.now }
     }
 }
 

@@ -72,6 +72,12 @@ text_enum! {
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
         AlarmAcknowledged = "alarm.acknowledged",
+        /// The board is frozen from here.
+        IncidentBegun = "incident.begun",
+        IncidentLifted = "incident.lifted",
+        BackupMade = "backup.made",
+        /// The first entry of a new epoch.
+        BoardRestored = "board.restored",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
         EngagementEnded = "engagement.ended",

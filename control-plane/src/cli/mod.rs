@@ -2,8 +2,10 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod ca;
 mod entered;
+mod incident;
 mod paste;
 mod purge;
 mod rekey;
@@ -81,6 +83,15 @@ enum Command {
     /// Move to a new root key, beside a board that runs: every stored secret is encrypted again under it.
     #[command(after_help = rekey::HELP)]
     Rekey(rekey::RekeyArgs),
+    /// Copy the database while the board runs, or check a copy.
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(backup::BackupArgs),
+    /// Put a backup back. The board must not run.
+    #[command(after_help = backup::RESTORE_HELP)]
+    Restore(backup::RestoreArgs),
+    /// When somebody else may have had the board: freeze it, and list what it could read.
+    #[command(after_help = incident::HELP)]
+    Incident(incident::IncidentArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -224,6 +235,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
+        Command::Backup(args) => backup::backup(args, clock).await,
+        Command::Restore(args) => backup::restore(args, clock).await,
+        Command::Incident(args) => incident::run(args, clock, random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
         Command::Rotate(args) => rotate::run(args, clock, random).await,

@@ -270,6 +270,7 @@ mod tests {
             viewer: None,
             section: crate::web::Section::Clients,
             pending: 0,
+            frozen: false,
             now: shared::time::Timestamp::from_micros(0),
         };
         let client = ClientRef { href: "/clients/1".to_owned(), name: "Example Client".to_owned() };

@@ -5,6 +5,7 @@
 //! `CAST(sum(…) AS BIGINT)`. A forgotten bind is silently NULL on SQLite: every store test runs on both.
 
 mod cause;
+pub mod copying;
 mod migrate;
 mod rewrite;
 #[cfg(test)]

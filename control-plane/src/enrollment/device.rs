@@ -123,6 +123,10 @@ pub enum CertificateRefused {
     NotEnrolled,
     #[error("this certificate is not the device's latest: it was replaced, or it is a copy")]
     Stale,
+    #[error(
+        "this board was restored from a backup and doesn't know this certificate: the device renews it by its key, which happens by itself"
+    )]
+    Restored,
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
@@ -181,6 +185,11 @@ pub async fn check_certificate(
     let (device, found) = serial_of(&mut tx, device_id, serial).await?;
     if found != Serial::Stale {
         return Ok(device);
+    }
+    // It may have been issued after the backup. Only the device's key tells, at `/renew`.
+    if store::is_restored(&mut tx, device_id).await? {
+        tracing::info!(%device_id, address, "a certificate that a restore doesn't know: the device has to renew");
+        return Err(CertificateRefused::Restored);
     }
     tracing::warn!(%device_id, address, "a stale certificate was refused");
     let (now, serial) = (app.now(), hex(serial));

@@ -39,6 +39,9 @@ async fn device(app: &App, peer: Option<Peer>) -> Result<Device, Failure> {
             CertificateRefused::NotEnrolled | CertificateRefused::Stale => {
                 Failure::new(403, "device-refused", "This device is refused", text)
             }
+            CertificateRefused::Restored => {
+                Failure::new(403, "renew-first", "Renew the certificate first", text)
+            }
             CertificateRefused::Audit(error) => error.into(),
             CertificateRefused::Database(error) => error.into(),
         }

@@ -19,6 +19,7 @@ use crate::clients;
 use crate::enrollment::api::Peer;
 use crate::enrollment::{self, Device, DeviceState, Standing, Stopped, rotation};
 use crate::error::Failure;
+use crate::freeze;
 use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
@@ -420,6 +421,9 @@ impl Session {
         self.tell_of_ca().await?;
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;
+        if freeze::is_on(&mut tx).await? {
+            return Ok(());
+        }
         let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
         drop(tx);
         for delivery in deliveries {

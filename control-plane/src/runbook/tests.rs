@@ -365,6 +365,7 @@ impl Running {
             address,
             secure: true,
             pending: 0,
+            frozen: false,
             now,
             fresh: true,
             host: String::new(),

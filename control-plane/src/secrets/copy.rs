@@ -16,6 +16,7 @@ use crate::catalog::{self, AnySlot, Catalog};
 use crate::clients;
 use crate::error::Failure;
 use crate::free_text;
+use crate::freeze;
 
 /// Copies that a user may make within [`WINDOW`].
 pub const LIMIT: i64 = 10;
@@ -90,6 +91,9 @@ pub async fn copy(
     let reason = free_text::reason(reason)?;
     let now = app.now();
     let mut tx = app.db.write().await?;
+    if freeze::is_on(&mut tx).await? {
+        return Err(freeze::refused().into());
+    }
     let client = clients::get(&mut tx, client_id).await?;
     let slot = clients::slots(&mut tx, client_id).await?.into_iter().find_map(|slot| match slot {
         AnySlot::Ours(slot) if slot.id == slot_id => Some(slot),

@@ -12,6 +12,7 @@ use super::{Place, SecretError, open, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::Tx;
+use crate::freeze;
 
 /// How long a sealed frame may be opened by the device.
 const DELIVERY_TTL: Duration = Duration::from_secs(600);
@@ -117,6 +118,9 @@ pub async fn seal(
     let Some(sealing_key) = store::sealing_key(&mut tx, delivery.device_id).await? else {
         return Ok(None);
     };
+    if freeze::is_on(&mut tx).await? {
+        return Err(SecretError::Frozen);
+    }
     let now = app.now();
     let expires = now.after(DELIVERY_TTL);
     if store::mark_sent(&mut tx, delivery.id, expires).await? != 1 {

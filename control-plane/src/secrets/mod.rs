@@ -20,6 +20,7 @@ pub mod web;
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use shared::catalog::Manifest;
 use shared::crypto::{hex, sha256};
 use shared::ids::{ClientId, SlotId};
@@ -43,6 +44,7 @@ use crate::catalog::OurSlot;
 use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
+use crate::freeze;
 use crate::jobs::Wake;
 use crate::keys::{KeyError, RootKey};
 
@@ -62,6 +64,8 @@ pub enum SecretError {
     Ended(Box<Failure>),
     #[error("the secret in the database is not the latest one written: {0}")]
     NotLatest(&'static str),
+    #[error("The board is frozen because of an incident, so no secret is opened.")]
+    Frozen,
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     #[error("Somebody else stored a value for this slot at the same moment. Look at the page and try again.")]
@@ -90,6 +94,7 @@ impl From<SecretError> for Failure {
                 Self::invalid("secret", "The secret was not saved", error.to_string())
             }
             SecretError::Purged => Self::conflict("purged", "This client was purged", error.to_string()),
+            SecretError::Frozen => freeze::refused(),
             SecretError::Raced => Self::conflict("raced", "Stored at the same moment", error.to_string()),
             SecretError::Database(error) => error.into(),
             SecretError::Key(error) => error.into(),
@@ -194,6 +199,43 @@ pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret
     store::stored(tx, client_id).await
 }
 
+/// A stored secret of ours, without its value: what somebody who has the board and its root key could read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exposed {
+    pub client_id: ClientId,
+    pub client: String,
+    pub slot_id: SlotId,
+    pub component_key: String,
+    pub slot_key: String,
+    pub version: i64,
+    pub last_rotated_at: Timestamp,
+    /// Names of the devices that said they hold it.
+    pub devices: Vec<String>,
+}
+
+/// Every stored secret of ours.
+pub async fn exposed(tx: &mut Tx) -> Result<Vec<Exposed>, sqlx::Error> {
+    let mut found: Vec<Exposed> = Vec::new();
+    for row in store::exposed(tx).await? {
+        match found.last_mut() {
+            Some(last) if (last.client_id, last.slot_id) == (row.client_id, row.slot_id) => {
+                last.devices.extend(row.device);
+            }
+            Some(_) | None => found.push(Exposed {
+                client_id: row.client_id,
+                client: row.client,
+                slot_id: row.slot_id,
+                component_key: row.component_key,
+                slot_key: row.slot_key,
+                version: row.version,
+                last_rotated_at: row.last_rotated_at,
+                devices: row.device.into_iter().collect(),
+            }),
+        }
+    }
+    Ok(found)
+}
+
 /// (component, slot) of everything that is stored for a client.
 pub async fn stored_slots(
     tx: &mut Tx,
@@ -218,6 +260,9 @@ async fn open_sealed(
     place: Place,
     sealed: &[u8],
 ) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
+    if freeze::is_on(tx).await? {
+        return Err(SecretError::Frozen);
+    }
     let client =
         clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
     let salt = client.salt.ok_or(SecretError::Purged)?;

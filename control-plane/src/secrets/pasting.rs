@@ -17,6 +17,7 @@ use crate::clients;
 use crate::db::Tx;
 use crate::enrollment::{Device, DeviceState, get_device};
 use crate::error::Failure;
+use crate::freeze;
 use crate::links::NotRelayed;
 
 /// How long a device may take for its word.
@@ -125,6 +126,10 @@ pub async fn relay(
     let device = enrolled(&mut tx, device_id).await?;
     if way == Way::Browser && !clients::browser_paste(&mut tx, device.client_id).await? {
         return Err(PasteError::BrowserOff);
+    }
+    // The board's own script may be another one's. Who seals on their own computer doesn't trust it.
+    if way == Way::Browser && freeze::is_on(&mut tx).await? {
+        return Err(freeze::refused().into());
     }
     let slot = their_slot(&mut tx, &device, &paste).await?;
     if app.links.since(device_id).is_none() {

@@ -13,6 +13,7 @@ use crate::clients::{self, Client, engagement};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
+use crate::freeze;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
@@ -89,6 +90,11 @@ pub async fn rotate(
         check_value(manifest, &slot.slot_key, value)?;
     }
     let last = store::version(&mut tx, client_id, slot_id).await?.ok_or(RotateError::Empty)?;
+    // Frozen, nothing is opened; new values are what it waits for.
+    if freeze::is_on(&mut tx).await? {
+        drop(tx);
+        return Ok(put_after(app, who, &client, &slot, value, Some(last), reason).await?);
+    }
     let place = Place { client_id, slot_id, version: u64::try_from(last).unwrap_or(0) };
     let entry = Entry::new(app.now(), who.clone(), Action::SecretDecrypted)
         .client(client_id)

@@ -224,6 +224,9 @@ async fn every_form_leaves_its_entry() {
         let alarm = forms::raised(&sent.fixture).await.to_string();
         sent.form("/audit/alarms/{id}", &[alarm], &o, &[WHY], Action::AlarmAcknowledged).await;
 
+        sent.form("/incident", &[], &o, &[WHY], Action::IncidentBegun).await;
+        sent.form("/incident/lift", &[], &o, &[WHY], Action::IncidentLifted).await;
+
         let all: BTreeSet<&str> = forms::paths().collect();
         assert_eq!(sent.paths, all, "a form needs its step in this test");
         sent.form("/sign-out", &[], &c, &[], Action::SignedOut).await;

@@ -55,6 +55,8 @@ const FORMS: &[Form] = &[
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
     ("/audit/alarms/{id}", &[("reason", Field::Text)]),
+    ("/incident", &[("reason", Field::Text)]),
+    ("/incident/lift", &[("reason", Field::Text)]),
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
@@ -165,7 +167,8 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = ["/users", "/tokens", "/audit/alarms"].iter().any(|start| path.starts_with(start));
+        let operators =
+            ["/users", "/tokens", "/audit/alarms", "/incident"].iter().any(|start| path.starts_with(start));
         if operators { &self.operator } else { &self.cookie }
     }
 

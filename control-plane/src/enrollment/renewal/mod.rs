@@ -74,7 +74,9 @@ pub enum RenewError {
     NoChallenge,
     #[error("Too many refused renewals came from this address. Wait an hour.")]
     TooMany,
-    #[error("There is no such enrollment. Join again with a new code.")]
+    #[error(
+        "There is no such enrollment: this board may have been restored from a backup of before this Mac joined. Join again with a new code."
+    )]
     Unknown,
     #[error("The signature doesn't fit the device's key, the challenge and this connection.")]
     Signature,
@@ -105,9 +107,9 @@ impl From<RenewError> for Failure {
             RenewError::Unknown => Self::new(404, "enrollment", "No such enrollment", text),
             RenewError::Signature => Self::new(401, "signature", "The signature was refused", text),
             RenewError::NotEnrolled
-            | RenewError::Certificate(CertificateRefused::NotEnrolled | CertificateRefused::Stale) => {
-                Self::new(403, "device-refused", "This device is refused", text)
-            }
+            | RenewError::Certificate(
+                CertificateRefused::NotEnrolled | CertificateRefused::Stale | CertificateRefused::Restored,
+            ) => Self::new(403, "device-refused", "This device is refused", text),
             RenewError::Waits(_) => Self::conflict("renewal-waits", "A consultant has to confirm", text),
             RenewError::Raced => Self::new(503, "raced", "Try again", text),
             RenewError::Certificate(CertificateRefused::Audit(error)) | RenewError::Audit(error) => {
@@ -131,7 +133,11 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
         if certificate.device_id != device_id {
             return Err(RenewError::NotEnrolled);
         }
-        check_certificate(app, device_id, &certificate.serial, &peer.address).await?;
+        match check_certificate(app, device_id, &certificate.serial, &peer.address).await {
+            // The signature has shown that it is the device.
+            Ok(_) | Err(CertificateRefused::Restored) => {}
+            Err(refused) => return Err(refused.into()),
+        }
     }
     // One moment of the database; what is written is compared with it.
     let mut tx = app.db.read().await?;
