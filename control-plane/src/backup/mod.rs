@@ -21,6 +21,7 @@ use shared::time::{Clock, Timestamp};
 
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::db::{ConnectError, Db, Tx, copying};
+use crate::error::Failure;
 use crate::keys::{self, KeyError, Outside, RootKey, Source};
 use contents::Contents;
 pub use postgres::Missing;
@@ -70,6 +71,8 @@ pub enum BackupError {
     Occupied(String),
     #[error("another program has {0} open, a running board perhaps: stop it first; nothing was changed")]
     InUse(String),
+    #[error("a purge that is due can't be done: {0}")]
+    Purge(String),
     #[error("{error}. What was there before lies in {aside}")]
     Halfway { aside: String, error: Box<Self> },
     #[error(transparent)]
@@ -78,6 +81,15 @@ pub enum BackupError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl From<Failure> for BackupError {
+    fn from(failure: Failure) -> Self {
+        Self::Purge(match failure.internal {
+            Some(internal) => format!("{} ({internal:#})", failure.public.detail),
+            None => failure.public.detail,
+        })
+    }
 }
 
 /// Which database a backup is of.

@@ -17,6 +17,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::db::copying::{self, Target};
 use crate::db::{Db, Tx, without_password};
 use crate::keys::{Outside, Source};
+use crate::offboarding::{self, Purged, Rewritten};
 
 /// Where a backup goes.
 pub struct Place<'a> {
@@ -37,6 +38,10 @@ pub struct Restored {
     /// Number of the entry to acknowledge.
     pub entry: u64,
     pub ended: Ended,
+    /// Clients whose purge was due: it was done again.
+    pub purged: Vec<Purged>,
+    /// Whether the database's files hold nothing of theirs.
+    pub rewritten: Rewritten,
 }
 
 /// What ended with the restore, in rows.
@@ -104,7 +109,7 @@ async fn into_sqlite(
     io::copy(&mut backup, &mut copy).and_then(|_| copy.sync_all()).map_err(failed(&ready))?;
     let db = Db::connect(&format!("sqlite:{}", ready.display())).await?;
     db.prepare().await?;
-    let begun = begin(&db, &manifest, clock).await?;
+    let begun = begin(&db, &db, &manifest, clock).await?;
     db.close().await;
     if !copying::settle(&ready).await? {
         return Err(BackupError::InUse(ready.display().to_string()));
@@ -145,17 +150,19 @@ async fn into_postgres(
     let put = async {
         postgres::put_back(owner_url, file)?;
         let board = Db::connect(place.url).await?;
-        match place.owner_url {
+        let begun = match place.owner_url {
             Some(owner_url) => {
                 let owner = Db::connect(owner_url).await?;
                 owner.migrate_for(&board).await?;
+                let begun = begin(&board, &owner, &manifest, clock).await?;
                 owner.close().await;
+                begun
             }
             None => {
                 board.prepare().await?;
+                begin(&board, &board, &manifest, clock).await?
             }
-        }
-        let begun = begin(&board, &manifest, clock).await?;
+        };
         board.close().await;
         Ok(begun)
     };
@@ -182,20 +189,23 @@ struct Begun {
     epoch: u64,
     entry: u64,
     ended: Ended,
+    purged: Vec<Purged>,
+    rewritten: Rewritten,
 }
 
 impl Begun {
     fn restored(self, manifest: Manifest, aside: Option<String>) -> Restored {
-        let Self { epoch, entry, ended } = self;
-        Restored { manifest, aside, epoch, entry, ended }
+        let Self { epoch, entry, ended, purged, rewritten } = self;
+        Restored { manifest, aside, epoch, entry, ended, purged, rewritten }
     }
 }
 
-/// Makes the restored database ready for its board, in one transaction: what is out of date ends, and a new epoch begins.
-async fn begin(db: &Db, manifest: &Manifest, clock: &dyn Clock) -> Result<Begun, BackupError> {
+/// Makes the restored database ready for its board: what is out of date ends and a new epoch begins, in one transaction; then
+/// every purge that is due is done again, in the new epoch, so that no device was told another entry of that number.
+async fn begin(db: &Db, owner: &Db, manifest: &Manifest, clock: &dyn Clock) -> Result<Begun, BackupError> {
     let now = clock.now();
     let mut tx = db.write().await?;
-    before_ready(&mut tx, now).await?;
+    store::end_rekey_lease(&mut tx).await?;
     let ended = end_what_is_old(&mut tx, now).await?;
     let head = audit::head(&mut tx).await?;
     let entry = Entry::new(now, Who::cli(), Action::BoardRestored)
@@ -208,18 +218,15 @@ async fn begin(db: &Db, manifest: &Manifest, clock: &dyn Clock) -> Result<Begun,
         .detail("join_codes", ended.join_codes)
         .detail("offers", ended.offers);
     let why = format!(
-        "The board was restored from a backup of {}: what was done after that is gone. What was revoked or disabled since then is not any more: look through users and devices.",
+        "The board was restored from a backup of {}: what was done after that is gone. What was revoked, disabled or ended since then is not any more: look through users, devices and clients.",
         manifest.made_at.rfc3339()
     );
     let entry = audit::begin_epoch(&mut tx, &entry, &why).await?;
     tx.commit().await?;
-    Ok(Begun { epoch: head.epoch + 1, entry, ended })
-}
-
-/// What has to be done again before anybody meets the restored board. Offboarding repeats the purges that are due here.
-async fn before_ready(tx: &mut Tx, _now: Timestamp) -> Result<(), BackupError> {
-    store::end_rekey_lease(tx).await?;
-    Ok(())
+    let who = Who::cli();
+    let purged = offboarding::purge_due(db, &who, now, None).await?;
+    let rewritten = offboarding::rewrite(db, owner, &who, now).await?;
+    Ok(Begun { epoch: head.epoch + 1, entry, ended, purged, rewritten })
 }
 
 async fn end_what_is_old(tx: &mut Tx, now: Timestamp) -> Result<Ended, sqlx::Error> {

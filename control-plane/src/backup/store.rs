@@ -16,7 +16,6 @@ pub async fn end_rekey_lease(tx: &mut Tx) -> Result<(), sqlx::Error> {
 /// Everybody signs in again.
 pub async fn end_sessions(tx: &mut Tx) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query("DELETE FROM sessions")
-        
         .execute(conn)
         .await
         .map(|done| done.rows_affected()))

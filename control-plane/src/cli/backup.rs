@@ -6,9 +6,11 @@ use std::sync::Arc;
 use clap::Args;
 use shared::time::Clock;
 
+use super::table::plain;
 use super::{KeyPlace, Place};
 use crate::backup::{self, Manifest, manifest_of};
 use crate::keys::Outside;
+use crate::offboarding::Rewritten;
 use crate::web;
 
 pub const BACKUP_HELP: &str = "\
@@ -31,7 +33,9 @@ A new epoch of the audit log begins, with an entry that an operator acknowledges
 join codes, waiting joins and open offers of the backup end. Devices go on by themselves: one that renewed its certificate
 since the backup proves itself by its key; one that joined since then is unknown and joins again.
 
-What was revoked or disabled after the backup is not any more: look through users and devices before you start the board.
+What was revoked, disabled or ended after the backup is not any more: look through users, devices and clients before you
+start the board. Purges that are due are done again: a hold or a reactivation since the backup isn't known here, so take a
+newer backup when there was one.
 
 Examples:
   board restore /backups/board-monday.db
@@ -140,7 +144,17 @@ pub async fn restore(args: RestoreArgs, clock: Arc<dyn Clock>) -> anyhow::Result
         "\n{} known; one that renewed its certificate since the backup proves itself by its key. One that joined since then is unknown and joins again.",
         web::count(ended.devices, "enrolled device is", "enrolled devices are")
     ));
-    text.push_str("\nWhat was revoked or disabled after the backup is not any more: look through users and devices before you start the board.");
+    text.push_str("\nWhat was revoked, disabled or ended after the backup is not any more: look through users, devices and clients before you start the board.");
+    for purged in &done.purged {
+        let secrets = web::count(purged.secrets, "secret", "secrets");
+        text.push_str(&format!("\nPurged again: {}, {secrets}.", plain(&purged.name)));
+    }
+    match done.rewritten {
+        Rewritten::Nothing | Rewritten::Done => {}
+        Rewritten::Busy | Rewritten::NotOwner => text.push_str(
+            "\nThe database's files still hold what was purged: run `board purge` (on PostgreSQL with --owner-url).",
+        ),
+    }
     text.push_str(&format!(
         "\nAn operator confirms the restore on the audit page, or with `board audit acknowledge {} --reason …`.",
         done.entry

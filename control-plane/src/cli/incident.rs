@@ -18,7 +18,7 @@ pub const HELP: &str = "\
 Freezes the board: no secret is opened, delivered or copied, and no step is offered, until an operator lifts it on the
 console's incident page. A step that runs already on a device goes on. Then it lists the secrets of ours that the board can
 read: rotate them (new values are taken while it is frozen, and delivered when it is lifted), and end the old ones at
-their providers. Nothing is disabled at a provider by this command.
+their providers. When the root key may be known, `board rekey` first: it goes on while the board is frozen. Nothing is disabled at a provider by this command.
 
 Examples:
   board incident --reason 'the server was broken into'
@@ -88,9 +88,13 @@ fn as_text(frozen: bool, lines: &[Line]) -> String {
             true => "on no device".to_owned(),
             false => format!("on {}", plain(&exposed.devices.join(", "))),
         };
+        let ended = match exposed.ended {
+            true => "  (the engagement has ended: end it at its provider)",
+            false => "",
+        };
         let _ = writeln!(
             text,
-            "{mark} {}  {}/{}  version {}  {devices}",
+            "{mark} {}  {}/{}  version {}  {devices}{ended}",
             plain(&exposed.client),
             exposed.component_key,
             exposed.slot_key,

@@ -162,8 +162,8 @@ async fn serial_of(
     Ok((device, found))
 }
 
-/// Checks a certificate's serial against the row of a device that is enrolled or leaving. The first use of a newly issued one retires the one before;
-/// any other serial is refused and recorded, once an hour.
+/// Checks a certificate's serial against the row of a device that is enrolled or leaving. The first use of a newly issued
+/// one retires the one before; any other serial is refused and recorded, once an hour.
 pub async fn check_certificate(
     app: &App,
     device_id: DeviceId,

@@ -1,5 +1,9 @@
-//! The freeze of an incident: while one is open the board opens no secret, delivers none, offers no step and copies
-//! nothing. Whatever decrypts or offers asks [`is_on`] in its own transaction.
+//! The freeze of an incident (`design/security.md` section 12): while one is open the board opens no secret, delivers none,
+//! offers no step, asks for no plan and copies nothing. Whatever decrypts or offers asks [`is_on`] in its own transaction.
+//!
+//! What goes on: what an operator does about an incident (`board rekey`, and new values, which are stored without opening the
+//! old ones), what ends something (wipes, purges, revocations), and certificates: the CA's key is no client's secret, and
+//! devices without one couldn't be told of anything.
 
 mod store;
 #[cfg(test)]

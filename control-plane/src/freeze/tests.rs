@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use shared::secret::Secret;
 use shared::time::Clock as _;
 
@@ -39,6 +41,9 @@ async fn a_frozen_board_opens_delivers_copies_and_offers_nothing_and_takes_new_v
         assert!(matches!(copied, Err(CopyError::Refused(_))), "{copied:?}");
         assert!(runbook::next_offer(app, &device, &Carried::default()).await.unwrap().is_none());
 
+        let planned = runbook::plan::ask_plan(app, Fixture::who(), &device).await.unwrap_err();
+        assert_eq!(planned.public.kind, "urn:board:frozen");
+
         fixture.clock.advance(std::time::Duration::from_secs(60));
         let next = Secret::new("ours-second-value".to_owned());
         let rotated = secrets::rotate(app, Fixture::who(), client, slot.id, &next, "exposed").await.unwrap();
@@ -68,4 +73,50 @@ async fn decrypts(fixture: &Fixture) -> usize {
     let entries = audit::page(&mut tx, None, 1000).await.unwrap();
     let opens = [Action::SecretDecrypted, Action::SecretCopied];
     entries.iter().filter(|stored| opens.contains(&stored.entry.action)).count()
+}
+
+/// Every file that opens a ciphertext, and how the freeze stands to it.
+const OPENS: &[&str] = &[
+    "enrollment/ca.rs",       // the authority's key: certificates go on
+    "keys/kept.rs",           // keys of old tokens and codes: no secret of a client's
+    "keys/provider/local.rs", // unwraps the root key
+    "secrets/envelope.rs",    // the one below
+];
+
+/// Every file that opens a client's envelope: through `open`, which asks the freeze, or for a rekey.
+const OPENS_ENVELOPES: &[&str] = &["secrets/mod.rs", "secrets/rekey.rs"];
+
+#[test]
+fn nothing_is_decrypted_around_the_freeze() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![source.clone()];
+    let (mut opens, mut envelopes) = (Vec::new(), Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(&source).unwrap().display().to_string();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if !name.ends_with(".rs") || name.contains("tests") || name == "aead.rs" {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            if text.contains("aead::open(") {
+                opens.push(name.clone());
+            }
+            if text.contains("open_sealed(") || text.contains("envelope::open(") {
+                envelopes.push(name);
+            }
+        }
+    }
+    opens.sort();
+    envelopes.sort();
+    assert_eq!(opens, OPENS, "a decrypt asks `freeze::is_on` first, or says here why not");
+    assert_eq!(envelopes, OPENS_ENVELOPES);
+    let secrets = std::fs::read_to_string(source.join("secrets/mod.rs")).unwrap();
+    let open =
+        secrets.split("async fn open(").nth(1).and_then(|text| text.split("open_sealed(").next()).unwrap();
+    assert!(open.contains("freeze::is_on(tx)"), "{open}");
 }

@@ -55,6 +55,7 @@ pub fn as_csv(lines: &[Line]) -> Result<Vec<u8>, csv::Error> {
         "last_rotated_at",
         "devices",
         "rotated",
+        "engagement",
     ])?;
     for Line { exposed, rotated } in lines {
         csv.write_record([
@@ -66,6 +67,7 @@ pub fn as_csv(lines: &[Line]) -> Result<Vec<u8>, csv::Error> {
             &exposed.last_rotated_at.rfc3339(),
             &*inert(&exposed.devices.join(", ")),
             if *rotated { "yes" } else { "no" },
+            if exposed.ended { "ended" } else { "active" },
         ])?;
     }
     csv.into_inner().map_err(|error| error.into_error().into())

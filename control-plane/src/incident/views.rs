@@ -28,6 +28,6 @@ pub struct LineRow {
     pub devices: String,
     pub rotated_at: Moment,
     pub rotated: bool,
-    /// Where it gets a new value.
-    pub href: String,
+    /// Where it gets a new value; nowhere when the engagement has ended.
+    pub href: Option<String>,
 }

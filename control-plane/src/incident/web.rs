@@ -25,7 +25,8 @@ pub async fn incident_page(State(app): State<App>, visitor: Visitor) -> Page {
     let lines = lines
         .into_iter()
         .map(|Line { exposed, rotated }| LineRow {
-            href: format!("/clients/{}/secrets/{}/rotate", exposed.client_id, exposed.slot_id),
+            href: (!exposed.ended)
+                .then(|| format!("/clients/{}/secrets/{}/rotate", exposed.client_id, exposed.slot_id)),
             client: exposed.client,
             slot: format!("{}/{}", exposed.component_key, exposed.slot_key),
             version: exposed.version,
@@ -34,7 +35,7 @@ pub async fn incident_page(State(app): State<App>, visitor: Visitor) -> Page {
             rotated,
         })
         .collect();
-    let shell = visitor.shell(Section::None);
+    let shell = visitor.shell(Section::Incident);
     page(&IncidentPage { shell, open, lines, left, ask_password: !visitor.fresh, errors: Vec::new() })
 }
 

@@ -2,18 +2,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::SigningKey as _;
-use shared::ids::{ClientId, DeviceId};
+use shared::ids::{ClientId, DeliveryId, DeviceId};
+use shared::protocol::link::Paste;
 use shared::protocol::wipe::{Leave, WipeReceipt, WipedSlot};
+use shared::random::SystemRandom;
 use shared::secret::Secret;
 
 use super::{Rewritten, due, end, hold, purge, purge_due, reactivate, release, rewrite, set_days};
 use crate::audit::{self, Action, Who};
 use crate::clients::engagement::{EngagementState, engagement};
+use crate::clients::{self, CreateError, Scope};
 use crate::db::Db;
 use crate::db::testing::{on_both, owner_of};
-use crate::enrollment::{self, DeviceState};
+use crate::enrollment::{self, DecideError, DeviceState, EnrollError};
+use crate::error::Failure;
 use crate::on;
-use crate::secrets::{self, SecretError};
+use crate::runbook::{self, plan};
+use crate::secrets::{self, SecretError, Way};
 use crate::testing::{Fixture, TestDevice};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -274,6 +279,130 @@ async fn the_job_purges_by_itself_while_it_has_the_lease() {
         assert_eq!(state(&fixture, next).await, EngagementState::Ending, "the second has the lease");
         purge::round(app, "second").await.unwrap();
         assert_eq!(state(&fixture, next).await, EngagementState::Purged);
+    })
+    .await;
+}
+
+fn kind(failure: impl Into<Failure>) -> String {
+    failure.into().public.kind
+}
+
+#[tokio::test]
+async fn an_ended_client_gets_nothing_any_more_and_is_told_so() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (app, who) = (&fixture.app, Fixture::who);
+        let id = client_with_secret(&fixture).await;
+        let slot = fixture.our_slot().await.id;
+        let (_, device_id) = fixture.enrolled(id, "A-UUID").await;
+        let device = fixture.with_runbook(device_id).await;
+        let _on = app.links.open(device_id, app.now());
+        let mut tx = app.db.read().await.unwrap();
+        let made = runbook::of_device(&mut tx, device_id).await.unwrap().unwrap();
+        let step = runbook::steps(&mut tx, made.id).await.unwrap()[0].id;
+        drop(tx);
+        let asking = TestDevice::new("B-UUID", app.now());
+        let answer = asking.join(app, &fixture.code(id).await).await.unwrap();
+        let typed = asking.fingerprint(app, &answer);
+        let code = fixture.code(id).await;
+        let paste = || Paste {
+            delivery_id: DeliveryId::new(&*app.clock, &SystemRandom),
+            component: "tool".into(),
+            slot: "THEIR_TOKEN".into(),
+            expires: app.now().after(Duration::from_secs(60)),
+            sealed: vec![1; 64],
+        };
+        end(app, who(), id, false).await.unwrap();
+
+        let next = Secret::new("ours-another-value".to_owned());
+        let scope = Scope { components: ["base".to_owned()].into(), ..Scope::default() };
+        let Err(CreateError::Failure(changed)) = clients::choose_scope(app, who(), id, &scope).await else {
+            panic!("its scope changed");
+        };
+        let approved = enrollment::approve(app, who(), fixture.user, answer.enrollment_id, &typed).await;
+        let Err(DecideError::Reason(approved)) = approved else { panic!("{approved:?}") };
+        let refused = [
+            kind(put(&fixture, id).await.unwrap_err()),
+            kind(secrets::rotate(app, who(), id, slot, &next, "exposed").await.unwrap_err()),
+            kind(*changed),
+            kind(*approved),
+            kind(runbook::pause(app, who(), &device, "lunch").await.unwrap_err()),
+            kind(runbook::resume(app, who(), &device).await.unwrap_err()),
+            kind(plan::ask_plan(app, who(), &device).await.unwrap_err()),
+            kind(runbook::retry(app, who(), &device, step).await.unwrap_err()),
+            kind(runbook::skip(app, who(), &device, step, "not wanted").await.unwrap_err()),
+            kind(runbook::mark(app, who(), &device, step).await.unwrap_err()),
+            kind(secrets::relay(app, who(), Way::Browser, device_id, paste()).await.unwrap_err()),
+            kind(secrets::relay(app, who(), Way::CommandLine, device_id, paste()).await.unwrap_err()),
+            kind(secrets::recipient(app, device_id).await.unwrap_err()),
+            kind(enrollment::make_join_code(app, who(), fixture.user, id).await.unwrap_err()),
+        ];
+        for (at, kind) in refused.iter().enumerate() {
+            assert_eq!(kind, "urn:board:engagement-ended", "number {at}");
+        }
+        let late = TestDevice::new("C-UUID", app.now()).join(app, &code).await;
+        assert!(matches!(late, Err(EnrollError::Code)), "codes of before are void: {late:?}");
+        let mut tx = app.db.read().await.unwrap();
+        assert_eq!(secrets::stored(&mut tx, id).await.unwrap()[0].version, 1);
+        drop(tx);
+        assert_eq!(actions(&fixture, Action::SecretDecrypted).await, 0, "nothing was opened to be compared");
+    })
+    .await;
+}
+
+/// Columns with bytes that are nobody's secret, or not one client's; what is derived from a client's salt can't be made
+/// again without it.
+const NOT_A_CLIENTS: &[&str] = &[
+    "api_tokens.token_hash",
+    "audit_alarms.hash",
+    "audit_log.hash",
+    "audit_log.previous",
+    "authorities.certificate",
+    "authorities.proof",
+    "authorities.wrapped_key",
+    "catalog_bundles.payload",
+    "catalog_bundles.signature",
+    "enrollments.certificate",
+    "enrollments.nonce",
+    "enrollments.sealing_public_key",
+    "enrollments.serial_current",
+    "enrollments.serial_issued",
+    "enrollments.tls_spki",
+    "join_codes.code_hmac",
+    "kept_keys.sealed",
+    "rekey_lease.holder",
+    "root_keys.wrapped",
+    "sessions.token_hash",
+    "sign_in_links.token_hash",
+];
+
+const ERASED: &[&str] = &["client_credentials.encrypted_value", "clients.salt"];
+
+#[tokio::test]
+async fn every_column_that_can_hold_a_ciphertext_is_erased_by_the_purge_or_is_no_clients() {
+    on_both(|db| async move {
+        // The types of SQLite don't tell an id from other bytes.
+        let Db::Postgres(_) = db else { return };
+        let Db::Postgres(owner) = owner_of(&db).await else { panic!("it is PostgreSQL") };
+        let columns = concat!(
+            "SELECT table_name || '.' || column_name FROM information_schema.columns ",
+            "WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_sqlx%' AND (data_type = 'bytea' ",
+            "OR column_name ~ '(sealed|wrapped|encrypt|cipher|secret_value)') ORDER BY 1"
+        );
+        let found: Vec<String> = sqlx::query_scalar(columns).fetch_all(&owner).await.unwrap();
+        owner.close().await;
+        let listed = |column: &String| NOT_A_CLIENTS.contains(&column.as_str());
+        let erased: Vec<&String> = found.iter().filter(|column| !listed(column)).collect();
+        assert_eq!(
+            erased, ERASED,
+            "a new column needs its place: erased by the purge and its table in purge::TABLES, or in NOT_A_CLIENTS"
+        );
+        for column in NOT_A_CLIENTS {
+            assert!(found.iter().any(|found| found == column), "{column} is gone: take it off the list");
+        }
+        let mut tables: Vec<&str> = erased.iter().map(|column| column.split('.').next().unwrap()).collect();
+        tables.dedup();
+        assert_eq!(tables, purge::TABLES, "the files of these tables are rewritten");
     })
     .await;
 }

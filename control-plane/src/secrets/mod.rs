@@ -209,6 +209,8 @@ pub struct Exposed {
     pub slot_key: String,
     pub version: i64,
     pub last_rotated_at: Timestamp,
+    /// The engagement has ended: it gets no new value here, and is ended at its provider.
+    pub ended: bool,
     /// Names of the devices that said they hold it.
     pub devices: Vec<String>,
 }
@@ -229,6 +231,7 @@ pub async fn exposed(tx: &mut Tx) -> Result<Vec<Exposed>, sqlx::Error> {
                 slot_key: row.slot_key,
                 version: row.version,
                 last_rotated_at: row.last_rotated_at,
+                ended: row.ended,
                 devices: row.device.into_iter().collect(),
             }),
         }
@@ -249,20 +252,20 @@ async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, S
     let sealed = store::envelope(tx, place)
         .await?
         .ok_or(SecretError::NotLatest("this version is not there any more"))?;
+    if freeze::is_on(tx).await? {
+        return Err(SecretError::Frozen);
+    }
     let (_, value) = open_sealed(&app.root, tx, place, &sealed).await?;
     Ok(value)
 }
 
-/// The client's salt and the value.
+/// The client's salt and the value, frozen or not: for [`open`], and for a rekey.
 async fn open_sealed(
     root: &RootKey,
     tx: &mut Tx,
     place: Place,
     sealed: &[u8],
 ) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
-    if freeze::is_on(tx).await? {
-        return Err(SecretError::Frozen);
-    }
     let client =
         clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
     let salt = client.salt.ok_or(SecretError::Purged)?;

@@ -437,13 +437,16 @@ pub struct ExposedRow {
     pub slot_key: String,
     pub version: i64,
     pub last_rotated_at: Timestamp,
+    /// Its client's engagement has ended.
+    pub ended: bool,
     pub device: Option<String>,
 }
 
 pub async fn exposed(tx: &mut Tx) -> Result<Vec<ExposedRow>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT clients.id AS client_id, clients.name AS client, slots.id AS slot_id, slots.component_key, slots.slot_key, \
-         client_credentials.version, client_credentials.last_rotated_at, holders.name AS device \
+         client_credentials.version, client_credentials.last_rotated_at, clients.engagement <> 'active' AS ended, \
+         holders.name AS device \
          FROM client_credentials JOIN clients ON clients.id = client_credentials.client_id \
          JOIN component_credential_slots AS slots ON slots.id = client_credentials.slot_id \
          LEFT JOIN (SELECT devices.client_id, devices.name, held_secrets.slot_id FROM held_secrets \

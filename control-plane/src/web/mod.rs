@@ -52,6 +52,7 @@ pub enum Section {
     Support,
     Audit,
     Users,
+    Incident,
 }
 
 impl Shell {

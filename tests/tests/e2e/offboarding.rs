@@ -8,6 +8,7 @@ use tests::process::{output, program};
 use tests::scan;
 use tokio::process::Command;
 
+use crate::device::identity;
 use crate::stage::{Database, SOON, Stage, VALUE};
 
 struct Scene {
@@ -111,6 +112,21 @@ async fn a_device_that_was_off_or_killed_is_wiped_when_it_comes_back() {
         scene.agent.start().unwrap();
     }
     scene.is_wiped().await;
+    scene.agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leaving_device_learns_of_the_next_authority_before_its_wipe() {
+    let mut scene = Scene::new(Database::Sqlite).await;
+    scene.agent.stop().await.unwrap();
+    let begun = scene.stage.board.beside(&["ca", "rotate"], "").await.unwrap();
+    assert!(begun.status.success(), "{begun:?}");
+    scene.end().await;
+    scene.agent.start().unwrap();
+    scene.is_wiped().await;
+    let log = scene.stage.consultant.get("/audit").await.unwrap();
+    assert!(log.contains("ca.acknowledged"), "{log}");
+    assert!(identity(&scene.agent)["next_ca"].is_object());
     scene.agent.stop().await.unwrap();
 }
 

@@ -150,6 +150,7 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
         return Err(RenewError::NotEnrolled);
     }
     let serials = super::store::serials(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
+    let restored = super::store::is_restored(&mut tx, device_id).await?;
     let confirmed = store::confirmed(&mut tx, enrollment.id).await?;
     let authority = Authority::load_for(&mut tx, &app.root, app.board_id, device_id).await?;
     drop(tx);
@@ -159,7 +160,9 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
     }
     if let Some((certificate, not_after)) = &enrollment.certificate {
         let left = not_after.since(now);
-        let young = left > YOUNG || (serials.1.is_some() && left > DEVICE_TTL / 2);
+        // After a restore the first use of a new one ends the doubt about which certificates are out there.
+        let in_use = left > YOUNG && !restored;
+        let young = in_use || (serials.1.is_some() && left > DEVICE_TTL / 2);
         // One of the authority before is exchanged early.
         if young && authority.issued(certificate) {
             return Ok(Enrolled { device_id, certificate: certificate.clone(), not_after: *not_after });

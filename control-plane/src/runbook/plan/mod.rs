@@ -25,6 +25,7 @@ use crate::clients::{self, engagement};
 use crate::db::Tx;
 use crate::enrollment::{Device, DeviceState};
 use crate::error::Failure;
+use crate::freeze;
 use crate::jobs::Wake;
 
 pub use lines::shown;
@@ -131,6 +132,9 @@ pub async fn latest(
 pub async fn ask_plan(app: &App, who: Who, device: &Device) -> Result<PlanId, Failure> {
     let mut tx = app.db.write().await?;
     engagement::ensure_active(&mut tx, device.client_id).await?;
+    if freeze::is_on(&mut tx).await? {
+        return Err(freeze::refused());
+    }
     let runbook = of_device(&mut tx, device.id).await?.ok_or_else(|| Failure::not_found("runbook"))?;
     if device.state != DeviceState::Enrolled || app.links.since(device.id).is_none() {
         let detail = "Only the Mac itself can look. Nothing was asked; plan when it is on again.";

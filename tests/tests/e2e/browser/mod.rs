@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod every_page;
+mod incident;
 mod keyboard;
 mod offboarding;
 mod pages;

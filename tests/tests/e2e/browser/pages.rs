@@ -5,8 +5,16 @@ use regex::Regex;
 use tests::demo::workspace;
 
 /// GET routes that answer with no page of their own. Event streams and the API are told by their addresses.
-const NOT_PAGES: &[&str] =
-    &["/", "/health", "/static/{name}", "/support.csv", "/support.json", "/audit.csv", "/audit.jsonl"];
+const NOT_PAGES: &[&str] = &[
+    "/",
+    "/health",
+    "/static/{name}",
+    "/support.csv",
+    "/support.json",
+    "/audit.csv",
+    "/audit.jsonl",
+    "/incident.csv",
+];
 
 #[derive(Clone, Debug)]
 pub struct Page {
