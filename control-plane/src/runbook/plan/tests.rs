@@ -205,7 +205,12 @@ async fn a_device_that_forgot_it_or_says_nothing_has_not_answered_and_may_still_
         running.says(plan, "base/install", Planned::AlreadySo).await.unwrap();
         running.hello(Some(&[])).await;
         assert_eq!(running.plan().await.0.state, PlanState::Unanswered);
-        assert!(running.page().await.contains("Not answered, 1 of 3 looked at: the agent started again"));
+        assert!(
+            running
+                .page()
+                .await
+                .contains("Not answered, 1 of 3 looked at: the device doesn&#39;t know of it")
+        );
 
         // Its last words waited in the agent's journal.
         running.says(plan, "tool/install", Planned::AlreadySo).await.unwrap();
