@@ -387,7 +387,7 @@ async fn every_column_that_can_hold_a_ciphertext_is_erased_by_the_purge_or_is_no
         let columns = concat!(
             "SELECT table_name || '.' || column_name FROM information_schema.columns ",
             "WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_sqlx%' AND (data_type = 'bytea' ",
-            "OR column_name ~ '(sealed|wrapped|encrypt|cipher|secret_value)') ORDER BY 1"
+            "OR (data_type = 'text' AND column_name ~ '(sealed|wrapped|encrypt|cipher|secret_value)')) ORDER BY 1"
         );
         let found: Vec<String> = sqlx::query_scalar(columns).fetch_all(&owner).await.unwrap();
         owner.close().await;

@@ -72,7 +72,7 @@ impl Scene {
         assert!(!self.agent.wrapper("show-length").exists());
         let page = self.page().await;
         assert!(page.contains("wiped") && page.contains("signed a receipt"), "{page}");
-        let log = self.stage.consultant.get("/audit").await.unwrap();
+        let log = self.stage.consultant.get("/audit.csv").await.unwrap();
         assert_eq!(log.matches("device.wiped").count(), 1, "{log}");
     }
 }
@@ -124,7 +124,7 @@ async fn a_leaving_device_learns_of_the_next_authority_before_its_wipe() {
     scene.end().await;
     scene.agent.start().unwrap();
     scene.is_wiped().await;
-    let log = scene.stage.consultant.get("/audit").await.unwrap();
+    let log = scene.stage.consultant.get("/audit.csv").await.unwrap();
     assert!(log.contains("ca.acknowledged"), "{log}");
     assert!(identity(&scene.agent)["next_ca"].is_object());
     scene.agent.stop().await.unwrap();
@@ -144,7 +144,7 @@ async fn a_device_leaves_by_itself_and_the_board_has_its_receipt() {
         "{said}"
     );
     scene.is_wiped().await;
-    let log = scene.stage.consultant.get("/audit").await.unwrap();
+    let log = scene.stage.consultant.get("/audit.csv").await.unwrap();
     assert!(log.contains("asked by the device"), "{log}");
     assert!(
         !scene.agent.data.join("identity.json").exists() && !scene.agent.data.join("vault/key.tls").exists()
