@@ -1,12 +1,13 @@
 //! All that a request may touch.
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use shared::crypto::sha256;
 use shared::ids::BoardId;
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
+use url::Url;
 
 use crate::audit::Watch;
 use crate::db::Db;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub agents_url: String,
     /// The proxy that speaks TLS before the console: it is believed about who connects to it.
     pub proxy: Option<IpAddr>,
+    /// Where browsers find the console: passkeys belong to its name.
+    pub console_url: OnceLock<Url>,
     /// What keeps the audit log from being written, as far as anybody noticed.
     pub audit_watch: Watch,
     pub jobs: Jobs,

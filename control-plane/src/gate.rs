@@ -29,13 +29,15 @@ pub enum Rule {
     /// This role; and whatever changes something needs a fresh session (`access::step_up`). What only takes access
     /// away doesn't want one: it has to be quick.
     Fresh(Role),
+    /// Any role, about what is their own; fresh like the above.
+    Own,
 }
 
 impl Rule {
     fn lets(self, visitor: &Visitor) -> bool {
         match self {
             Self::Public => true,
-            Self::SignedIn => visitor.is_known(),
+            Self::SignedIn | Self::Own => visitor.is_known(),
             Self::Consultant => visitor.can(Role::Consultant),
             Self::Operator => visitor.can(Role::Operator),
             Self::Fresh(role) => visitor.can(role),
@@ -43,7 +45,7 @@ impl Rule {
     }
 
     fn wants_fresh(self, method: &Method) -> bool {
-        matches!(self, Self::Fresh(_)) && !method.is_safe()
+        matches!(self, Self::Fresh(_) | Self::Own) && !method.is_safe()
     }
 }
 

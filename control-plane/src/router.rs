@@ -39,13 +39,20 @@ const AGENTS_REQUEST: Duration = Duration::from_secs(60);
 
 #[rustfmt::skip]
 pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
-    use Rule::{Consultant, Fresh, Operator, Public, SignedIn};
+    use Rule::{Consultant, Fresh, Operator, Own, Public, SignedIn};
     vec![
         ("/",                                     Public,     get(overview::web::home)),
         ("/health",                               Public,     get(health)),
         ("/static/{name}",                        Public,     get(asset)),
         ("/sign-in",                              Public,     get(access::web::sign_in_page).post(access::web::sign_in_form)),
         ("/welcome/{token}",                      Public,     get(access::web::link_page).post(access::web::link_form)),
+        ("/sign-in/passkey",                      Public,     post(access::passkeys::web::sign_in_form)),
+        ("/welcome/{token}/passkey",              Public,     post(access::passkeys::web::link_form)),
+        ("/passkeys/{purpose}",                   Public,     get(access::passkeys::web::question)),
+        ("/passkeys/required",                    Fresh(Role::Operator), post(access::passkeys::web::require_form)),
+        ("/account",                              SignedIn,   get(access::passkeys::web::account_page)),
+        ("/account/passkeys",                     Own,        post(access::passkeys::web::register_form)),
+        ("/account/passkeys/{id}/remove",         Own,        post(access::passkeys::web::remove_form)),
         ("/sign-out",                             SignedIn,   post(access::web::sign_out_form)),
         ("/clients",                              SignedIn,   get(overview::web::clients_page)),
         ("/clients/new",                          Consultant, get(clients::web::new_page).post(clients::web::new_form)),
@@ -61,7 +68,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/engagement/release",      Fresh(Role::Consultant), post(offboarding::web::release_form)),
         ("/clients/{id}/engagement/reactivate",   Fresh(Role::Consultant), post(offboarding::web::reactivate_form)),
         ("/clients/{id}/engagement/days",         Consultant, post(offboarding::web::days_form)),
-        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(secrets::web::rotate_page).post(secrets::web::rotate_form)),
+        ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(runbook::web::rotate_page).post(runbook::web::rotate_form)),
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
@@ -228,7 +235,7 @@ async fn asset(Path(name): Path<String>, Query(query): Query<AssetQuery>, header
             let headers = [
                 (header::CONTENT_TYPE, asset.content_type.to_owned()),
                 (header::CACHE_CONTROL, caching.to_owned()),
-                (header::ETAG, asset.etag()),
+                (header::ETAG, asset.etag(zipped)),
                 (header::VARY, header::ACCEPT_ENCODING.to_string()),
             ];
             match zipped {

@@ -18,12 +18,13 @@ use shared::time::{Clock as _, ManualClock, SystemClock, Timestamp};
 
 use crate::access;
 use crate::app::App;
-use crate::audit::Who;
+use crate::audit::{self, Who};
 use crate::board;
 use crate::catalog;
-use crate::clients::{self, NewClient, Scope};
+use crate::clients::{self, CreateError, NewClient, Package, Proposal, Scope};
 use crate::db::Db;
 use crate::enrollment::{self, EnrollError};
+use crate::jobs::Wake;
 use crate::keys::{Outside, Source};
 use crate::runbook;
 
@@ -151,6 +152,7 @@ impl Fixture {
         let random = Arc::new(SystemRandom);
         let app =
             board::open(db, None, outside, "https://agents.test".into(), Some(PROXY), random).await.unwrap();
+        app.console_url.set("http://board.test".parse().unwrap()).unwrap();
         let password = Secret::new("a long test passphrase".to_owned());
         let session = access::accept_link(&app, token.expose(), &password, "192.0.2.1").await.unwrap();
         let user = access::user_of(&app, session.expose()).await.unwrap().unwrap().id;
@@ -200,7 +202,7 @@ impl Fixture {
             components: components.iter().map(|key| (*key).to_owned()).collect(),
             ..Scope::default()
         };
-        clients::choose_scope(&self.app, Self::who(), id, &scope).await.unwrap();
+        choose_scope(&self.app, Self::who(), id, &scope).await.unwrap();
         id
     }
 
@@ -246,6 +248,29 @@ impl Fixture {
         let mut tx = self.app.db.read().await.unwrap();
         clients::get(&mut tx, id).await.unwrap()
     }
+}
+
+/// Saves a package, and the components that it preselects, without looking at any runbook.
+pub async fn choose_package(app: &App, who: Who, id: ClientId, package: &Package) -> Result<(), CreateError> {
+    choose(app, who, id, &Proposal::Package(package.clone())).await
+}
+
+/// Saves a scope without looking at any runbook.
+pub async fn choose_scope(app: &App, who: Who, id: ClientId, chosen: &Scope) -> Result<(), CreateError> {
+    choose(app, who, id, &Proposal::Scope { scope: chosen.clone(), package: None }).await
+}
+
+async fn choose(app: &App, who: Who, id: ClientId, proposal: &Proposal) -> Result<(), CreateError> {
+    let mut tx = app.db.write().await?;
+    let change = clients::propose(&mut tx, id, proposal).await?;
+    if change.is_none() {
+        return Ok(());
+    }
+    let entry = change.write(&mut tx, who, app.now()).await?;
+    audit::append(&mut tx, &entry).await?;
+    tx.commit().await?;
+    app.jobs.wake(Wake::Client(id));
+    Ok(())
 }
 
 /// A device's half of the protocol, with its own keys.

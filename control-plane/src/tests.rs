@@ -2,6 +2,7 @@
 
 mod access_routes;
 mod actions;
+mod assets;
 mod audit_log;
 mod clients_routes;
 mod database;
@@ -37,7 +38,7 @@ use crate::router::{self, Rule};
 use crate::testing::{Fixture, PROXY};
 
 /// A user with one role, signed in; gives the cookie.
-async fn signed_in(fixture: &Fixture, role: Role) -> String {
+pub async fn signed_in(fixture: &Fixture, role: Role) -> String {
     let app = &fixture.app;
     let email = format!("{role}-{}@example.com", UserId::new(&*app.clock, &*app.random));
     let mut tx = app.db.write().await.unwrap();
@@ -49,7 +50,13 @@ async fn signed_in(fixture: &Fixture, role: Role) -> String {
     format!("{}={}", access::web::COOKIE, session.expose())
 }
 
-async fn ask(fixture: &Fixture, method: Method, path: &str, cookie: Option<&str>, origin: &str) -> Response {
+pub async fn ask(
+    fixture: &Fixture,
+    method: Method,
+    path: &str,
+    cookie: Option<&str>,
+    origin: &str,
+) -> Response {
     answer(fixture, method, path, cookie, origin, String::new()).await
 }
 
@@ -63,7 +70,7 @@ where
     read(answer(fixture, Method::POST, path, Some(cookie), "http://board.test", body).await).await
 }
 
-async fn read(response: Response) -> (Parts, String) {
+pub async fn read(response: Response) -> (Parts, String) {
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     (parts, String::from_utf8(bytes.to_vec()).unwrap())
@@ -91,7 +98,7 @@ async fn answer(
 
 fn allows(rule: Rule, role: Role) -> bool {
     match rule {
-        Rule::Public | Rule::SignedIn => true,
+        Rule::Public | Rule::SignedIn | Rule::Own => true,
         Rule::Consultant => role == Role::Consultant,
         Rule::Operator => role == Role::Operator,
         Rule::Fresh(wanted) => role == wanted,
@@ -132,7 +139,7 @@ async fn every_route_lets_in_whom_its_rule_names_and_nobody_else() {
                     let answer = ask(&fixture, method.clone(), &path, Some(cookie), ours).await.status();
                     let name = format!("{method} {path} as {role}, fresh: {fresh}");
                     assert_ne!(answer, StatusCode::INTERNAL_SERVER_ERROR, "{name}");
-                    let asks = matches!(rule, Rule::Fresh(_)) && method == Method::POST && !fresh;
+                    let asks = matches!(rule, Rule::Fresh(_) | Rule::Own) && method == Method::POST && !fresh;
                     match (allows(rule, *role), asks) {
                         (false, _) => assert_eq!(answer, StatusCode::FORBIDDEN, "{name}"),
                         (true, true) => assert_eq!(answer, StatusCode::UNAUTHORIZED, "{name}"),

@@ -1,6 +1,8 @@
 // What the pages gain with JavaScript: liveness, times that stay right, four boxes that take one paste, and copying. Every
 // page is complete without it. Nothing here makes HTML from data: the server sends whole fragments and they are patched in.
 
+import { tell } from "./field.js";
+
 const root = document.documentElement;
 root.classList.add("js");
 
@@ -361,8 +363,8 @@ class SecretCopy extends HTMLElement {
     if (button.disabled) return;
     const said = form.querySelector("output");
     const { reason, step_up_password: password } = form.elements;
-    this.#tell(reason, "");
-    this.#tell(password, "");
+    tell(reason, "");
+    tell(password, "");
     if (!navigator.clipboard?.write || !window.ClipboardItem) {
       said.textContent = "This browser can't copy from here: it needs a current one, and the board over TLS. Nothing was copied.";
       return;
@@ -397,8 +399,8 @@ class SecretCopy extends HTMLElement {
       said.textContent = "";
       if (refused?.type === "urn:board:step-up") {
         password.closest(".field").hidden = false;
-        this.#tell(password, refused.detail);
-      } else if (refused?.type === "urn:board:reason") this.#tell(reason, refused.detail);
+        tell(password, refused.detail);
+      } else if (refused?.type === "urn:board:reason") tell(reason, refused.detail);
       else if (refused) said.textContent = refused.detail;
       else if (arrived) said.textContent = "The browser didn't allow copying. The value was thrown away; the audit log has the try.";
       else said.textContent = "The board didn't answer. Reload the page and try again.";
@@ -406,27 +408,18 @@ class SecretCopy extends HTMLElement {
     password.value = "";
     button.disabled = false;
   }
-
-  #tell(field, text) {
-    const problem = document.getElementById(`${field.id}-problem`);
-    problem.hidden = !text;
-    problem.textContent = text;
-    if (!text) return field.removeAttribute("aria-invalid");
-    field.setAttribute("aria-invalid", "true");
-    field.focus();
-  }
 }
 
 customElements.define("secret-copy", SecretCopy);
 
 // The wizard counts again as boxes are ticked, by the rules of `clients/views.rs`.
 
-const tell = (key, sum) => (document.querySelector(`[data-sum="${key}"]`).textContent = sum);
+const total = (key, sum) => (document.querySelector(`[data-sum="${key}"]`).textContent = sum);
 
 function countPackage(form) {
   const ticked = [...form.querySelectorAll(".choice:has(:checked) .names li")];
   const names = new Set(ticked.map((item) => item.textContent));
-  tell("components", names.size);
+  total("components", names.size);
   form.querySelector("[data-names]").replaceChildren(
     ...[...names].map((name) => Object.assign(document.createElement("li"), { textContent: name })),
   );
@@ -451,8 +444,8 @@ function countScope(form) {
     sums[2] += choice.querySelectorAll("[data-whose=ours]:checked").length;
     sums[3] += choice.querySelectorAll("[data-whose=theirs]:checked").length;
   }
-  tell("components", components);
-  ["you", "agent", "ours", "theirs"].forEach((key, at) => tell(key, sums[at]));
+  total("components", components);
+  ["you", "agent", "ours", "theirs"].forEach((key, at) => total(key, sums[at]));
 }
 
 const counters = { package: countPackage, integrations: countScope };

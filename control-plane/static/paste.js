@@ -4,6 +4,8 @@
 // HPKE (RFC 9180), base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, one message. The bytes that it is bound
 // to are those of `shared/src/crypto/seal.rs`; both are checked against the same files of `shared/testdata`.
 
+import { tell } from "./field.js";
+
 const utf8 = (text) => new TextEncoder().encode(text);
 const cat = (...parts) => Uint8Array.from(parts.flatMap((part) => [...part]));
 const unhex = (text) => Uint8Array.from(text.match(/[0-9a-f]{2}/g), (byte) => parseInt(byte, 16));
@@ -109,12 +111,3 @@ document.addEventListener("submit", async (event) => {
   if (refused) tell(field, refused);
   else form.closest("details").querySelector("summary").focus();
 });
-
-function tell(field, text) {
-  const problem = document.getElementById(`${field.id}-problem`);
-  problem.hidden = !text;
-  problem.textContent = text;
-  if (!text) return field.removeAttribute("aria-invalid");
-  field.setAttribute("aria-invalid", "true");
-  field.focus();
-}

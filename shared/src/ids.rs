@@ -59,6 +59,9 @@ ids! {
     TokenId,
     /// A one-time sign-in link.
     LinkId,
+    PasskeyId,
+    /// What a browser is asked to sign with a passkey.
+    ChallengeId,
     ClientId,
     /// A credential slot, stable across versions of the catalog.
     SlotId,

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A real Chromium for the browser tests, sourced by tests/run. Call start_chromium once, and stop_chromium from the EXIT
-# trap. It installs Debian's browser and driver when they are missing, and fetches the accessibility rules from npm.
+# A real Chromium for the tests, sourced by tests/run. Call start_chromium, then fetch_axe where the accessibility rules
+# are wanted (from npm), and stop_chromium from the EXIT trap. It installs Debian's browser and driver when they are missing.
 # Needs tests/lib/ports.sh.
 
 AXE_VERSION=4.14.1
@@ -9,11 +9,11 @@ AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c2
 chromium_dir=    # the driver's log and the rules; empty when there is nothing to stop
 chromium_driver= # the driver's process, and the group of every browser that it starts
 
-# Exports WEBDRIVER_URL and AXE_CORE, unless the caller brought their own. Says why and returns 1 when it cannot.
+# Exports WEBDRIVER_URL, unless the caller brought their own or one is started already. Says why and returns 1 when it
+# cannot.
 start_chromium() {
-    chromium_dir=$(mktemp -d "${TMPDIR:-/tmp}/board-chromium.XXXXXX") || return 1
-    if [[ -z ${AXE_CORE:-} ]]; then
-        fetch_axe || return 1
+    if [[ -z $chromium_dir ]]; then
+        chromium_dir=$(mktemp -d "${TMPDIR:-/tmp}/board-chromium.XXXXXX") || return 1
     fi
     if [[ -z ${WEBDRIVER_URL:-} ]]; then
         if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
@@ -57,9 +57,12 @@ install_chromium() {
     fi
 }
 
-# The package is believed by its digest, wherever it came from.
+# Exports AXE_CORE, unless the caller brought their own. The package is believed by its digest, wherever it came from.
 fetch_axe() {
     local packed
+    if [[ -n ${AXE_CORE:-} ]]; then
+        return 0
+    fi
     if ! command -v npm >/dev/null; then
         echo "tests/run: npm is missing: it fetches axe-core; install it, or set AXE_CORE to its axe.min.js" >&2
         return 1

@@ -1,7 +1,7 @@
 //! A device: `board-agent` in a folder of its own, with `--dev`.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,6 +20,8 @@ pub struct Agent {
     hardware_uuid: String,
     /// What is logged, instead of what the program logs by itself.
     pub log_filter: Option<&'static str>,
+    /// The server on this machine that plays every provider, and the PEM file of its authority.
+    pub stand_in: Option<(String, PathBuf)>,
     process: Option<Process>,
 }
 
@@ -38,6 +40,7 @@ impl Agent {
             publisher_key: layout.publisher_key(),
             hardware_uuid: hardware_uuid.to_owned(),
             log_filter: None,
+            stand_in: None,
             process: None,
         }
     }
@@ -63,8 +66,17 @@ impl Agent {
         if let Some(filter) = self.log_filter {
             command.env("BOARD_AGENT_LOG", filter);
         }
-        // Nobody listens there: made-up credentials aren't sent to real providers.
-        command.env("BOARD_AGENT_STAND_IN", "127.0.0.1:1");
+        match &self.stand_in {
+            Some((address, authority)) => {
+                command.env("BOARD_AGENT_STAND_IN", address).env("BOARD_AGENT_STAND_IN_CA", authority);
+            }
+            // Nobody listens there: made-up credentials aren't sent to real providers.
+            None => {
+                command.env("BOARD_AGENT_STAND_IN", "127.0.0.1:1");
+            }
+        }
+        // What it left behind by accident would lie beside its data.
+        command.current_dir(self.data.parent().context("the data folder lies in another")?);
         self.process = Some(Process::spawn(&mut command, &self.log)?);
         Ok(())
     }
@@ -75,6 +87,11 @@ impl Agent {
 
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().context("the agent is not running")?.kill().await
+    }
+
+    /// SIGABRT; says how it ended.
+    pub async fn abort(&mut self) -> anyhow::Result<ExitStatus> {
+        self.process.take().context("the agent is not running")?.abort().await
     }
 
     pub async fn stop(&mut self) -> anyhow::Result<()> {

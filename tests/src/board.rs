@@ -1,7 +1,7 @@
 //! A board: made by `board init` with a publisher key of its own, a signed catalog imported, and served.
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -142,6 +142,8 @@ impl Board {
         if let Some(filter) = self.log_filter {
             command.env("BOARD_LOG", filter);
         }
+        // What it left behind by accident would lie beside its data.
+        command.current_dir(&self.layout.root);
         let mut process = Process::spawn(&mut command, &self.layout.log("board"))?;
         let within = Duration::from_secs(30);
         self.console_url = process.line_after("Console:", within).await?;
@@ -156,6 +158,11 @@ impl Board {
 
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().context("the board is not served")?.kill().await
+    }
+
+    /// SIGABRT; says how it ended.
+    pub async fn abort(&mut self) -> anyhow::Result<ExitStatus> {
+        self.process.take().context("the board is not served")?.abort().await
     }
 
     pub async fn stop(&mut self) -> anyhow::Result<()> {
@@ -188,6 +195,9 @@ impl Board {
         let mut command = Command::new(program("board")?);
         let [_, key] = self.key();
         command.args(arguments).args(self.place()).env("BOARD_ROOT_KEY", key).kill_on_drop(true);
+        if let Some(filter) = self.log_filter {
+            command.env("BOARD_LOG", filter);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let mut pipe = child.stdin.take().context("standard input is piped")?;

@@ -79,6 +79,12 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
+    /// SIGABRT, which leaves a core file where one is allowed, and waits until it is gone.
+    pub async fn abort(mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::SIGABRT)?;
+        self.wait(Duration::from_secs(30)).await
+    }
+
     /// SIGTERM, and waits until it ended by itself.
     pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;

@@ -49,16 +49,23 @@ pub fn processes_with(needle: &[u8]) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
     Ok((command_lines, environments))
 }
 
-/// How often a running process has `needle` in its memory (Linux). Every region that can be read is, in pieces that overlap.
-/// For the board and the agent this needs root: they refuse to be read by their own user.
+/// How often a running process has `needle` in its memory.
 pub fn memory_with(process: u32, needle: &[u8]) -> anyhow::Result<usize> {
+    let mut found = 0;
+    memory(process, needle.len() - 1, |piece| found += count(piece, needle))?;
+    Ok(found)
+}
+
+/// Shows a running process's memory (Linux), every region that can be read, in pieces that overlap by so many bytes, and
+/// gives their number of bytes. For the board and the agent this needs root: they refuse to be read by their own user.
+pub fn memory(process: u32, overlap: usize, mut look: impl FnMut(&[u8])) -> anyhow::Result<u64> {
     const PIECE: u64 = 1024 * 1024;
     const PAGE: u64 = 4096;
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
     let memory = File::open(format!("/proc/{process}/mem"))
         .context("its memory can't be opened: the board's and the agent's only by root")?;
-    let (mut found, mut read_at_all) = (0, 0);
-    let mut piece = vec![0; usize::try_from(PIECE)? + needle.len() - 1];
+    let mut read_at_all = 0;
+    let mut piece = vec![0; usize::try_from(PIECE)? + overlap];
     for line in maps.lines() {
         let mut words = line.split_whitespace();
         let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
@@ -72,13 +79,13 @@ pub fn memory_with(process: u32, needle: &[u8]) -> anyhow::Result<usize> {
             let room = usize::try_from(end - at)?.min(piece.len());
             // A page may be gone meanwhile, or never have been there: what is behind it is still looked at.
             let read = memory.read_at(&mut piece[..room], at).unwrap_or(0);
-            found += count(&piece[..read], needle);
+            look(&piece[..read]);
             read_at_all += read as u64;
             at += if read == room { PIECE } else { (read as u64).max(PAGE) };
         }
     }
     anyhow::ensure!(read_at_all > PIECE, "only {read_at_all} bytes of process {process} could be read");
-    Ok(found)
+    Ok(read_at_all)
 }
 
 fn count(bytes: &[u8], needle: &[u8]) -> usize {

@@ -89,9 +89,10 @@ impl Engine {
         }
     }
 
-    /// For the hello.
+    /// For the hello: what is under way, or waits for its bundle.
     pub fn plans(&self) -> Vec<PlanId> {
-        self.planning.into_iter().collect()
+        let waiting = self.waiting_plan.as_ref().map(|waiting| waiting.plan_id);
+        self.planning.into_iter().chain(waiting).collect()
     }
 
     fn looking(&self, catalog: &Catalog, request: &PlanRequest, name: &StepName, now: Instant) -> Looking {

@@ -1,6 +1,7 @@
 //! Who may use the board: users and roles, one-time links, passwords, sessions and their step-up, API tokens. Whatever
 //! opens it is stored hashed.
 
+pub mod passkeys;
 mod password;
 mod session;
 mod step_up;
@@ -24,7 +25,7 @@ use shared::time::Clock;
 
 pub use password::MIN_LEN as MIN_PASSWORD_LEN;
 pub use session::{SESSION_TTL, Session, session_hash, session_of, sign_out, user_of};
-pub use step_up::{SECRET_FIELD, STEP_UP_FIELD, STEP_UP_TTL, step_up};
+pub use step_up::{SECRET_FIELD, STEP_UP_FIELD, STEP_UP_PASSKEY, STEP_UP_TTL, step_up};
 pub use throttle::Throttle;
 pub use tokens::{Token, token_of};
 pub use visitor::Visitor;
@@ -93,6 +94,12 @@ pub enum AccessError {
     UnknownUser,
     #[error("This user is disabled. An operator enables them on the users page first.")]
     Disabled,
+    #[error(
+        "This board requires passkeys, so a password alone is not enough. Use a passkey; without one, ask the operator for a one-time link (`board user link`), with which you register one."
+    )]
+    PasskeyNeeded,
+    #[error(transparent)]
+    Passkey(#[from] passkeys::PasskeyError),
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
@@ -113,6 +120,8 @@ impl From<AccessError> for Failure {
             AccessError::ShortPassword => Self::invalid("short-password", "Choose a longer password", text),
             AccessError::Disabled => Self::conflict("user-disabled", "This user is disabled", text),
             AccessError::UnknownUser => Self::not_found("user"),
+            AccessError::PasskeyNeeded => Self::new(401, "passkey-needed", "A passkey is needed", text),
+            AccessError::Passkey(error) => error.into(),
             AccessError::Audit(error) => error.into(),
             AccessError::Database(error) => error.into(),
             AccessError::Hash => Self::internal(error),
@@ -220,6 +229,9 @@ pub async fn accept_link(
     let mut tx = app.db.write().await?;
     let OpenLink { hash, user_id, email } =
         find_link(app, &mut tx, token).await?.ok_or(AccessError::LinkOver)?;
+    if passkeys::are_required(&mut tx).await? {
+        return Err(AccessError::PasskeyNeeded);
+    }
     if !store::hold(&mut tx, user_id).await? || store::use_link(&mut tx, &hash, now).await? != 1 {
         return Err(AccessError::LinkOver);
     }
@@ -267,6 +279,12 @@ pub async fn sign_in(
         return Err(AccessError::WrongPassword);
     };
     SIGN_IN.forgive(&mut tx, &source).await?;
+    if passkeys::are_required(&mut tx).await? {
+        let entry = Entry::new(now, Who::user(&user.email, address), Action::SignInRefused);
+        audit::append(&mut tx, &entry.reason("a passkey is required")).await?;
+        tx.commit().await?;
+        return Err(AccessError::PasskeyNeeded);
+    }
     let session = session::open(app, &mut tx, user.id).await?;
     audit::append(&mut tx, &Entry::new(now, Who::user(&user.email, address), Action::SignedIn)).await?;
     tx.commit().await?;

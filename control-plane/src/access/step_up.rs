@@ -1,12 +1,12 @@
 //! Step-up: before something that matters (approving, copying, who may do what) the session proves again, by the
-//! password, that it is still the same person. A passkey would do the same.
+//! password, that it is still the same person. A passkey does the same (`passkeys::step_up`).
 
 use std::time::Duration;
 
 use shared::secret::Secret;
 use shared::time::Timestamp;
 
-use super::{AccessError, Throttle, Visitor, password, store};
+use super::{AccessError, Throttle, Visitor, passkeys, password, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry};
 
@@ -15,6 +15,8 @@ pub const STEP_UP_TTL: Duration = Duration::from_secs(300);
 
 /// The field of a form that brings the password again.
 pub const STEP_UP_FIELD: &str = "step_up_password";
+/// The field of a form that brings a passkey's answer instead.
+pub const STEP_UP_PASSKEY: &str = "step_up_passkey";
 /// The field of a form that brings a secret: a page that asks for the password again doesn't hold it.
 pub const SECRET_FIELD: &str = "secret";
 
@@ -35,6 +37,9 @@ pub async fn step_up(app: &App, visitor: &Visitor, typed: &Secret<String>) -> Re
     let source = user.id.to_string();
     // The try counts before the password is looked at, so that many at once count too.
     let mut tx = app.db.write().await?;
+    if passkeys::are_required(&mut tx).await? {
+        return Err(AccessError::PasskeyNeeded);
+    }
     if !STEP_UP.allows(&mut tx, &source, now).await? {
         return Err(AccessError::TooMany);
     }

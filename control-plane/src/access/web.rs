@@ -9,8 +9,8 @@ use shared::secret::Secret;
 
 use super::views::{SetPasswordPage, SignInPage, StepUpPage};
 use super::{
-    AccessError, SECRET_FIELD, SESSION_TTL, STEP_UP_FIELD, Visitor, accept_link, link_owner, sign_in,
-    sign_out, step_up,
+    AccessError, SECRET_FIELD, SESSION_TTL, STEP_UP_FIELD, STEP_UP_PASSKEY, Visitor, accept_link, link_owner,
+    passkeys, sign_in, sign_out, step_up,
 };
 use crate::app::App;
 use crate::error::Failure;
@@ -53,7 +53,7 @@ pub async fn sign_in_form(
     }
     match sign_in(&app, form.email.trim(), &form.password, &visitor.address).await {
         Ok(token) => Ok(signed_in(&visitor, jar, &token)),
-        Err(error @ (AccessError::WrongPassword | AccessError::TooMany)) => {
+        Err(error @ (AccessError::WrongPassword | AccessError::TooMany | AccessError::PasskeyNeeded)) => {
             let shown = SignInPage {
                 shell: visitor.shell(Section::None),
                 email: form.email,
@@ -126,17 +126,32 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
     let bytes = Bytes::from_request(again(body), &()).await.map_err(IntoResponse::into_response)?;
     let form = Form::<Vec<(String, Secret<String>)>>::from_request(again(bytes.clone().into()), &()).await;
     let fields = form.map(|Form(fields)| fields).unwrap_or_default();
-    let typed = fields.iter().find(|(name, _)| name == STEP_UP_FIELD).map(|(_, value)| value);
-    let error = match typed.filter(|typed| !typed.expose().is_empty()) {
-        Some(typed) => match step_up(app, visitor, typed).await {
-            Ok(()) => return Ok(again(bytes.into())),
-            Err(error) => error,
-        },
-        None => AccessError::NotFresh,
+    let brought = |field: &str| {
+        let value = fields.iter().find(|(name, _)| name == field).map(|(_, value)| value);
+        value.filter(|value| !value.expose().is_empty())
+    };
+    let proved = match (brought(STEP_UP_PASSKEY), brought(STEP_UP_FIELD)) {
+        (Some(answer), _) => {
+            let at = parts.uri.path();
+            passkeys::step_up(app, visitor, at, answer.expose()).await.map_err(AccessError::from)
+        }
+        (None, Some(typed)) => step_up(app, visitor, typed).await,
+        (None, None) => Err(AccessError::NotFresh),
+    };
+    let error = match proved {
+        Ok(()) => return Ok(again(bytes.into())),
+        Err(error) => error,
     };
     let beside = FieldError::new(STEP_UP_FIELD, error.to_string());
     let asked = matches!(error, AccessError::NotFresh);
-    let known = asked || matches!(error, AccessError::WrongStepUp | AccessError::TooMany);
+    let known = asked
+        || matches!(
+            error,
+            AccessError::WrongStepUp
+                | AccessError::TooMany
+                | AccessError::PasskeyNeeded
+                | AccessError::Passkey(_)
+        );
     let failure = Failure::from(error);
     if wants_problem(&parts.headers) {
         return Err(failure.into_response());
@@ -144,7 +159,9 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
     if !known {
         return Err(PageFailure::from(failure).into_response());
     }
-    let kept = fields.iter().filter(|(name, _)| name != STEP_UP_FIELD && name != SECRET_FIELD);
+    let kept = fields
+        .iter()
+        .filter(|(name, _)| ![STEP_UP_FIELD, STEP_UP_PASSKEY, SECRET_FIELD].contains(&name.as_str()));
     let shown = page(&StepUpPage {
         shell: visitor.shell(Section::None),
         email: visitor.user.as_ref().map(|user| user.email.clone()).unwrap_or_default(),
@@ -156,7 +173,7 @@ pub async fn stepped_up(app: &App, visitor: &Visitor, request: Request) -> Resul
     Err((crate::pages::status(failure.public.status), shown).into_response())
 }
 
-fn signed_in(visitor: &Visitor, jar: CookieJar, token: &Secret<String>) -> Response {
+pub(super) fn signed_in(visitor: &Visitor, jar: CookieJar, token: &Secret<String>) -> Response {
     let age = i64::try_from(SESSION_TTL.as_secs()).unwrap_or(0);
     let cookie = Cookie::build((COOKIE, token.expose().clone()))
         .path("/")

@@ -26,6 +26,11 @@ text_enum! {
         SignedOut = "signed-out",
         SteppedUp = "stepped-up",
         StepUpRefused = "step-up.refused",
+        PasskeyRegistered = "passkey.registered",
+        PasskeyRemoved = "passkey.removed",
+        /// Its counter went back: there may be a copy of it.
+        PasskeyCloned = "passkey.cloned",
+        PasskeysRequired = "passkeys.required",
         UserAdded = "user.added",
         RolesChanged = "user.roles-changed",
         UserDisabled = "user.disabled",

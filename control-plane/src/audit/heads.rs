@@ -124,9 +124,18 @@ pub async fn begin_epoch(tx: &mut Tx, entry: &Entry, why: &str) -> Result<u64, A
     Ok(number)
 }
 
-/// The alarms that stand, oldest first.
+/// Alarms that a page shows at once.
+const SHOWN: i64 = 20;
+
+/// The first alarms that stand, oldest first.
 pub async fn alarms(tx: &mut Tx) -> Result<Vec<Alarm>, sqlx::Error> {
-    store::alarms(tx).await
+    store::alarms(tx, SHOWN).await
+}
+
+/// How many alarms stand, and the entry that raised the last.
+pub async fn count_alarms(tx: &mut Tx) -> Result<(u64, Option<i64>), sqlx::Error> {
+    let (count, last) = store::count_alarms(tx).await?;
+    Ok((number(count), last))
 }
 
 /// Ends an alarm: somebody knows why. False when it doesn't stand any more.
@@ -141,6 +150,26 @@ pub async fn acknowledge(
         return Ok(false);
     }
     let entry = Entry::new(now, who, Action::AlarmAcknowledged).reason(reason).detail("entry", alarm);
+    append(tx, &entry).await?;
+    Ok(true)
+}
+
+/// Ends every alarm up to the one that an entry raised: they have one cause. False when none of them stands any more.
+pub async fn acknowledge_up_to(
+    tx: &mut Tx,
+    last: u64,
+    who: Who,
+    reason: &str,
+    now: Timestamp,
+) -> Result<bool, AuditError> {
+    let ended = store::acknowledge_up_to(tx, signed(last), &who.id, now).await?;
+    if ended == 0 {
+        return Ok(false);
+    }
+    let entry = Entry::new(now, who, Action::AlarmAcknowledged)
+        .reason(reason)
+        .detail("up_to_entry", last)
+        .detail("alarms", ended);
     append(tx, &entry).await?;
     Ok(true)
 }

@@ -10,8 +10,9 @@ use super::heads::{self, Witness};
 use super::{AuditError, Who, number, store};
 use crate::db::{Db, Tx};
 
-/// Entries read at once.
+/// Entries read at once, and checked before the mark is free for a view.
 const BATCH: i64 = 500;
+const SLICE: u64 = 500;
 /// The whole chain is walked again this often: old entries could be changed behind the mark.
 const AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// The job's pace.
@@ -26,7 +27,7 @@ pub struct Checked {
     pub of: u64,
     pub at: Timestamp,
     pub broken: Option<Break>,
-    /// Entries that were read for it.
+    /// Entries that this board read for it since it started.
     pub read: u64,
 }
 
@@ -34,6 +35,8 @@ pub struct Checked {
 pub struct Mark {
     walk: Walk,
     began: Option<Timestamp>,
+    /// Entries read in all walks.
+    read: u64,
 }
 
 impl Mark {
@@ -44,13 +47,18 @@ impl Mark {
         loop {
             let mut tx = db.read().await?;
             let of = number(store::head_seq(&mut tx).await?);
-            let checked =
-                |walk: &Walk, broken, read| Checked { up_to: walk.last.seq, of, at: now, broken, read };
+            let checked = |mark: &Self, broken| Checked {
+                up_to: mark.walk.last.seq,
+                of,
+                at: now,
+                broken,
+                read: mark.read,
+            };
             let last = i64::try_from(self.walk.last.seq).unwrap_or(i64::MAX);
             if last > 0 && !is_held(&mut tx, &self.walk.last).await? {
                 let why = "it is another one than when the board looked before";
                 let broken = Break { seq: self.walk.last.seq, why };
-                return Ok(checked(&self.walk, Some(broken), read));
+                return Ok(checked(self, Some(broken)));
             }
             let rows =
                 store::after(&mut tx, last, BATCH.min(i64::try_from(most - read).unwrap_or(BATCH))).await?;
@@ -58,16 +66,17 @@ impl Mark {
                 let short = of != self.walk.last.seq && read < most;
                 let why = "entries are missing at the end";
                 let broken = short.then_some(Break { seq: self.walk.last.seq + 1, why });
-                return Ok(checked(&self.walk, broken, read));
+                return Ok(checked(self, broken));
             }
             for row in rows {
                 read += 1;
+                self.read += 1;
                 if let Err(broken) = self.walk.step_row(row) {
-                    return Ok(checked(&self.walk, Some(broken), read));
+                    return Ok(checked(self, Some(broken)));
                 }
             }
             if read >= most {
-                return Ok(checked(&self.walk, None, read));
+                return Ok(checked(self, None));
             }
         }
     }
@@ -84,29 +93,55 @@ impl super::Watch {
     /// Checks on from the mark, at most `most` entries, and says how far it stands.
     pub async fn walk_on(&self, db: &Db, now: Timestamp, most: u64) -> Result<Checked, sqlx::Error> {
         let checked = self.mark().lock().await.walk_on(db, now, most).await?;
-        self.set_broken(checked.broken.is_some());
+        // A walk that began again and hasn't come to the place yet knows nothing better.
+        if checked.broken.is_some() || checked.up_to >= checked.of {
+            self.set_broken(checked.broken.is_some());
+        }
         Ok(checked)
     }
 
-    /// One turn of the job: to the end of the log. An entry that isn't the one that was here before raises an alarm, the
-    /// board being its own witness, and the walk begins again.
+    /// One turn of the job: to the end of the log as it is when it begins. An entry that isn't the one that was here before
+    /// raises an alarm, the board being its own witness, and the walk begins again.
     pub async fn walk_to_the_end(&self, db: &Db, now: Timestamp) -> Result<Checked, AuditError> {
-        let mut mark = self.mark().lock().await;
-        if mark.began.is_some_and(|began| now.since(began) >= AGAIN) {
+        if let Some(seen) = self.seen_long_ago(now).await {
             // What was seen last stays a witness for the walk from the start.
-            self.be_witness(db, &mark.walk.last, now).await?;
-            *mark = Mark::default();
+            self.be_witness(db, &seen, now).await?;
+            self.begin_again().await;
         }
-        let mut checked = mark.walk_on(db, now, u64::MAX).await?;
-        if checked.broken.is_some() && self.be_witness(db, &mark.walk.last, now).await? {
-            *mark = Mark::default();
-            checked = mark.walk_on(db, now, u64::MAX).await?;
+        let mut checked = self.walk_in_slices(db, now).await?;
+        if checked.broken.is_some() {
+            let seen = self.mark().lock().await.walk.last.clone();
+            if self.be_witness(db, &seen, now).await? {
+                self.begin_again().await;
+                checked = self.walk_in_slices(db, now).await?;
+            }
         }
-        self.set_broken(checked.broken.is_some());
         if let Some(Break { seq, why }) = checked.broken {
             tracing::error!(seq, why, "the audit chain is broken");
         }
         Ok(checked)
+    }
+
+    /// A view that asks meanwhile waits for one slice.
+    async fn walk_in_slices(&self, db: &Db, now: Timestamp) -> Result<Checked, sqlx::Error> {
+        let mut end = None;
+        loop {
+            let checked = self.walk_on(db, now, SLICE).await?;
+            if checked.broken.is_some() || checked.up_to >= *end.get_or_insert(checked.of) {
+                return Ok(checked);
+            }
+        }
+    }
+
+    /// The last entry of a walk that began too long ago.
+    async fn seen_long_ago(&self, now: Timestamp) -> Option<Head> {
+        let mark = self.mark().lock().await;
+        mark.began.is_some_and(|began| now.since(began) >= AGAIN).then(|| mark.walk.last.clone())
+    }
+
+    async fn begin_again(&self) {
+        let mut mark = self.mark().lock().await;
+        *mark = Mark { read: mark.read, ..Mark::default() };
     }
 
     async fn be_witness(&self, db: &Db, head: &Head, now: Timestamp) -> Result<bool, AuditError> {

@@ -24,7 +24,10 @@ pub use chain::{Break, Link, Standing, Walk};
 pub use entry::{Action, Actor, Entry, Who};
 pub use export::{Exported, Format, export, read_export};
 pub use filter::{Filter, FilterError, Moment};
-pub use heads::{Alarm, AlarmKind, Witness, acknowledge, alarms, begin_epoch, compare, head, standing};
+pub use heads::{
+    Alarm, AlarmKind, Witness, acknowledge, acknowledge_up_to, alarms, begin_epoch, compare, count_alarms,
+    head, standing,
+};
 pub use mark::{Checked, keep_checked};
 pub use witness::{Compared, Told, WitnessError, compare_heads, read_witness};
 

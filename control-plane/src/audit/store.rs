@@ -211,19 +211,52 @@ pub async fn insert_alarm(tx: &mut Tx, alarm: &Alarm, hash: &[u8]) -> Result<(),
     .map(|_| ()))
 }
 
-pub async fn alarms(tx: &mut Tx) -> Result<Vec<Alarm>, sqlx::Error> {
+pub async fn alarms(tx: &mut Tx, most: i64) -> Result<Vec<Alarm>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
         "SELECT entry, device_id, epoch, seq, why, raised_at, kind FROM audit_alarms \
-         WHERE acknowledged_at IS NULL ORDER BY entry",
+         WHERE acknowledged_at IS NULL ORDER BY entry LIMIT $1",
     )
+    .bind(most)
     .fetch_all(conn)
     .await)
+}
+
+/// How many alarms stand, and the entry of the last.
+pub async fn count_alarms(tx: &mut Tx) -> Result<(i64, Option<i64>), sqlx::Error> {
+    on!(tx, conn => sqlx::query_as("SELECT count(*), max(entry) FROM audit_alarms WHERE acknowledged_at IS NULL")
+        .fetch_one(conn)
+        .await)
+}
+
+pub async fn any_alarm(tx: &mut Tx) -> Result<bool, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM audit_alarms WHERE acknowledged_at IS NULL)")
+        .fetch_one(conn)
+        .await)
 }
 
 pub async fn acknowledge(tx: &mut Tx, entry: i64, by: &str, now: Timestamp) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "UPDATE audit_alarms SET acknowledged_at = $1, acknowledged_by = $2 \
          WHERE entry = $3 AND acknowledged_at IS NULL",
+    )
+    .bind(now)
+    .bind(by)
+    .bind(entry)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+/// Those up to an entry; gives their number.
+pub async fn acknowledge_up_to(
+    tx: &mut Tx,
+    entry: i64,
+    by: &str,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE audit_alarms SET acknowledged_at = $1, acknowledged_by = $2 \
+         WHERE entry <= $3 AND acknowledged_at IS NULL",
     )
     .bind(now)
     .bind(by)

@@ -1,7 +1,7 @@
 use shared::time::{Clock as _, SystemClock};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use super::{Action, Entry, Verdict, Who, append, head, verify};
+use super::{Action, Entry, Verdict, Watch, Who, append, head, verify};
 use crate::db::testing::{on_both, owner_of};
 use crate::db::{Cause, Db, Tx};
 use crate::on;
@@ -197,6 +197,31 @@ async fn writers_at_the_same_time_come_one_after_another() {
         }
         let mut tx = db.read().await.unwrap();
         assert_eq!(verify(&mut tx).await.unwrap(), Verdict::Holds { entries: 20 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_view_answers_while_the_whole_chain_is_walked() {
+    on_both(|db| async move {
+        let mut tx = db.write().await.unwrap();
+        for _ in 0..6000 {
+            append(&mut tx, &Entry::new(SystemClock.now(), Who::cli(), Action::SignedIn)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let watch = Watch::default();
+        let job = tokio::spawn({
+            let (watch, db) = (watch.clone(), db.clone());
+            async move { watch.walk_to_the_end(&db, SystemClock.now()).await.unwrap() }
+        });
+        while watch.mark().try_lock().is_ok() {
+            assert!(!job.is_finished());
+            tokio::task::yield_now().await;
+        }
+        let view = watch.walk_on(&db, SystemClock.now(), 500).await.unwrap();
+        assert!(!job.is_finished() && view.up_to < view.of / 2, "it waits for a slice: {view:?}");
+        let walked = job.await.unwrap();
+        assert_eq!((walked.up_to, walked.read, walked.broken), (6000, 6000, None), "each entry once");
     })
     .await;
 }

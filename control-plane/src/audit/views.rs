@@ -11,7 +11,12 @@ pub struct AuditPage {
     pub shell: Shell,
     pub filter: Filter,
     pub actions: Vec<Choice>,
+    /// The first of those that stand.
     pub alarms: Vec<AlarmRow>,
+    /// How many stand.
+    pub standing: u64,
+    /// The entry of the last, where there are several.
+    pub last: Option<i64>,
     pub can_acknowledge: bool,
     pub entries: Vec<AuditRow>,
     /// Address of the first page, from a later one.

@@ -127,7 +127,7 @@ async fn look(now: Timestamp, db: &Db, known: Option<Cause>) -> Option<Cause> {
 async fn alarmed(db: &Db) -> Option<bool> {
     let ask = async {
         let mut tx = db.read().await.ok()?;
-        Some(!store::alarms(&mut tx).await.ok()?.is_empty())
+        store::any_alarm(&mut tx).await.ok()
     };
     tokio::time::timeout(PATIENCE, ask).await.ok().flatten()
 }

@@ -41,6 +41,7 @@ pub async fn audit_page(State(app): State<App>, visitor: Visitor, Query(query): 
     let mut tx = app.db.read().await?;
     let mut stored = super::filtered(&mut tx, before, ROWS + 1, &filter).await?;
     let alarms = super::alarms(&mut tx).await?;
+    let (standing, last) = super::count_alarms(&mut tx).await?;
     drop(tx);
     app.audit_watch.set_alarmed(!alarms.is_empty());
     let more = stored.len() > ROWS as usize;
@@ -53,6 +54,8 @@ pub async fn audit_page(State(app): State<App>, visitor: Visitor, Query(query): 
         verified: sentence(&checked),
         checked: Moment { at: checked.at, now: visitor.now },
         alarms: alarms.into_iter().map(|alarm| alarm_row(alarm, &visitor)).collect(),
+        standing,
+        last: last.filter(|_| standing > 1),
         can_acknowledge: visitor.can(Role::Operator),
         entries: stored.into_iter().map(|stored| row(stored, &visitor)).collect(),
         newest: before.map(|_| format!("/audit{}", filter.query(&[]))),
@@ -123,6 +126,8 @@ fn alarm_row(alarm: Alarm, visitor: &Visitor) -> AlarmRow {
 #[derive(Deserialize)]
 pub struct Acknowledgement {
     reason: String,
+    /// From the button that ends those before it, too.
+    all: Option<String>,
 }
 
 pub async fn acknowledge_form(
@@ -133,7 +138,11 @@ pub async fn acknowledge_form(
 ) -> Page {
     let reason = free_text::reason(&form.reason)?;
     let mut tx = app.db.write().await?;
-    if !super::acknowledge(&mut tx, entry, visitor.who(), reason, app.now()).await? {
+    let ended = match form.all {
+        Some(_) => super::acknowledge_up_to(&mut tx, entry, visitor.who(), reason, app.now()).await?,
+        None => super::acknowledge(&mut tx, entry, visitor.who(), reason, app.now()).await?,
+    };
+    if !ended {
         return Err(Failure::not_found("alarm").into());
     }
     tx.commit().await?;

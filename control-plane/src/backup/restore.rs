@@ -206,6 +206,7 @@ async fn begin(db: &Db, owner: &Db, manifest: &Manifest, clock: &dyn Clock) -> R
     let now = clock.now();
     let mut tx = db.write().await?;
     store::end_rekey_lease(&mut tx).await?;
+    store::end_challenges(&mut tx).await?;
     let ended = end_what_is_old(&mut tx, now).await?;
     let head = audit::head(&mut tx).await?;
     let entry = Entry::new(now, Who::cli(), Action::BoardRestored)

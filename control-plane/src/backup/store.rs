@@ -13,6 +13,11 @@ pub async fn end_rekey_lease(tx: &mut Tx) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query("DELETE FROM rekey_lease").execute(conn).await.map(|_| ()))
 }
 
+/// What browsers were asked to sign.
+pub async fn end_challenges(tx: &mut Tx) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM passkey_challenges").execute(conn).await.map(|_| ()))
+}
+
 /// Everybody signs in again.
 pub async fn end_sessions(tx: &mut Tx) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query("DELETE FROM sessions")

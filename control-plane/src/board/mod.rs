@@ -6,7 +6,7 @@ mod store;
 mod tests;
 
 use std::net::IpAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use shared::ids::BoardId;
@@ -125,6 +125,7 @@ pub async fn open(
         shown_ca,
         agents_url,
         proxy,
+        console_url: OnceLock::new(),
         audit_watch: audit::Watch::default(),
         jobs: Jobs::default(),
         links: Links::default(),

@@ -19,6 +19,7 @@ mod users;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use url::Url;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
@@ -154,6 +155,10 @@ pub struct ServeArgs {
     /// that it asked for, and the session cookie is sent over TLS only.
     #[arg(long, env = "BOARD_PROXY")]
     proxy: Option<IpAddr>,
+    /// How browsers reach the console, such as https://board.example.com: passkeys belong to that name, and no IP address will
+    /// do. Without a proxy it is http://localhost with the console's port.
+    #[arg(long, env = "BOARD_CONSOLE_URL")]
+    console_url: Option<Url>,
     /// Address of the agents' port.
     #[arg(long, env = "BOARD_AGENTS", default_value = "0.0.0.0:8443")]
     agents: SocketAddr,

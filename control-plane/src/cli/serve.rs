@@ -10,6 +10,7 @@ use shared::time::Clock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use url::Host;
 
 use super::ServeArgs;
 use crate::db::{Db, Ownership};
@@ -44,6 +45,19 @@ pub async fn serve(
     let app = board::open(db, also, Outside::process(clock), agents_url, args.proxy, random)
         .await?
         .with_backups_kept(args.backup_retention_days);
+    let own = format!("http://localhost:{}", console.local_addr()?.port());
+    let console_url = match (args.console_url, args.proxy) {
+        (None, None) => Some(own.parse()?),
+        (named, _) => named,
+    };
+    if let Some(url) = console_url {
+        if !matches!(url.host(), Some(Host::Domain(_))) {
+            bail!(
+                "--console-url {url} has no name: browsers keep no passkeys for an IP address, so give a name, such as http://localhost:8080"
+            );
+        }
+        app.console_url.get_or_init(|| url);
+    }
     say(&format!("Console: http://{}", console.local_addr()?));
     say(&format!("Listening for agents: {agents_address}"));
 

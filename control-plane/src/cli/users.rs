@@ -10,7 +10,7 @@ use shared::time::{Clock, Timestamp};
 
 use super::{KeyPlace, Place, role};
 use crate::access::users::{self, Listed};
-use crate::access::{self, Role, tokens};
+use crate::access::{self, Role, passkeys, tokens};
 use crate::audit::Who;
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +40,14 @@ pub enum Command {
         #[arg(long, default_value = "http://127.0.0.1:8080")]
         console_url: String,
     },
+    /// Require passkeys, or let passwords in again: the way back for whoever locked everybody out.
+    #[command(after_help = "Example: board user require-passkeys off")]
+    RequirePasskeys {
+        #[arg(value_parser = ["on", "off"])]
+        state: String,
+        #[command(flatten)]
+        place: Place,
+    },
     /// List the users and their roles.
     #[command(after_help = "Example: board user list --json")]
     List {
@@ -53,6 +61,7 @@ pub enum Command {
 pub async fn run(command: Command, clock: &Arc<dyn Clock>, random: &dyn Random) -> anyhow::Result<String> {
     let (place, key, console_url, email, roles) = match command {
         Command::List { place, json } => return listed(&place, json).await,
+        Command::RequirePasskeys { state, place } => return require(&place, state == "on", &**clock).await,
         Command::Link { email, place, key, console_url } => (place, key, console_url, email, None),
         Command::Add { email, roles, place, key, console_url } => {
             (place, key, console_url, email, Some(roles))
@@ -70,12 +79,25 @@ pub async fn run(command: Command, clock: &Arc<dyn Clock>, random: &dyn Random) 
     Ok(format!("Sign in (once, within a day): {console_url}/welcome/{}", token.expose()))
 }
 
+async fn require(place: &Place, on: bool, clock: &dyn Clock) -> anyhow::Result<String> {
+    let db = place.connect().await?;
+    let mut tx = db.write().await?;
+    passkeys::require(&mut tx, Who::cli(), None, on, clock.now()).await?;
+    tx.commit().await?;
+    Ok(match on {
+        true => "A password alone lets nobody in any more. Who has no passkey needs a one-time link (`board user link`).",
+        false => "Passwords let people in again.",
+    }
+    .into())
+}
+
 #[derive(Serialize)]
 struct UserJson<'a> {
     id: UserId,
     email: &'a str,
     roles: &'a [Role],
     has_password: bool,
+    has_passkey: bool,
     created_at: String,
     disabled_at: Option<String>,
 }
@@ -91,6 +113,7 @@ async fn listed(place: &Place, json: bool) -> anyhow::Result<String> {
                 email: &user.email,
                 roles: &user.roles,
                 has_password: user.has_password,
+                has_passkey: user.has_passkey,
                 created_at: user.created_at.rfc3339(),
                 disabled_at: user.disabled_at.map(Timestamp::rfc3339),
             })
@@ -101,7 +124,7 @@ async fn listed(place: &Place, json: bool) -> anyhow::Result<String> {
 }
 
 fn line(user: &Listed) -> String {
-    let state = match (user.disabled_at.is_some(), user.has_password) {
+    let state = match (user.disabled_at.is_some(), user.has_been_here()) {
         (true, _) => "disabled",
         (false, true) => "can sign in",
         (false, false) => "invited",

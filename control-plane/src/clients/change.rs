@@ -10,12 +10,10 @@ use shared::time::Timestamp;
 
 use super::scope::check;
 use super::{Client, CreateError, Package, Scope, engagement, get, scope, store};
-use crate::app::App;
-use crate::audit::{self, Action, Entry, Who};
+use crate::audit::{Action, Entry, Who};
 use crate::catalog::{self, Catalog, tiers::with_dependencies};
 use crate::db::Tx;
 use crate::error::Failure;
-use crate::jobs::Wake;
 use crate::web::FieldError;
 
 /// What one of the wizard's pages asks for.
@@ -162,29 +160,6 @@ fn preselected(package: &Package, catalog: &Catalog) -> BTreeSet<String> {
     chosen.extend(package.tier.iter().flat_map(|key| tiers.of_tier(key)).map(ToOwned::to_owned));
     chosen.extend(package.addons.iter().flat_map(|key| tiers.of_addon(key)).map(ToOwned::to_owned));
     with_dependencies(&chosen, &catalog.manifests).into_keys().collect()
-}
-
-/// Saves the package, and the components that it preselects as the scope to edit.
-pub async fn choose_package(app: &App, who: Who, id: ClientId, package: &Package) -> Result<(), CreateError> {
-    choose(app, who, id, &Proposal::Package(package.clone())).await
-}
-
-/// Saves the scope.
-pub async fn choose_scope(app: &App, who: Who, id: ClientId, chosen: &Scope) -> Result<(), CreateError> {
-    choose(app, who, id, &Proposal::Scope { scope: chosen.clone(), package: None }).await
-}
-
-async fn choose(app: &App, who: Who, id: ClientId, proposal: &Proposal) -> Result<(), CreateError> {
-    let mut tx = app.db.write().await?;
-    let change = propose(&mut tx, id, proposal).await?;
-    if change.is_none() {
-        return Ok(());
-    }
-    let entry = change.write(&mut tx, who, app.now()).await?;
-    audit::append(&mut tx, &entry).await?;
-    tx.commit().await?;
-    app.jobs.wake(Wake::Client(id));
-    Ok(())
 }
 
 fn joined<'a>(keys: impl Iterator<Item = &'a str>) -> String {

@@ -16,7 +16,7 @@ use shared::ids::{ClientId, UserId};
 use shared::random;
 use shared::time::Timestamp;
 
-pub use change::{Change, Proposal, choose_package, choose_scope, propose, take_turn};
+pub use change::{Change, Proposal, propose, take_turn};
 pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
 
 use crate::app::App;
@@ -26,6 +26,9 @@ use crate::error::Failure;
 use crate::free_text;
 use crate::jobs::Wake;
 use crate::web::FieldError;
+
+#[cfg(test)]
+pub use crate::testing::{choose_package, choose_scope};
 
 /// Characters that a 1Password reference may have in its vault part.
 static VAULT_NAME: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[A-Za-z0-9._ -]{1,100}$").ok());

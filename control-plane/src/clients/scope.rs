@@ -39,12 +39,30 @@ impl Scope {
         }
     }
 
+    /// The same for a slot of the catalog: its component has to be in scope, too.
+    pub fn wants(&self, catalog: &Catalog, component: &str, slot_key: &str) -> bool {
+        let manifest = catalog.manifests.get(component).filter(|_| self.components.contains(component));
+        manifest.is_some_and(|manifest| self.wants_slot(manifest, slot_key))
+    }
+
     pub fn chosen(&self, component: &str, group: &str) -> Option<&str> {
         self.choices.get(&(component.to_owned(), group.to_owned())).map(String::as_str)
     }
 
     pub fn param(&self, component: &str, key: &str) -> Option<&str> {
         self.params.get(&(component.to_owned(), key.to_owned())).map(String::as_str)
+    }
+
+    /// The inputs of one component, as its scripts get them.
+    pub fn params_of(&self, component: &str) -> BTreeMap<String, String> {
+        let own = self.params.iter().filter(|((key, _), _)| key == component);
+        own.map(|((_, param), value)| (param.clone(), value.clone())).collect()
+    }
+
+    /// The inputs of each component that has some.
+    pub fn all_params(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let components: BTreeSet<&String> = self.params.keys().map(|(component, _)| component).collect();
+        components.into_iter().map(|component| (component.clone(), self.params_of(component))).collect()
     }
 
     /// The same without choices and inputs of components that aren't in scope, which are kept but count for nothing.
@@ -77,7 +95,7 @@ pub async fn slots(tx: &mut Tx, id: ClientId) -> Result<Vec<AnySlot>, Failure> {
     let mut slots = catalog::slots(tx, &components).await?;
     slots.retain(|slot| {
         let (component, key) = slot.keys();
-        catalog.manifests.get(component).is_some_and(|manifest| scope.wants_slot(manifest, key))
+        scope.wants(&catalog, component, key)
     });
     Ok(slots)
 }

@@ -103,11 +103,22 @@ pub async fn upsert_component(
     .map(|_| ()))
 }
 
+/// At one moment a component is one thing: the last word about it counts, or a device that always names the same moment
+/// would make rows without end.
 pub async fn insert_history(
     tx: &mut Tx,
     device_id: DeviceId,
     report: &ComponentReport,
 ) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "DELETE FROM installed_history WHERE device_id = $1 AND component_key = $2 AND observed_at = $3",
+    )
+    .bind(device_id)
+    .bind(&report.component)
+    .bind(report.observed_at)
+    .execute(conn)
+    .await
+    .map(|_| ()))?;
     on!(tx, conn => sqlx::query(
         "INSERT INTO installed_history (device_id, component_key, presence, version, observed_at) \
          VALUES ($1, $2, $3, $4, $5)",

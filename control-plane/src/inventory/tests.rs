@@ -270,6 +270,31 @@ async fn a_component_that_changes_all_the_time_keeps_its_latest_changes() {
 }
 
 #[tokio::test]
+async fn a_device_that_always_names_the_same_moment_makes_no_rows_without_end() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let (_, device) = fixture.enrolled(client, "A-UUID").await;
+        let now = fixture.app.now();
+        let mut tx = fixture.app.db.write().await.unwrap();
+        for number in 0..50 {
+            let report = ComponentReport {
+                component: "base".into(),
+                presence: Presence::Present,
+                version: Some(format!("1.{number}")),
+                evidence: Vec::new(),
+                observed_at: now,
+            };
+            apply(&mut tx, device, &[report], &[], now).await.unwrap();
+        }
+        let kept = history(&mut tx, device, "base").await.unwrap();
+        assert_eq!(kept, [(Presence::Present, Some("1.49".to_owned()), now)], "the last word counts");
+        assert_eq!(of_device(&mut tx, device).await.unwrap()[0].version.as_deref(), Some("1.49"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn clients_come_in_pages_each_of_them_once() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;

@@ -530,10 +530,7 @@ pub(super) async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Sco
         Some(runbook) => Some(runbook.bundle_digest),
         None => catalog::current(tx).await?.map(|catalog| catalog.digest),
     };
-    let mut params: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for ((component, key), value) in clients::scope(tx, device.client_id).await?.params {
-        params.entry(component).or_default().insert(key, value);
-    }
+    let params = clients::scope(tx, device.client_id).await?.all_params();
     let components = clients::components(tx, device.client_id).await?;
     let mut look_at = inventory::not_absent(tx, device.id).await?;
     look_at.retain(|key| !components.contains(key));

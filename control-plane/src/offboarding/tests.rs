@@ -370,6 +370,8 @@ const NOT_A_CLIENTS: &[&str] = &[
     "enrollments.tls_spki",
     "join_codes.code_hmac",
     "kept_keys.sealed",
+    "passkey_challenges.binding",
+    "passkeys.credential_id",
     "rekey_lease.holder",
     "root_keys.wrapped",
     "sessions.token_hash",

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::catalog::{Manifest, Platform, Step, Tag};
-use shared::ids::{RunbookId, StepId};
+use shared::ids::{ClientId, RunbookId, StepId};
 
-use super::{Runbook, StepState, run, store};
+use super::{AttemptState, Runbook, StepState, pause_of, restart, run, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -26,8 +26,12 @@ pub(super) struct Changes {
     pub added: Vec<Added>,
     /// Steps that left the scope before they began, and are wanted again.
     pub back: Vec<super::Step>,
+    /// Steps of components that come back, whose secret became another one meanwhile: they run again by themselves.
+    pub again: Vec<super::Step>,
     /// Steps that have not begun and are skipped.
     pub left: Vec<super::Step>,
+    /// Steps out of scope that were to run once more: each goes back to how its last attempt ended.
+    pub rests: Vec<super::Step>,
     /// Steps out of scope that began: they stay as they are.
     pub begun: Vec<super::Step>,
 }
@@ -40,13 +44,42 @@ pub(super) struct Added {
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.back.is_empty() && self.left.is_empty()
+        self.added.is_empty()
+            && [&self.back, &self.again, &self.left, &self.rests].iter().all(|steps| steps.is_empty())
+    }
+}
+
+/// What a client's scope wants of its runbooks.
+pub(super) struct Wants {
+    pub scope: Scope,
+    /// Slots of ours that have a value.
+    pub stored: BTreeSet<(String, String)>,
+}
+
+impl Wants {
+    /// By the scope that is saved.
+    pub async fn of(tx: &mut Tx, client_id: ClientId) -> Result<Self, sqlx::Error> {
+        let scope = clients::scope(tx, client_id).await?;
+        Self::by(tx, client_id, scope).await
+    }
+
+    pub async fn by(tx: &mut Tx, client_id: ClientId, scope: Scope) -> Result<Self, sqlx::Error> {
+        Ok(Self { scope, stored: secrets::stored_slots(tx, client_id).await? })
+    }
+
+    /// Whether a step of the runbook is to run, whatever it did before.
+    pub fn step(&self, catalog: &Catalog, step: &super::Step) -> bool {
+        let manifest = catalog.manifests.get(&step.component_key);
+        let manifest = manifest.filter(|manifest| self.scope.components.contains(&manifest.key));
+        let written = manifest.and_then(|manifest| Some((manifest, manifest.step(&step.step_key)?)));
+        written.is_some_and(|(manifest, written)| belongs(written, manifest, &self.scope, &self.stored))
     }
 }
 
 /// A device's runbook and what a scope would change in it.
 pub(super) struct Fitting {
     pub runbook: Runbook,
+    pub is_paused: bool,
     pub catalog: Catalog,
     pub present: Vec<super::Step>,
     pub changes: Changes,
@@ -69,7 +102,7 @@ pub async fn ensure(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Ru
         store::insert(tx, &runbook).await?;
     }
     let scope = clients::scope(tx, device.client_id).await?;
-    let Some(fitting) = fitting(tx, device, &scope).await? else {
+    let Some(fitting) = fitting(tx, device, &scope, &scope).await? else {
         return Ok(store::of_device(tx, device.id).await?);
     };
     if is_first || !fitting.changes.is_empty() {
@@ -79,18 +112,30 @@ pub async fn ensure(app: &App, tx: &mut Tx, device: &Device) -> Result<Option<Ru
     Ok(Some(fitting.runbook))
 }
 
-/// What a scope would change on this device. `None` while it has no runbook.
-pub(super) async fn fitting(tx: &mut Tx, device: &Device, scope: &Scope) -> Result<Option<Fitting>, Failure> {
+/// What the scope `after`, in place of `before`, would change on this device. `None` while it has no runbook.
+pub(super) async fn fitting(
+    tx: &mut Tx,
+    device: &Device,
+    before: &Scope,
+    after: &Scope,
+) -> Result<Option<Fitting>, Failure> {
     let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(None) };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(None) };
-    let stored = secrets::stored_slots(tx, device.client_id).await?;
     let present = store::steps(tx, runbook.id).await?;
-    let changes = changes(&wanted(device.platform, scope, &stored, &catalog), &present);
-    Ok(Some(Fitting { runbook, catalog, present, changes }))
+    let was = Wants::by(tx, device.client_id, before.clone()).await?;
+    let wants = Wants::by(tx, device.client_id, after.clone()).await?;
+    let was_wanted = |step: &super::Step| was.step(&catalog, step);
+    let changes = changes(&wanted(device.platform, &wants, &catalog), &present, was_wanted);
+    let is_paused = pause_of(tx, runbook.id).await?.is_some();
+    Ok(Some(Fitting { runbook, is_paused, catalog, present, changes }))
 }
 
 /// From the steps that a device should have and those that its runbook has, to what has to change.
-pub(super) fn changes(wanted: &[(&str, &Step)], present: &[super::Step]) -> Changes {
+pub(super) fn changes(
+    wanted: &[(&str, &Step)],
+    present: &[super::Step],
+    was_wanted: impl Fn(&super::Step) -> bool,
+) -> Changes {
     let mut changes = Changes::default();
     for (component, step) in wanted {
         let there = present.iter().any(|one| one.component_key == *component && one.step_key == step.id);
@@ -103,10 +148,12 @@ pub(super) fn changes(wanted: &[(&str, &Step)], present: &[super::Step]) -> Chan
         let left_before = step.state == StepState::Skipped && step.note.as_deref() == Some(LEFT);
         match (stays, step.state) {
             (true, _) if left_before => changes.back.push(step.clone()),
+            (true, _) if restart::is_due(step) && !was_wanted(step) => changes.again.push(step.clone()),
             (true, _) | (false, StepState::Skipped) => {}
-            (false, StepState::Blocked | StepState::Ready | StepState::Waiting) => {
-                changes.left.push(step.clone());
-            }
+            (false, StepState::Blocked | StepState::Ready | StepState::Waiting) => match resting(step) {
+                Some(_) => changes.rests.push(step.clone()),
+                None => changes.left.push(step.clone()),
+            },
             (
                 false,
                 StepState::Offered
@@ -121,6 +168,17 @@ pub(super) fn changes(wanted: &[(&str, &Step)], present: &[super::Step]) -> Chan
     changes
 }
 
+/// How a step's last attempt ended; `None` while it was not tried.
+pub(super) fn resting(step: &super::Step) -> Option<StepState> {
+    Some(match step.attempt_state? {
+        AttemptState::Succeeded | AttemptState::AlreadySo => StepState::Succeeded,
+        AttemptState::Failed | AttemptState::Refused => StepState::Failed,
+        AttemptState::Interrupted => StepState::Interrupted,
+        AttemptState::Cancelled => StepState::Cancelled,
+        AttemptState::Offered | AttemptState::Running => return None,
+    })
+}
+
 /// Makes the changes. Comes back with whether each was made: not when a step moved on since they were computed.
 pub(super) async fn apply(
     app: &App,
@@ -128,7 +186,7 @@ pub(super) async fn apply(
     device: &Device,
     fitting: &Fitting,
 ) -> Result<bool, Failure> {
-    let Fitting { runbook, catalog, present, changes } = fitting;
+    let Fitting { runbook, catalog, present, changes, .. } = fitting;
     let now = app.now();
     let next = i64::try_from(present.len()).unwrap_or(i64::MAX);
     for (position, added) in (next..).zip(&changes.added) {
@@ -137,8 +195,9 @@ pub(super) async fn apply(
     }
     let left = changes.left.iter().map(|step| (step, StepState::Skipped, Some(LEFT)));
     let back = changes.back.iter().map(|step| (step, StepState::Blocked, None));
+    let rests = changes.rests.iter().filter_map(|step| Some((step, resting(step)?, None)));
     let mut all = true;
-    for (step, to, note) in left.chain(back) {
+    for (step, to, note) in left.chain(back).chain(rests) {
         all &= store::move_own_step(tx, device.id, step.id, step.state, to, note, now).await? == 1;
     }
     run::advance(app, tx, runbook, catalog).await?;
@@ -152,15 +211,14 @@ pub(super) fn entry(app: &App, who: Who, device: &Device, fitting: &Fitting) -> 
         .client(device.client_id)
         .device(device.id)
         .detail("bundle", &fitting.catalog.digest)
-        .detail("added", changes.added.len() + changes.back.len())
-        .detail("left", changes.left.len())
+        .detail("added", changes.added.len() + changes.back.len() + changes.again.len())
+        .detail("left", changes.left.len() + changes.rests.len())
 }
 
 /// The steps that a device should have, in order.
 fn wanted<'a>(
     platform: Platform,
-    scope: &Scope,
-    stored: &BTreeSet<(String, String)>,
+    Wants { scope, stored }: &Wants,
     catalog: &'a Catalog,
 ) -> Vec<(&'a str, &'a Step)> {
     let keys: Vec<String> = scope.components.iter().cloned().collect();

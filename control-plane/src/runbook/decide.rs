@@ -6,6 +6,7 @@ use shared::catalog::StepKind;
 use shared::ids::{DeviceId, StepId};
 use shared::protocol::inventory::SlotReport;
 
+use super::compose::Wants;
 use super::run::{ApplyError, wake_waiting};
 use super::{Step, StepState, store};
 use crate::access::Throttle;
@@ -20,11 +21,15 @@ use crate::free_text;
 use crate::inventory;
 use crate::jobs::Wake;
 
-/// A person asks for another attempt of a step that didn't succeed.
+/// A person asks for another attempt of a step that didn't succeed. Nothing of a component out of scope runs.
 pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let unfinished = [StepState::Failed, StepState::Interrupted, StepState::Cancelled];
     let mut tx = app.db.write().await?;
     engagement::ensure_active(&mut tx, device.client_id).await?;
+    if !is_wanted(&mut tx, device, step_id).await? {
+        let detail = "Its component left the scope, and nothing of it runs. Nothing was changed: bring it back into the scope and retry then, or skip the step.";
+        return Err(Failure::conflict("out-of-scope", "The step is out of scope", detail));
+    }
     move_from(app, &mut tx, device.id, step_id, &unfinished, StepState::Ready, None).await?;
     let entry = Entry::new(app.now(), who, Action::StepRetried);
     finish(app, tx, device, step_id, entry).await
@@ -181,6 +186,15 @@ pub async fn confirm_manual(app: &App, tx: &mut Tx, device: &Device) -> Result<O
     // Other steps may have waited for a slot that is there now.
     wake_waiting(app, tx, device.id).await?;
     moved_by(app, tx, device, Action::StepConfirmed, &confirmed).await
+}
+
+/// Whether the client's scope wants a step; what isn't the device's own is somebody else's to refuse.
+async fn is_wanted(tx: &mut Tx, device: &Device, step_id: StepId) -> Result<bool, Failure> {
+    let Some(runbook) = store::of_device(tx, device.id).await? else { return Ok(true) };
+    let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(true) };
+    let wants = Wants::of(tx, device.client_id).await?;
+    let steps = store::steps(tx, runbook.id).await?;
+    Ok(steps.iter().find(|step| step.id == step_id).is_none_or(|step| wants.step(&catalog, step)))
 }
 
 async fn own_steps(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Step>, sqlx::Error> {

@@ -7,11 +7,12 @@ use shared::crypto::hex;
 use shared::ids::DeviceId;
 use shared::protocol::inventory::SlotState;
 
+use super::compose::Wants;
 use super::plan::views::{Control, PlannedWord};
 use super::views::{
     BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally,
 };
-use super::{AttemptState, Step, StepState, markdown, of_device, plan, steps, tail};
+use super::{AttemptState, Step, StepState, markdown, of_device, plan, restart, steps, tail};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, Catalog};
@@ -75,6 +76,7 @@ pub async fn fragment(
         board: visitor.board(),
         sealing_key: sealing_key.map(|key| hex(&key)),
         is_paused,
+        wants: Wants::of(tx, client.id).await?,
         planned,
     };
     for key in all
@@ -154,12 +156,14 @@ fn delivery_line(
             SlotState::Unreadable => (RowState::Failed, "the device can't read its own store".to_owned()),
             SlotState::Empty | SlotState::Present => (RowState::Done, "receipt from the device".to_owned()),
         },
-        DeliveryState::Pending | DeliveryState::Superseded if on => {
-            (RowState::Running, "being sealed".to_owned())
-        }
+        DeliveryState::Pending if on => (RowState::Running, "being sealed".to_owned()),
         DeliveryState::Sent if on => (RowState::Running, "sealed and sent".to_owned()),
-        DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
+        DeliveryState::Pending | DeliveryState::Sent => {
             (RowState::Waiting, "when the device is on".to_owned())
+        }
+        // Of each slot the newest is shown: no newer version took its place.
+        DeliveryState::Superseded => {
+            (RowState::Done, "not delivered: no longer in the client’s scope".to_owned())
         }
         DeliveryState::Refused => (RowState::Failed, "refused by the device".to_owned()),
     };
@@ -197,6 +201,7 @@ struct Context<'a> {
     /// Whoever sees the page may seal in it to this key.
     sealing_key: Option<String>,
     is_paused: bool,
+    wants: Wants,
     /// By step.
     planned: BTreeMap<String, PlannedWord>,
 }
@@ -271,7 +276,8 @@ async fn step_line(
     let consultant = visitor.can(Role::Consultant);
     let manual = step.kind == StepKind::Manual && step.state == StepState::Waiting;
     let action = |name: &str| format!("/devices/{}/runbook/steps/{}/{name}", device.id, step.id);
-    let retry = (failed && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
+    let wanted = context.catalog.is_none_or(|catalog| context.wants.step(catalog, step));
+    let retry = (failed && wanted && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
     let waits = step.state == StepState::Waiting;
     let skip = ((failed || waits) && consultant).then(|| action("skip"));
     let mark = (manual && consultant).then(|| action("mark"));
@@ -291,11 +297,7 @@ async fn step_line(
             .attempt_id
             .filter(|_| step.running_at.is_some())
             .map(|attempt| format!("/devices/{}/output/{attempt}", device.id)),
-        detail: match (&step.rerun_for, &step.reran_for) {
-            (Some(why), _) => Some(format!("runs again for {why}")),
-            (None, Some(why)) => Some(format!("ran again for {why}")),
-            (None, None) => None,
-        },
+        detail: restart::in_words(step, wanted),
         retry,
         skip,
         note: step.note.clone(),

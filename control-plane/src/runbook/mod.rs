@@ -27,7 +27,7 @@ use shared::time::Timestamp;
 pub use compose::ensure;
 pub use decide::{confirm_manual, mark, reopen_refused, retry, skip};
 pub use pause::{Pause, is_paused, pause, pause_of, resume};
-pub use restart::restart;
+pub use restart::{restart, would_restart};
 pub use run::{
     ApplyError, Carried, apply_ended, apply_offer_refused, apply_output, apply_started, next_offer,
     wake_waiting,

@@ -7,6 +7,7 @@ use shared::catalog::{StepKind, Tag};
 use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
+use super::compose::Wants;
 use super::{AttemptState, Runbook, Step, StepState, pause_of, restart, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -47,13 +48,16 @@ impl From<Failure> for ApplyError {
 }
 
 /// Moves steps whose turn has come: automatic ones to ready, or to waiting for a delivery; manual ones to waiting for a
-/// consultant. A step that asks for a client-supplied slot which the device doesn't have is skipped.
+/// consultant. A step that asks for a client-supplied slot which the device doesn't have is skipped. What the client's
+/// scope doesn't want stays as it is.
 pub(super) async fn advance(
     app: &App,
     tx: &mut Tx,
     runbook: &Runbook,
     catalog: &Catalog,
 ) -> Result<(), sqlx::Error> {
+    let client_id = enrollment::client_of(tx, runbook.device_id).await?;
+    let wants = Wants::of(tx, client_id).await?;
     // Each pass may open the way for later steps; there are no more passes than steps.
     let count = store::steps(tx, runbook.id).await?.len();
     for _ in 0..=count {
@@ -63,10 +67,10 @@ pub(super) async fn advance(
             let waits_here = step.state == StepState::Blocked
                 || (step.state == StepState::Waiting && step.kind == StepKind::Auto)
                 || restart::is_due(step);
-            if !waits_here || !turn_has_come(&steps, index, catalog) {
+            if !waits_here || !wants.step(catalog, step) || !turn_has_come(&steps, index, catalog) {
                 continue;
             }
-            let (state, waits_for) = next_state(tx, runbook, step, catalog).await?;
+            let (state, waits_for) = next_state(tx, runbook, step, catalog, &wants).await?;
             if state != step.state {
                 store::move_step(tx, step.id, step.state, state, waits_for.as_deref(), app.now()).await?;
                 moved |= state.is_done();
@@ -84,6 +88,7 @@ async fn next_state(
     runbook: &Runbook,
     step: &Step,
     catalog: &Catalog,
+    wants: &Wants,
 ) -> Result<(StepState, Option<String>), sqlx::Error> {
     let manifest = catalog.manifests.get(&step.component_key);
     let wanted = manifest
@@ -100,7 +105,7 @@ async fn next_state(
     if step.kind == StepKind::Manual {
         return Ok((StepState::Waiting, Some("a consultant".to_owned())));
     }
-    let missing = missing_deliveries(tx, runbook, step, catalog).await?;
+    let missing = missing_deliveries(tx, runbook, step, catalog, wants).await?;
     Ok(match missing.first() {
         Some(slot) => (StepState::Waiting, Some(format!("the delivery of {slot}"))),
         None => (StepState::Ready, None),
@@ -113,6 +118,7 @@ async fn missing_deliveries(
     runbook: &Runbook,
     step: &Step,
     catalog: &Catalog,
+    Wants { scope, stored }: &Wants,
 ) -> Result<Vec<String>, sqlx::Error> {
     let Some(manifest) = catalog.manifests.get(&step.component_key) else { return Ok(Vec::new()) };
     let Some(written) = manifest.step(&step.step_key) else { return Ok(Vec::new()) };
@@ -120,9 +126,6 @@ async fn missing_deliveries(
     if needed.is_empty() {
         return Ok(Vec::new());
     }
-    let client_id = enrollment::client_of(tx, runbook.device_id).await?;
-    let scope = clients::scope(tx, client_id).await?;
-    let stored = secrets::stored_slots(tx, client_id).await?;
     needed.retain(|key| {
         let ours = manifest.slot(key).filter(|slot| slot.tag == Tag::OurManaged);
         ours.is_some_and(|slot| {
@@ -159,7 +162,7 @@ pub struct Carried {
 /// The offer to push now. One automatic attempt at a time, and an attempt keeps its id until the device said how it
 /// ended: an offer that was lost, ran out or may have been, is made again under the same id, so that the device can tell
 /// it from a new one. Only then the first ready step in order. While the runbook is paused nothing is offered, also not
-/// again: what the device has in its journal it goes on with by itself.
+/// again: what the device has in its journal it goes on with by itself. No step of a component out of scope is offered.
 pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result<Option<Offer>, Failure> {
     let mut tx = app.db.read().await?;
     let Some(runbook) = store::of_device(&mut tx, device.id).await? else { return Ok(None) };
@@ -174,6 +177,7 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
         return Ok(None);
     }
     let steps = store::steps(&mut tx, runbook.id).await?;
+    let scope = clients::scope(&mut tx, device.client_id).await?;
     for step in &steps {
         let (Some(state), Some(attempt_id)) = (step.attempt_state, step.attempt_id) else { continue };
         if !matches!(state, AttemptState::Offered | AttemptState::Running) {
@@ -185,12 +189,15 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
             return Ok(None);
         }
         store::offer_again(&mut tx, attempt_id, now.after(OFFER_TTL)).await?;
-        let params = params_of(&mut tx, device, &step.component_key).await?;
         tx.commit().await?;
         let kind = kind_of(step.reran_for.as_deref());
-        return Ok(Some(offer(&runbook, step, attempt_id, kind, params)));
+        return Ok(Some(offer(&runbook, step, attempt_id, kind, scope.params_of(&step.component_key))));
     }
-    let ready = |step: &&Step| step.kind == StepKind::Auto && step.state == StepState::Ready;
+    let ready = |step: &&Step| {
+        step.kind == StepKind::Auto
+            && step.state == StepState::Ready
+            && scope.components.contains(&step.component_key)
+    };
     let Some(step) = steps.iter().find(ready) else { return Ok(None) };
     let attempt_id = AttemptId::new(&*app.clock, &*app.random);
     if store::move_step(&mut tx, step.id, StepState::Ready, StepState::Offered, None, now).await? != 1 {
@@ -199,7 +206,6 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
     let again = restart::reason_of(step);
     store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL), again).await?;
     store::set_rerun(&mut tx, step.id, None).await?;
-    let params = params_of(&mut tx, device, &step.component_key).await?;
     let entry = Entry::new(now, Who::job("runbook"), Action::StepOffered)
         .client(device.client_id)
         .device(device.id)
@@ -208,17 +214,7 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
     let kind = kind_of(again);
-    Ok(Some(offer(&runbook, step, attempt_id, kind, params)))
-}
-
-async fn params_of(
-    tx: &mut Tx,
-    device: &Device,
-    component: &str,
-) -> Result<BTreeMap<String, String>, Failure> {
-    let scope = clients::scope(tx, device.client_id).await?;
-    let own = scope.params.into_iter().filter(|((key, _), _)| key == component);
-    Ok(own.map(|((_, param), value)| (param, value)).collect())
+    Ok(Some(offer(&runbook, step, attempt_id, kind, scope.params_of(&step.component_key))))
 }
 
 fn kind_of(rerun_for: Option<&str>) -> OfferKind {

@@ -149,13 +149,15 @@ pub async fn insert_attempt(
     .map(|_| ()))
 }
 
-/// What a step is to run again for; only one that was attempted before.
+/// What a step is to run again for; only one that was attempted before and isn't skipped.
 pub async fn set_rerun(tx: &mut Tx, id: StepId, reason: Option<&str>) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE steps SET rerun_for = $2 WHERE id = $1 AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $1)",
+        "UPDATE steps SET rerun_for = $2 WHERE id = $1 AND state <> $3 \
+         AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $1)",
     )
     .bind(id)
     .bind(reason)
+    .bind(StepState::Skipped)
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))

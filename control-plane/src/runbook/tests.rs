@@ -1,3 +1,4 @@
+mod leaving;
 mod restarting;
 
 use std::time::Duration;
@@ -7,7 +8,7 @@ use askama::Template as _;
 use rcgen::SigningKey as _;
 use shared::ids::AttemptId;
 use shared::protocol::inventory::{SlotCheck, SlotReport, SlotState};
-use shared::protocol::link::Receipt;
+use shared::protocol::link::{Deliver, Receipt};
 use shared::protocol::steps::{AttemptEnded, Offer, Outcome, OutputChunk};
 use shared::secret::Secret;
 use shared::time::Clock as _;
@@ -87,6 +88,12 @@ impl Running {
         let delivery = secrets::for_device(&mut tx, self.device.id).await.unwrap().remove(0);
         tx.commit().await.unwrap();
         let frame = secrets::seal(app, &delivery, "digest").await.unwrap().unwrap();
+        self.receipt(frame).await;
+    }
+
+    /// The device has it, and says so.
+    async fn receipt(&self, frame: Deliver) {
+        let app = &self.fixture.app;
         let mut receipt = Receipt {
             delivery_id: frame.delivery_id,
             component: frame.component,

@@ -2,16 +2,16 @@ use askama::Template as _;
 use axum::extract::{Form, Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
-use shared::ids::{AttemptId, DeviceId, StepId};
+use shared::ids::{AttemptId, ClientId, DeviceId, SlotId, StepId};
 
 use super::lines::fragment;
 use super::plan::views::PlanPage;
 use super::plan::{self, ask_plan};
 use super::views::{OutputPage, RunbookPage};
-use super::{mark, of_device, output, pause, resume, retry, skip, steps};
+use super::{mark, of_device, output, pause, resume, retry, skip, steps, would_restart};
 use crate::access::{Role, Visitor};
 use crate::app::App;
-use crate::catalog;
+use crate::catalog::{self, AnySlot};
 use crate::clients::{self, views::ClientRef};
 use crate::db::Tx;
 use crate::enrollment::{Device, DeviceState, get_device};
@@ -19,6 +19,9 @@ use crate::error::Failure;
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
 use crate::pages::{Page, page};
+use crate::secrets;
+use crate::secrets::views::RunsAgain;
+use crate::secrets::web::RotateFields;
 use crate::web::Section;
 
 pub async fn runbook_page(State(app): State<App>, visitor: Visitor, Path(id): Path<DeviceId>) -> Page {
@@ -58,6 +61,36 @@ pub async fn events(State(app): State<App>, visitor: Visitor, Path(id): Path<Dev
             }
         },
     )
+}
+
+/// A secret's new value is stored by `secrets`; what it makes run again only the runbooks know.
+pub async fn rotate_page(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(place): Path<(ClientId, SlotId)>,
+) -> Page {
+    let restarts = restarts(&app, place).await?;
+    secrets::web::rotate_page(&app, &visitor, place, restarts).await
+}
+
+pub async fn rotate_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(place): Path<(ClientId, SlotId)>,
+    Form(form): Form<RotateFields>,
+) -> Page {
+    let restarts = restarts(&app, place).await?;
+    secrets::web::rotate_form(&app, &visitor, place, restarts, form).await
+}
+
+async fn restarts(app: &App, (client_id, slot_id): (ClientId, SlotId)) -> Result<Vec<RunsAgain>, Failure> {
+    let mut tx = app.db.read().await?;
+    let slots = clients::slots(&mut tx, client_id).await?;
+    let ours = |slot: &AnySlot| matches!(slot, AnySlot::Ours(slot) if slot.id == slot_id);
+    match slots.iter().find(|slot| ours(slot)) {
+        Some(slot) => would_restart(&mut tx, client_id, slot.keys()).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 pub async fn retry_form(

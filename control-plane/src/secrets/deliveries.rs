@@ -1,5 +1,6 @@
 //! Deliveries: one version of one secret on its way to one device, until the device's signed receipt is in the log.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shared::crypto::{DeliveryContext, SealingPublicKey, seal_delivery, verify_p256};
@@ -8,9 +9,12 @@ use shared::protocol::link::{Deliver, HeldSecret, Receipt};
 use shared::text_enum;
 use shared::time::Timestamp;
 
+use super::store::StoredSlot;
 use super::{Place, SecretError, open, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
+use crate::catalog;
+use crate::clients;
 use crate::db::Tx;
 use crate::freeze;
 
@@ -23,7 +27,7 @@ text_enum! {
         Sent = "sent",
         Receipted = "receipted",
         Refused = "refused",
-        /// A newer version took its place before it arrived.
+        /// A newer version took its place before it arrived, or the client's scope doesn't want its slot.
         Superseded = "superseded",
     }
 }
@@ -43,15 +47,50 @@ pub struct Delivery {
     pub receipt_at: Option<Timestamp>,
 }
 
-/// Makes the deliveries that a device lacks: the latest version of every stored secret in its client's scope.
-pub async fn plan(app: &App, tx: &mut Tx, device_id: DeviceId) -> Result<(), sqlx::Error> {
+/// Makes the deliveries that a device lacks, the latest version of every stored secret that its client's scope wants, and
+/// withdraws those that it doesn't want any more.
+pub async fn plan(app: &App, tx: &mut Tx, device_id: DeviceId) -> Result<(), SecretError> {
     let now = app.now();
-    for (slot_id, version) in store::wanted(tx, device_id).await? {
+    for (slot, is_wanted) in stored(tx, device_id).await? {
+        if !is_wanted {
+            store::withdraw(tx, device_id, slot.slot_id).await?;
+            continue;
+        }
         let id = DeliveryId::new(&*app.clock, &*app.random);
-        store::insert_delivery(tx, id, device_id, slot_id, version, now).await?;
-        store::supersede(tx, device_id, slot_id, version).await?;
+        store::insert_delivery(tx, id, device_id, slot.slot_id, slot.version, now).await?;
+        store::supersede(tx, device_id, slot.slot_id, slot.version).await?;
     }
     Ok(())
+}
+
+/// [`plan`] for every enrolled device of a client: its scope changed.
+pub async fn plan_all(app: &App, tx: &mut Tx, client_id: ClientId) -> Result<(), SecretError> {
+    for device_id in store::devices_of(tx, client_id).await? {
+        plan(app, tx, device_id).await?;
+    }
+    Ok(())
+}
+
+/// What is stored for a device's client, and whether the client's scope wants it.
+async fn stored(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<(StoredSlot, bool)>, SecretError> {
+    let stored = store::stored_for(tx, device_id).await?;
+    let Some(first) = stored.first() else { return Ok(Vec::new()) };
+    let scope = clients::scope(tx, first.client_id).await?;
+    let catalog = catalog::current(tx).await?;
+    let wants = |slot: &StoredSlot| {
+        catalog.as_ref().is_some_and(|catalog| scope.wants(catalog, &slot.component_key, &slot.slot_key))
+    };
+    let judged = stored.into_iter().map(|slot| {
+        let is_wanted = wants(&slot);
+        (slot, is_wanted)
+    });
+    Ok(judged.collect())
+}
+
+/// The slots of ours that a device is to have.
+async fn wanted(tx: &mut Tx, device_id: DeviceId) -> Result<BTreeSet<SlotId>, SecretError> {
+    let stored = stored(tx, device_id).await?;
+    Ok(stored.into_iter().filter(|(_, is_wanted)| *is_wanted).map(|(slot, _)| slot.slot_id).collect())
 }
 
 /// What is on its way to a device or there already: of each slot the newest version.
@@ -67,23 +106,24 @@ pub async fn for_device(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Delivery
 }
 
 /// Compares with what a device says that it holds: what it lost (a new disk, a fresh agent) is delivered again, and so is
-/// what it refused before.
-pub async fn reconcile(tx: &mut Tx, device_id: DeviceId, held: &[HeldSecret]) -> Result<(), sqlx::Error> {
+/// what it refused before; what its client's scope doesn't want waits until it does.
+pub async fn reconcile(tx: &mut Tx, device_id: DeviceId, held: &[HeldSecret]) -> Result<(), SecretError> {
+    let wanted = wanted(tx, device_id).await?;
     for delivery in for_device(tx, device_id).await? {
         let holds = held.iter().any(|secret| {
             secret.component == delivery.component_key
                 && secret.slot == delivery.slot_key
                 && i64::try_from(secret.version).is_ok_and(|version| version >= delivery.version)
         });
-        match delivery.state {
-            DeliveryState::Receipted if !holds => {
-                store::deliver_again(tx, delivery.id, delivery.state).await?
-            }
-            DeliveryState::Refused => store::deliver_again(tx, delivery.id, delivery.state).await?,
-            DeliveryState::Receipted
-            | DeliveryState::Pending
-            | DeliveryState::Sent
-            | DeliveryState::Superseded => {}
+        let lacks = match delivery.state {
+            DeliveryState::Receipted => !holds,
+            DeliveryState::Refused => true,
+            DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => false,
+        };
+        if lacks {
+            let is_wanted = wanted.contains(&delivery.slot_id);
+            let to = if is_wanted { DeliveryState::Pending } else { DeliveryState::Superseded };
+            store::reopen(tx, delivery.id, delivery.state, to).await?;
         }
     }
     Ok(())
@@ -108,7 +148,8 @@ pub async fn missing(
         .collect())
 }
 
-/// Seals one delivery to its device. The decrypt's entry is committed before the value is opened.
+/// Seals one delivery to its device, unless it was closed meanwhile or its client's scope doesn't want it any more. The
+/// decrypt's entry is committed before the value is opened.
 pub async fn seal(
     app: &App,
     delivery: &Delivery,
@@ -120,6 +161,9 @@ pub async fn seal(
     };
     if freeze::is_on(&mut tx).await? {
         return Err(SecretError::Frozen);
+    }
+    if !wanted(&mut tx, delivery.device_id).await?.contains(&delivery.slot_id) {
+        return Ok(None);
     }
     let now = app.now();
     let expires = now.after(DELIVERY_TTL);

@@ -30,7 +30,7 @@ use shared::time::Timestamp;
 pub use copy::{CopyError, copy, copy_form};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
-    reconcile, seal,
+    plan_all, reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
@@ -40,7 +40,7 @@ pub use spread::{Spread, note_held, spread};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
-use crate::catalog::OurSlot;
+use crate::catalog::{CatalogError, OurSlot};
 use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
@@ -76,6 +76,8 @@ pub enum SecretError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error("the catalog can't be read: {0}")]
+    Catalog(CatalogError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
@@ -83,6 +85,19 @@ pub enum SecretError {
 impl SecretError {
     fn ended(failure: Failure) -> Self {
         Self::Ended(Box::new(failure))
+    }
+}
+
+impl From<CatalogError> for SecretError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Database(error) => Self::Database(error),
+            CatalogError::Audit(error) => Self::Audit(error),
+            other @ (CatalogError::Bundle(_)
+            | CatalogError::NotNewer { .. }
+            | CatalogError::TagChanged { .. }
+            | CatalogError::Check(_)) => Self::Catalog(other),
+        }
     }
 }
 
@@ -99,6 +114,7 @@ impl From<SecretError> for Failure {
             SecretError::Database(error) => error.into(),
             SecretError::Key(error) => error.into(),
             SecretError::Audit(error) => error.into(),
+            SecretError::Catalog(error) => error.into(),
             SecretError::NotLatest(_) | SecretError::Envelope(_) | SecretError::Seal => Self::internal(error),
         }
     }

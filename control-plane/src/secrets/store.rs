@@ -104,21 +104,29 @@ pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<DeviceId
         .await)
 }
 
-/// Slots and versions that a device should have: what is stored for its client, of components in scope.
-pub async fn wanted(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<(SlotId, i64)>, sqlx::Error> {
+/// What a device's client has stored, whether or not it is in scope.
+#[derive(sqlx::FromRow)]
+pub struct StoredSlot {
+    pub client_id: ClientId,
+    pub slot_id: SlotId,
+    pub version: i64,
+    pub component_key: String,
+    pub slot_key: String,
+}
+
+pub async fn stored_for(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<StoredSlot>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT client_credentials.slot_id, client_credentials.version FROM devices \
+        "SELECT client_credentials.client_id, client_credentials.slot_id, client_credentials.version, \
+         slots.component_key, slots.slot_key FROM devices \
          JOIN client_credentials ON client_credentials.client_id = devices.client_id \
-         JOIN component_credential_slots ON component_credential_slots.id = client_credentials.slot_id \
-         JOIN client_components ON client_components.client_id = devices.client_id \
-         AND client_components.component_key = component_credential_slots.component_key \
-         WHERE devices.id = $1",
+         JOIN component_credential_slots AS slots ON slots.id = client_credentials.slot_id WHERE devices.id = $1",
     )
     .bind(device_id)
     .fetch_all(conn)
     .await)
 }
 
+/// Makes a delivery; one of the same version that was withdrawn is to be sent again.
 pub async fn insert_delivery(
     tx: &mut Tx,
     id: DeliveryId,
@@ -129,7 +137,8 @@ pub async fn insert_delivery(
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
         "INSERT INTO deliveries (id, device_id, slot_id, tag, version, state, created_at) \
-         VALUES ($1, $2, $3, 'our-managed', $4, $5, $6) ON CONFLICT (device_id, slot_id, version) DO NOTHING",
+         VALUES ($1, $2, $3, 'our-managed', $4, $5, $6) ON CONFLICT (device_id, slot_id, version) \
+         DO UPDATE SET state = $5, reason = NULL WHERE deliveries.state = $7",
     )
     .bind(id)
     .bind(device_id)
@@ -137,6 +146,7 @@ pub async fn insert_delivery(
     .bind(version)
     .bind(DeliveryState::Pending)
     .bind(now)
+    .bind(DeliveryState::Superseded)
     .execute(conn)
     .await
     .map(|_| ()))
@@ -155,6 +165,20 @@ pub async fn supersede(
     .bind(device_id)
     .bind(slot_id)
     .bind(version)
+    .bind(DeliveryState::Superseded)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+/// Closes what has not arrived of a slot that the device is not to have.
+pub async fn withdraw(tx: &mut Tx, device_id: DeviceId, slot_id: SlotId) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = $3 WHERE device_id = $1 AND slot_id = $2 \
+         AND state IN ('pending', 'sent', 'refused')",
+    )
+    .bind(device_id)
+    .bind(slot_id)
     .bind(DeliveryState::Superseded)
     .execute(conn)
     .await
@@ -231,13 +255,19 @@ pub async fn tls_spki(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>
     .await)
 }
 
-/// Makes a closed delivery one to send.
-pub async fn deliver_again(tx: &mut Tx, id: DeliveryId, from: DeliveryState) -> Result<(), sqlx::Error> {
+/// The device doesn't have what a closed delivery brought: it is one to send, or one to be planned when its slot is wanted.
+pub async fn reopen(
+    tx: &mut Tx,
+    id: DeliveryId,
+    from: DeliveryState,
+    to: DeliveryState,
+) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE deliveries SET state = 'pending', receipt = NULL, receipt_at = NULL WHERE id = $1 AND state = $2",
+        "UPDATE deliveries SET state = $3, receipt = NULL, receipt_at = NULL WHERE id = $1 AND state = $2",
     )
     .bind(id)
     .bind(from)
+    .bind(to)
     .execute(conn)
     .await
     .map(|_| ()))

@@ -1,4 +1,5 @@
 mod rotating;
+mod wanted;
 
 use rcgen::SigningKey as _;
 use shared::crypto::{DeliveryContext, open_delivery};

@@ -59,12 +59,21 @@ pub struct RotatePage {
     pub at: Moment,
     /// Each device, and how it stands to the stored version.
     pub devices: Vec<SpreadLine>,
-    /// Titles of the steps that run again on a device that has the new version.
-    pub restarts: Vec<String>,
+    /// What runs again on each device that has the new version.
+    pub restarts: Vec<RunsAgain>,
     /// What was typed.
     pub reason: String,
     pub errors: Vec<FieldError>,
     pub ask_password: bool,
+}
+
+/// Steps, by title, that run again on a device when it has another value of a secret.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RunsAgain {
+    pub device: String,
+    pub titles: Vec<String>,
+    /// Not before the runbook is resumed.
+    pub is_paused: bool,
 }
 
 /// How one device stands to the stored version of a secret.
@@ -94,12 +103,13 @@ impl SpreadLine {
                     let why = spread.reason.as_deref().unwrap_or("it gave no reason");
                     (RowState::Failed, format!("refused version {}: {why}", spread.version))
                 }
-                DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded if on => {
+                DeliveryState::Superseded => {
+                    (RowState::Waiting, "doesn’t get it while it is out of scope".to_owned())
+                }
+                DeliveryState::Pending | DeliveryState::Sent if on => {
                     (RowState::Running, format!("gets version {}", spread.version))
                 }
-                DeliveryState::Pending | DeliveryState::Sent | DeliveryState::Superseded => {
-                    (RowState::Waiting, seen)
-                }
+                DeliveryState::Pending | DeliveryState::Sent => (RowState::Waiting, seen),
             },
             None if on => (RowState::Running, "gets it".to_owned()),
             None => (RowState::Waiting, seen),

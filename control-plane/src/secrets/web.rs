@@ -4,12 +4,13 @@ use axum::extract::{Form, Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
-use shared::catalog::{Manifest, Step};
 use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 
 use super::rotate::ours as our_slot;
-use super::views::{OurSlot as OurView, RotatePage, SecretsPage, SpreadLine, TheirSlot as TheirView};
+use super::views::{
+    OurSlot as OurView, RotatePage, RunsAgain, SecretsPage, SpreadLine, TheirSlot as TheirView,
+};
 use super::{RotateError, SecretError, check_value, copy, copy_form, put, rotate, spread, stored};
 use crate::access::Visitor;
 use crate::app::App;
@@ -73,12 +74,14 @@ pub async fn secrets_form(
     Ok((status(422), page(&shown)?).into_response())
 }
 
+/// The page that takes a new value; `restarts` is what the runbooks do when it arrives.
 pub async fn rotate_page(
-    State(app): State<App>,
-    visitor: Visitor,
-    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
+    app: &App,
+    visitor: &Visitor,
+    (client_id, slot_id): (ClientId, SlotId),
+    restarts: Vec<RunsAgain>,
 ) -> Page {
-    page(&rotating(&app, &visitor, client_id, slot_id, String::new(), Vec::new()).await?)
+    page(&rotating(app, visitor, (client_id, slot_id), restarts, String::new(), Vec::new()).await?)
 }
 
 /// `secret` is the one name of a field that the page which asks for the password again doesn't hold.
@@ -89,11 +92,13 @@ pub struct RotateFields {
     reason: String,
 }
 
+/// What was posted to that page.
 pub async fn rotate_form(
-    State(app): State<App>,
-    visitor: Visitor,
-    Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
-    Form(form): Form<RotateFields>,
+    app: &App,
+    visitor: &Visitor,
+    (client_id, slot_id): (ClientId, SlotId),
+    restarts: Vec<RunsAgain>,
+    form: RotateFields,
 ) -> Page {
     let mut errors = Vec::new();
     if let Err(failure) = free_text::reason(&form.reason) {
@@ -103,7 +108,7 @@ pub async fn rotate_form(
     match value {
         None => errors.insert(0, FieldError::new("secret", "Enter the new value.")),
         Some(value) if errors.is_empty() => {
-            match rotate(&app, visitor.who(), client_id, slot_id, &value, &form.reason).await {
+            match rotate(app, visitor.who(), client_id, slot_id, &value, &form.reason).await {
                 Ok(_) => return Ok(Redirect::to(&format!("/clients/{client_id}#slots")).into_response()),
                 Err(
                     error @ (RotateError::Same
@@ -117,15 +122,15 @@ pub async fn rotate_form(
         Some(_) => errors.push(FieldError::new("secret", "Enter the new value again: it is never kept.")),
     }
     let reason = free_text::shown_again(&form.reason).to_owned();
-    let shown = rotating(&app, &visitor, client_id, slot_id, reason, errors).await?;
+    let shown = rotating(app, visitor, (client_id, slot_id), restarts, reason, errors).await?;
     Ok((status(422), page(&shown)?).into_response())
 }
 
 async fn rotating(
     app: &App,
     visitor: &Visitor,
-    client_id: ClientId,
-    slot_id: SlotId,
+    (client_id, slot_id): (ClientId, SlotId),
+    restarts: Vec<RunsAgain>,
     reason: String,
     errors: Vec<FieldError>,
 ) -> Result<RotatePage, Failure> {
@@ -135,7 +140,6 @@ async fn rotating(
     let known = known.into_iter().find(|secret| secret.slot_id == slot_id);
     let catalog = catalog::current(&mut tx).await?;
     let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
-    let restarts = manifest.map(|manifest| restarts(manifest, &slot.slot_key)).unwrap_or_default();
     let found = spread(&mut tx, client_id).await?;
     let devices = enrollment::devices_of(&mut tx, client_id).await?;
     let devices = devices.iter().filter(|device| device.state == DeviceState::Enrolled).map(|device| {
@@ -159,12 +163,6 @@ async fn rotating(
         errors,
         ask_password: !visitor.fresh,
     })
-}
-
-/// Titles of the steps that run again when the slot has a new version.
-fn restarts(manifest: &Manifest, slot: &str) -> Vec<String> {
-    let reads = |step: &&Step| step.restart_on_secret && manifest.slots_read_by(step).contains(slot);
-    manifest.steps.iter().filter(reads).map(|step| step.title.clone()).collect()
 }
 
 #[derive(Deserialize)]

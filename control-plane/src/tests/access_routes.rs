@@ -13,6 +13,7 @@ use shared::secret::Secret;
 use tower::ServiceExt as _;
 
 use super::{ask, signed_in};
+use crate::access::passkeys::{self, Purpose, tests as software};
 use crate::access::tokens::{NewToken, make_token, revoke_token};
 use crate::access::{self, Role};
 use crate::audit::{self, Action, Who};
@@ -419,6 +420,44 @@ async fn a_sign_in_link_names_the_console_as_the_proxy_says() {
             let page = String::from_utf8(body.to_vec()).unwrap();
             assert!(page.contains(start), "{page}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stale_session_goes_on_with_a_passkey_in_the_same_form_and_only_there() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let app = &fixture.app;
+        let cookie = signed_in(&fixture, Role::Operator).await;
+        let session = Secret::new(cookie.trim_start_matches("board_session=").to_owned());
+        let own = software::visitor(&fixture, Some(&session)).await;
+        let at = "/account/passkeys";
+        let mut key = software::Authenticator::new(1);
+        let asked = passkeys::ask(app, &own, Purpose::Register, at).await.unwrap();
+        passkeys::register(app, &own, at, "a laptop", &key.create(&asked)).await.unwrap();
+        fixture.clock.advance(access::STEP_UP_TTL);
+
+        let form = |answer: &str| {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            form.append_pair("on", "true").append_pair("step_up_passkey", answer).finish()
+        };
+        let asked = passkeys::ask(app, &own, Purpose::StepUp, "/tokens").await.unwrap();
+        let elsewhere = form(&key.get(&asked));
+        let (status, page) = post(&fixture, &cookie, "/passkeys/required", &elsewhere, HTML).await;
+        assert_ne!(status, StatusCode::SEE_OTHER);
+        assert!(page.contains("Nothing was done") && page.contains("name=\"on\" value=\"true\""), "{page}");
+        assert!(!page.contains("authenticatorData"), "an answer isn't kept: {page}");
+        assert_eq!(actions(&fixture, Action::PasskeysRequired).await, 0);
+
+        let asked = passkeys::ask(app, &own, Purpose::StepUp, "/passkeys/required").await.unwrap();
+        let right = form(&key.get(&asked));
+        let (status, page) = post(&fixture, &cookie, "/passkeys/required", &right, HTML).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+        assert_eq!(actions(&fixture, Action::PasskeysRequired).await, 1);
+        fixture.clock.advance(access::STEP_UP_TTL);
+        let (status, _) = post(&fixture, &cookie, "/passkeys/required", &right, HTML).await;
+        assert_ne!(status, StatusCode::SEE_OTHER, "once");
     })
     .await;
 }

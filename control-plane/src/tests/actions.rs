@@ -9,10 +9,12 @@ use std::path::Path;
 use axum::http::StatusCode;
 use regex::Regex;
 use shared::ids::{DeviceId, UserId};
+use shared::secret::Secret;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::access_routes::{self, SCRIPT};
 use super::{forms, post, signed_in};
+use crate::access::passkeys::{Purpose, tests as software};
 use crate::access::{self, Role};
 use crate::audit::{self, Action};
 use crate::db::testing::on_both;
@@ -227,11 +229,50 @@ async fn every_form_leaves_its_entry() {
         sent.form("/incident", &[], &o, &[WHY], Action::IncidentBegun).await;
         sent.form("/incident/lift", &[], &o, &[WHY], Action::IncidentLifted).await;
 
+        passkeys(&mut sent, &o).await;
         let all: BTreeSet<&str> = forms::paths().collect();
         assert_eq!(sent.paths, all, "a form needs its step in this test");
         sent.form("/sign-out", &[], &c, &[], Action::SignedOut).await;
     })
     .await;
+}
+
+/// With authenticators in software; the switch is put back.
+async fn passkeys(sent: &mut Sent, cookie: &str) {
+    let token = Secret::new(cookie.trim_start_matches("board_session=").to_owned());
+    let own = software::visitor(&sent.fixture, Some(&token)).await;
+    let nobody = software::visitor(&sent.fixture, None).await;
+    let app = sent.fixture.app.clone();
+    let ask =
+        async |visitor, purpose, at: &str| access::passkeys::ask(&app, visitor, purpose, at).await.unwrap();
+    let at = "/account/passkeys";
+    let mut keys = [1, 2].map(software::Authenticator::new);
+    for key in &mut keys {
+        let answer = key.create(&ask(&own, Purpose::Register, at).await);
+        let fields = [("name", "a laptop"), ("passkey", answer.as_str())];
+        sent.form(at, &[], cookie, &fields, Action::PasskeyRegistered).await;
+    }
+    let answer = keys[1].get(&ask(&nobody, Purpose::SignIn, "/sign-in/passkey").await);
+    sent.form("/sign-in/passkey", &[], "", &[("passkey", answer.as_str())], Action::SignedIn).await;
+    sent.form("/passkeys/required", &[], cookie, &[("on", "true")], Action::PasskeysRequired).await;
+    sent.form("/passkeys/required", &[], cookie, &[("on", "false")], Action::PasskeysRequired).await;
+    let mut tx = app.db.read().await.unwrap();
+    let user = own.user.as_ref().unwrap().id;
+    let first = access::passkeys::of_user(&mut tx, user).await.unwrap().remove(0).id.to_string();
+    drop(tx);
+    sent.form("/account/passkeys/{id}/remove", &[first], cookie, &[], Action::PasskeyRemoved).await;
+    let mut tx = app.db.write().await.unwrap();
+    let email = "returns@example.com";
+    let link = access::create_user(&mut tx, &app.root, &*app.clock, &*app.random, email, &[Role::Support])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let token = [link.expose().clone()];
+    let mut key = software::Authenticator::new(3);
+    let at = format!("/welcome/{}/passkey", link.expose());
+    let answer = key.create(&ask(&nobody, Purpose::Register, &at).await);
+    let fields = [("name", "a phone"), ("passkey", answer.as_str())];
+    sent.form("/welcome/{token}/passkey", &token, "", &fields, Action::PasskeyRegistered).await;
 }
 
 async fn invited(fixture: &Fixture) -> (UserId, String) {

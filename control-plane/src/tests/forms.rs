@@ -31,6 +31,10 @@ type Form = (&'static str, &'static [(&'static str, Field)]);
 const FORMS: &[Form] = &[
     ("/sign-in", &[("email", Field::Choice), ("password", Field::Secret)]),
     ("/welcome/{token}", &[("password", Field::Secret), ("repeat", Field::Secret)]),
+    ("/sign-in/passkey", &[("passkey", Field::Choice)]),
+    ("/welcome/{token}/passkey", &[("name", Field::Text), ("passkey", Field::Choice)]),
+    ("/account/passkeys", &[("name", Field::Text), ("passkey", Field::Choice)]),
+    ("/passkeys/required", &[("on", Field::Choice)]),
     ("/clients/new", &[("name", Field::Text), ("vault_name", Field::Text), ("notes", Field::Text)]),
     (
         "/clients/{id}/package",
@@ -76,6 +80,7 @@ const NO_TEXT: &[&str] = &[
     "/users/{id}/disable",
     "/users/{id}/enable",
     "/tokens/{id}/revoke",
+    "/account/passkeys/{id}/remove",
     "/api/v1/devices/{id}/paste",
 ];
 
@@ -167,8 +172,9 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators =
-            ["/users", "/tokens", "/audit/alarms", "/incident"].iter().any(|start| path.starts_with(start));
+        let operators = ["/users", "/tokens", "/audit/alarms", "/incident", "/passkeys"]
+            .iter()
+            .any(|start| path.starts_with(start));
         if operators { &self.operator } else { &self.cookie }
     }
 

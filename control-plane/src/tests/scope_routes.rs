@@ -8,6 +8,8 @@ use super::{post, signed_in};
 use crate::access::Role;
 use crate::clients::{self, Scope, choose_scope};
 use crate::db::testing::on_both;
+use crate::enrollment;
+use crate::runbook;
 use crate::testing::{Fixture, MANIFESTS, NOTED, TIERS};
 
 type Fields = Vec<(String, String)>;
@@ -84,6 +86,28 @@ async fn the_form_of_the_difference_says_the_same_again_and_saves_it() {
         assert_eq!(parts.status, StatusCode::SEE_OTHER);
         assert_eq!(parts.headers[header::LOCATION], format!("/clients/{client}/secrets"));
         assert_eq!(saved(&fixture, client).await.param("noted", "NAME"), Some(text));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_paused_runbook_is_said_to_wait_for_its_end() {
+    on_both(|db| async move {
+        let (fixture, cookie, client) = running(db).await;
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let device = enrollment::devices_of(&mut tx, client).await.unwrap().remove(0);
+        drop(tx);
+        runbook::pause(&fixture.app, Fixture::who(), &device, "The client is on a call").await.unwrap();
+        let _on = fixture.app.links.open(device.id, fixture.app.now());
+        let path = format!("/clients/{client}/integrations");
+        let typed = [("component", "tool"), ("component", "noted"), ("param-noted-NAME", "Main Office")];
+        let (_, page) = post(&fixture, &path, &cookie, &typed).await;
+        assert!(
+            page.contains("The runbook is paused: the agent begins when the runbook is resumed.")
+                && page.contains("the agent gets 1 step and begins when the runbook is resumed"),
+            "{page}"
+        );
+        assert!(!page.contains("as soon as you confirm") && !page.contains("at once"), "{page}");
     })
     .await;
 }

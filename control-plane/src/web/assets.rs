@@ -1,6 +1,6 @@
 //! The static files, inside the binary. A link carries the hash of the file (`?v=…`), so a browser may keep it for ever;
-//! add a file by adding a line to the list. Scripts are sent without their comments and indentation, so that both may be as
-//! long as they have to.
+//! add a file by adding a line to the list. Scripts and the style are sent without their comments and indentation, so that
+//! both may be as long as they have to.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -31,7 +31,9 @@ macro_rules! assets {
 assets! {
     "console.css" "text/css; charset=utf-8",
     "console.js" "text/javascript; charset=utf-8",
+    "passkey.js" "text/javascript; charset=utf-8",
     "paste.js" "text/javascript; charset=utf-8",
+    "field.js" "text/javascript; charset=utf-8",
     "icons.svg" "image/svg+xml",
     "favicon.svg" "image/svg+xml",
     "favicon-needs.svg" "image/svg+xml",
@@ -59,15 +61,43 @@ fn asset(path: &'static str, content_type: &'static str, bytes: &'static [u8]) -
 fn sent(path: &str, bytes: &'static [u8]) -> &'static [u8] {
     match std::str::from_utf8(bytes) {
         Ok(script) if path.ends_with(".js") => lean(script).into_bytes().leak(),
+        Ok(style) if path.ends_with(".css") => {
+            let comment = |line: &str| line.starts_with("/*") && line.ends_with("*/");
+            let lines = style.lines().map(str::trim).filter(|line| !line.is_empty() && !comment(line));
+            lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes().leak()
+        }
         _ => bytes,
     }
 }
 
-/// A script without its lines of comment and its indentation. No literal of ours goes over several lines; a test sees to
-/// that.
+/// A script without its lines of comment, its indentation, the line ends that no statement needs, and the spaces beside
+/// punctuation in lines without a literal. No literal of ours goes over several lines, and no comment follows code; a test
+/// sees to that.
 fn lean(script: &str) -> String {
     let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
-    lines.flat_map(|line| [line, "\n"]).collect()
+    let mut sent = String::new();
+    for line in lines {
+        match line.contains(['"', '\'', '`', '/']) {
+            true => sent.push_str(line),
+            false => tighten(line, &mut sent),
+        }
+        if !line.ends_with([';', ',', '{', '(']) {
+            sent.push('\n');
+        }
+    }
+    sent
+}
+
+/// Never beside `+` and `-`, which double into other operators.
+fn tighten(line: &str, sent: &mut String) {
+    const PUNCTUATION: &str = "=(){}[],;?:<>&|!";
+    let characters: Vec<char> = line.chars().collect();
+    for (at, character) in characters.iter().enumerate() {
+        let beside = |other: usize| characters.get(other).is_some_and(|other| PUNCTUATION.contains(*other));
+        if *character != ' ' || !(beside(at + 1) || at > 0 && beside(at - 1)) {
+            sent.push(*character);
+        }
+    }
 }
 
 pub fn find(name: &str) -> Option<&'static Asset> {
@@ -88,9 +118,9 @@ impl Asset {
         position(self.path).map_or("", |at| VERSIONS[at].as_str())
     }
 
-    /// A strong ETag.
-    pub fn etag(&self) -> String {
-        format!("\"{}\"", self.version())
+    /// A strong ETag: another one for each encoding (RFC 9110, section 8.8.3.3).
+    pub fn etag(&self, zipped: bool) -> String {
+        format!("\"{}{}\"", self.version(), if zipped { "-gzip" } else { "" })
     }
 }
 

@@ -37,14 +37,23 @@ fn a_moment_carries_the_exact_time() {
 
 #[test]
 fn every_asset_is_found_by_the_name_in_its_address() {
-    for name in ["console.css", "console.js", "paste.js", "icons.svg", "favicon.svg", "favicon-needs.svg"] {
+    for name in [
+        "console.css",
+        "console.js",
+        "field.js",
+        "passkey.js",
+        "paste.js",
+        "icons.svg",
+        "favicon.svg",
+        "favicon-needs.svg",
+    ] {
         let asset = assets::find(name).expect(name);
         assert!(!asset.bytes.is_empty());
         let mut unzipped = Vec::new();
         flate2::read::GzDecoder::new(asset.gzip).read_to_end(&mut unzipped).unwrap();
         assert_eq!(unzipped, asset.bytes);
         assert_eq!(assets::href(name), format!("/static/{name}?v={}", asset.version()));
-        assert_eq!(asset.etag(), format!("\"{}\"", asset.version()));
+        assert_eq!(asset.etag(false), format!("\"{}\"", asset.version()));
     }
     assert!(assets::find("../Cargo.toml").is_none());
 }
@@ -52,7 +61,7 @@ fn every_asset_is_found_by_the_name_in_its_address() {
 #[test]
 fn scripts_and_style_stay_small() {
     let size = |name| assets::find(name).map_or(0, |asset| asset.bytes.len());
-    let scripts = size("console.js") + size("paste.js");
+    let scripts = ["console.js", "field.js", "passkey.js", "paste.js"].map(size).iter().sum::<usize>();
     assert!(scripts < 20 * 1024, "{scripts}");
     assert!(size("console.css") + scripts + size("icons.svg") < 60 * 1024);
 }
@@ -62,6 +71,8 @@ fn scripts_and_style_stay_small() {
 fn scripts_are_sent_without_comments_and_indentation_only() {
     for (name, source) in [
         ("console.js", include_str!("../../static/console.js")),
+        ("field.js", include_str!("../../static/field.js")),
+        ("passkey.js", include_str!("../../static/passkey.js")),
         ("paste.js", include_str!("../../static/paste.js")),
     ] {
         let sent = std::str::from_utf8(assets::find(name).unwrap().bytes).unwrap();
@@ -69,12 +80,19 @@ fn scripts_are_sent_without_comments_and_indentation_only() {
         for line in source.lines().filter(|line| !line.trim().starts_with("//")) {
             assert!(line.matches('`').count() % 2 == 0, "{name}: a literal over several lines: {line}");
             assert!(!line.ends_with('\\') && !line.contains("/*"), "{name}: {line}");
+            assert!(!line.contains(" //"), "{name}: a comment after code: {line}");
         }
-        let lines = |text: &str| -> Vec<String> {
-            let lines = text.lines().map(|line| line.trim().to_owned());
-            lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect()
-        };
-        assert_eq!(lines(sent), lines(source), "{name}");
+        let lines: Vec<&str> = source.lines().map(str::trim).collect();
+        let lines = lines.into_iter().filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let bare = |text: &str| text.replace([' ', '\n'], "");
+        assert_eq!(bare(sent), bare(&lines.clone().collect::<String>()), "{name}");
+        for line in lines {
+            let literal = line.contains(['"', '\'', '`', '/']);
+            assert!(!literal || sent.contains(line), "{name}: a literal may have changed: {line}");
+            let goes_on = line.ends_with([';', ',', '{', '(']);
+            let end = line.rsplit(' ').next().unwrap_or_default();
+            assert!(goes_on || sent.contains(&format!("{end}\n")), "{name}: its end may matter: {line}");
+        }
     }
 }
 

@@ -20,6 +20,7 @@ const WRITES: &[(&str, &str)] = &[
     ("init", "board.initialized"),
     ("user add", "user.added"),
     ("user link", "link.made"),
+    ("user require-passkeys", "passkeys.required"),
     ("rotate", "secret.stored"),
     ("backup", "backup.made"),
     ("incident", "incident.begun"),
@@ -109,6 +110,7 @@ async fn every_command_that_writes_leaves_its_entry() {
             }
             "user add" => (&["colleague@example.com", "--roles", "support"], ""),
             "user link" => (&["colleague@example.com"], ""),
+            "user require-passkeys" => (&["on"], ""),
             "rotate" => (
                 &[
                     "--client",

@@ -6,6 +6,7 @@ mod access;
 mod authority;
 mod backup;
 mod browser;
+mod canary;
 mod commands;
 mod device;
 mod entries;

@@ -109,7 +109,7 @@ async fn pause_plan_look_resume_on_postgresql() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_killed_in_a_plan_has_not_answered_it_and_answers_the_next() {
+async fn a_plan_that_a_killed_agent_had_said_nothing_of_is_made_when_it_is_back() {
     let mut stage = Stage::new(Database::Sqlite).await;
     let client = stage.consultant.create_client("Example Client", &["ponders"], &[]).await.unwrap();
     let mut agent = stage.agent("mac");
@@ -126,20 +126,13 @@ async fn an_agent_that_is_killed_in_a_plan_has_not_answered_it_and_answers_the_n
     agent.kill().await.unwrap();
     let off = runbook(&mut stage, &device, "the device is off", |runbook| runbook["on"] == false).await;
     assert_eq!(off["plan"]["state"], "sent", "{off:#}");
-    let off = stage.consultant.post(&format!("/devices/{device}/runbook/plan"), &[]).await.unwrap();
-    assert_eq!(off.status.as_u16(), 409);
-    assert!(off.text.contains("The device is off"), "{}", off.text);
+    let refused = stage.consultant.post(&format!("/devices/{device}/runbook/plan"), &[]).await.unwrap();
+    assert_eq!(refused.status.as_u16(), 409);
+    assert!(refused.text.contains("The device is off"), "{}", refused.text);
     std::fs::write(agent.home().join("quick"), "").unwrap();
     agent.start().unwrap();
-    let fits = |runbook: &Value| runbook["plan"]["state"] == "unanswered";
-    let unanswered = runbook(&mut stage, &device, "the plan is not answered", fits).await;
-    let reason = unanswered["plan"]["reason"].as_str().unwrap();
-    assert!(reason.contains("doesn't know of it"), "{reason}");
-    let page = stage.consultant.get(&format!("/devices/{device}/runbook")).await.unwrap();
-    assert!(page.contains("Not answered"), "{page}");
-    runbook(&mut stage, &device, "the device is on", is_on).await;
-    send(&mut stage, &device, "plan", &[]).await;
-    let planned = runbook(&mut stage, &device, "the plan is there", is_planned).await;
+    let planned = runbook(&mut stage, &device, "the plan is made", is_planned).await;
+    assert_eq!(planned["plan"]["asked_at"], off["plan"]["asked_at"], "nobody had to ask again");
     assert_eq!(answers(&planned), [("ponder".to_owned(), json!("already-so"))]);
     agent.stop().await.unwrap();
 }

@@ -144,6 +144,7 @@ fn a_plan_waits_for_its_bundle() {
     asked.bundle_digest = digest(2);
     let effects = frame(&mut engine, FromBoard::Plan(asked.clone()));
     assert!(matches!(effects.as_slice(), [Effect::Fetch(d)] if *d == digest(2)));
+    assert_eq!(engine.plans(), [asked.plan_id], "a hello doesn't deny it");
     let bundle = Event::Bundle { digest: digest(2), result: Ok(catalog(2, 11, &[])) };
     assert!(begun(&engine.on(bundle, Instant::now())).is_some());
 

@@ -25,8 +25,8 @@ pub struct Listed {
     pub email: String,
     pub roles: Vec<Role>,
     pub created_at: Timestamp,
-    /// Whether they have set a password: invited, but not there yet, otherwise.
     pub has_password: bool,
+    pub has_passkey: bool,
     pub disabled_at: Option<Timestamp>,
 }
 
@@ -52,6 +52,13 @@ pub enum UserError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl Listed {
+    /// Invited, but not there yet, otherwise.
+    pub fn has_been_here(&self) -> bool {
+        self.has_password || self.has_passkey
+    }
 }
 
 impl From<UserError> for Failure {

@@ -11,6 +11,7 @@ pub struct Row {
     email: String,
     created_at: Timestamp,
     has_password: bool,
+    has_passkey: bool,
     disabled_at: Option<Timestamp>,
 }
 
@@ -22,6 +23,7 @@ impl Row {
             roles,
             created_at: self.created_at,
             has_password: self.has_password,
+            has_passkey: self.has_passkey,
             disabled_at: self.disabled_at,
         }
     }
@@ -29,7 +31,8 @@ impl Row {
 
 pub async fn all(tx: &mut Tx) -> Result<Vec<Row>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT id, email, created_at, password_hash IS NOT NULL AS has_password, disabled_at \
+        "SELECT id, email, created_at, password_hash IS NOT NULL AS has_password, \
+         EXISTS (SELECT 1 FROM passkeys WHERE passkeys.user_id = users.id) AS has_passkey, disabled_at \
          FROM users ORDER BY lower(email)",
     )
     .fetch_all(conn)
@@ -38,7 +41,8 @@ pub async fn all(tx: &mut Tx) -> Result<Vec<Row>, sqlx::Error> {
 
 pub async fn get(tx: &mut Tx, id: UserId) -> Result<Option<Row>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT id, email, created_at, password_hash IS NOT NULL AS has_password, disabled_at \
+        "SELECT id, email, created_at, password_hash IS NOT NULL AS has_password, \
+         EXISTS (SELECT 1 FROM passkeys WHERE passkeys.user_id = users.id) AS has_passkey, disabled_at \
          FROM users WHERE id = $1",
     )
     .bind(id)
@@ -61,7 +65,8 @@ pub async fn hold_operators(tx: &mut Tx) -> Result<(), sqlx::Error> {
 pub async fn count_operators(tx: &mut Tx) -> Result<i64, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
         "SELECT count(*) FROM users JOIN user_roles ON user_roles.user_id = users.id \
-         WHERE user_roles.role = 'operator' AND users.disabled_at IS NULL AND users.password_hash IS NOT NULL",
+         WHERE user_roles.role = 'operator' AND users.disabled_at IS NULL AND (users.password_hash IS NOT NULL \
+         OR EXISTS (SELECT 1 FROM passkeys WHERE passkeys.user_id = users.id))",
     )
     .fetch_one(conn)
     .await)

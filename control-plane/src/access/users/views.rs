@@ -16,6 +16,7 @@ pub struct UsersPage {
     pub token: TokenFields,
     /// The forms ask for the password too: the session isn't fresh.
     pub ask_password: bool,
+    pub passkeys_required: bool,
     /// Those of the form that was sent; fields of the other one have other names.
     pub errors: Vec<FieldError>,
 }

@@ -8,7 +8,7 @@ use shared::secret::Secret;
 use super::views::{InviteFields, OncePage, TokenFields, TokenRow, UserPage, UserRow, UsersPage};
 use super::{Listed, UserError, add, change_roles, disable, enable, get, list, new_sign_in_link};
 use crate::access::tokens::{self, NewToken, TokenError, TokenState, make_token, revoke_by_id};
-use crate::access::{Role, Visitor};
+use crate::access::{Role, Visitor, passkeys};
 use crate::app::App;
 use crate::error::Failure;
 use crate::free_text::shown_again;
@@ -159,7 +159,7 @@ fn link_page(visitor: &Visitor, email: &str, token: &Secret<String>) -> Page {
 }
 
 fn state(user: &Listed) -> (RowState, &'static str) {
-    match (user.disabled_at.is_some(), user.has_password) {
+    match (user.disabled_at.is_some(), user.has_been_here()) {
         (true, _) => (RowState::Off, "disabled"),
         (false, true) => (RowState::Done, "can sign in"),
         (false, false) => (RowState::Waiting, "invited"),
@@ -203,6 +203,7 @@ async fn filled(
             added: Moment { at: user.created_at, now },
         }
     });
+    let passkeys_required = passkeys::are_required(&mut tx).await?;
     let living = tokens::tokens(&mut tx).await?.into_iter().map(|token| {
         let (state, state_word) = match token.state(now) {
             TokenState::Living => (RowState::Done, "living"),
@@ -226,6 +227,7 @@ async fn filled(
         tokens: living.collect(),
         invite,
         token,
+        passkeys_required,
         ask_password: !visitor.fresh,
         errors,
     })

@@ -111,7 +111,7 @@ fn plan_shown(
 ) -> PlanShown {
     let done = looks.iter().filter(|look| look.planned.answer.is_some()).count();
     let so_far = format!("{done} of {} looked at", looks.len());
-    let because = plan.reason.as_deref().unwrap_or("it says nothing");
+    let because = plan.silence();
     let (row, words) = match state {
         PlanState::Asked if running => {
             (RowState::Waiting, "Asked for; it begins when no step runs".to_owned())

@@ -9,7 +9,6 @@ mod store;
 mod tests;
 pub mod views;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shared::ids::{PlanId, RunbookId, StepId};
@@ -34,6 +33,8 @@ pub use lines::shown;
 pub const SILENCE: Duration = Duration::from_secs(300);
 /// A plan that couldn't be sent for this long isn't wanted any more.
 pub const UNSENT: Duration = Duration::from_secs(3600);
+/// Plans of a runbook that are kept when another is asked for.
+const KEPT: i64 = 9;
 
 text_enum! {
     pub enum PlanState {
@@ -101,6 +102,16 @@ impl Plan {
         }
     }
 
+    /// Why a plan that was only asked for has no answer.
+    fn unsent(&self) -> Option<&'static str> {
+        (self.state == PlanState::Asked).then_some("it was never sent, as the device was busy or off")
+    }
+
+    /// Why it has no answer, as far as anybody knows.
+    fn silence(&self) -> &str {
+        self.reason.as_deref().or_else(|| self.unsent()).unwrap_or("it says nothing")
+    }
+
     /// The state, as it will be written when somebody next looks after the plan.
     pub fn standing(&self, now: Timestamp) -> PlanState {
         if self.is_overdue(now) { PlanState::Unanswered } else { self.state }
@@ -144,8 +155,9 @@ pub async fn ask_plan(app: &App, who: Who, device: &Device) -> Result<PlanId, Fa
     if let Some(open) = store::open(&mut tx, runbook.id).await?
         && open.is_overdue(now)
     {
-        store::end(&mut tx, open.id, open.state, PlanState::Unanswered, None, now).await?;
+        store::end(&mut tx, open.id, open.state, PlanState::Unanswered, open.unsent(), now).await?;
     }
+    store::forget(&mut tx, runbook.id, KEPT).await?;
     let id = PlanId::new(&*app.clock, &*app.random);
     let plan = Plan {
         id,
@@ -173,7 +185,8 @@ pub async fn ask_plan(app: &App, who: Who, device: &Device) -> Result<PlanId, Fa
     Ok(id)
 }
 
-/// A device's hello says which plans it knows of: one that was sent and isn't among them was forgotten.
+/// A device's hello says which plans it knows of. One that was sent and isn't among them was forgotten: it is asked for again
+/// when nothing was said of it, or never arrived; one with answers ends, as the rest may have changed since.
 pub async fn reconcile(
     app: &App,
     tx: &mut Tx,
@@ -183,7 +196,12 @@ pub async fn reconcile(
     let Some(runbook) = of_device(tx, device.id).await? else { return Ok(()) };
     let Some(open) = store::open(tx, runbook.id).await? else { return Ok(()) };
     let forgotten = open.state == PlanState::Sent && !known.unwrap_or_default().contains(&open.id);
-    if forgotten {
+    if !forgotten {
+        return Ok(());
+    }
+    if store::steps(tx, open.id).await?.iter().all(|step| step.answer.is_none()) {
+        store::unsend(tx, open.id).await?;
+    } else {
         let reason = Some("the device doesn't know of it, as after a restart or a cut; ask again");
         store::end(tx, open.id, PlanState::Sent, PlanState::Unanswered, reason, app.now()).await?;
     }
@@ -216,7 +234,8 @@ pub async fn next_plan(app: &App, device: &Device, knows_plans: bool) -> Result<
         (false, true) => None,
     };
     if let Some(state) = ends_as {
-        store::end(&mut tx, open.id, open.state, state, None, now).await?;
+        let reason = open.unsent().filter(|_| state == PlanState::Unanswered);
+        store::end(&mut tx, open.id, open.state, state, reason, now).await?;
         tx.commit().await?;
         return Ok(Some(Due::Ended));
     }
@@ -227,10 +246,7 @@ pub async fn next_plan(app: &App, device: &Device, knows_plans: bool) -> Result<
     }
     let name = |step: PlanStep| StepName { component: step.component_key, step: step.step_key };
     let asked = store::steps(&mut tx, open.id).await?.into_iter().map(name).collect();
-    let mut params: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for ((component, key), value) in clients::scope(&mut tx, device.client_id).await?.params {
-        params.entry(component).or_default().insert(key, value);
-    }
+    let params = clients::scope(&mut tx, device.client_id).await?.all_params();
     tx.commit().await?;
     Ok(Some(Due::Send(PlanRequest {
         plan_id: open.id,
@@ -264,8 +280,8 @@ pub async fn apply_plan_ended(
 ) -> Result<(), ApplyError> {
     let plan = store::of_device(tx, device.id, ended.plan_id).await?.ok_or(ApplyError::UnknownPlan)?;
     let state = if ended.stopped.is_some() { PlanState::Stopped } else { PlanState::Done };
-    // A device that was given up may come back with the whole answer.
-    for from in [PlanState::Sent, PlanState::Unanswered] {
+    // A device that was given up, or is to be asked again, may come back with the whole answer.
+    for from in [PlanState::Asked, PlanState::Sent, PlanState::Unanswered] {
         store::end(tx, plan.id, from, state, ended.stopped.as_deref(), app.now()).await?;
     }
     Ok(())

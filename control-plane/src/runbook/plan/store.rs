@@ -87,6 +87,32 @@ pub async fn send(tx: &mut Tx, id: PlanId, now: Timestamp) -> Result<u64, sqlx::
         .map(|done| done.rows_affected()))
 }
 
+/// It is to be sent again.
+pub async fn unsend(tx: &mut Tx, id: PlanId) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE plans SET state = 'asked' WHERE id = $1 AND state = 'sent'")
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
+/// Deletes the runbook's plans that ended, but the last few of its plans.
+pub async fn forget(tx: &mut Tx, runbook_id: RunbookId, kept: i64) -> Result<(), sqlx::Error> {
+    let ended: Vec<PlanId> = on!(tx, conn => sqlx::query_scalar(
+        "SELECT id FROM plans WHERE runbook_id = $1 AND state NOT IN ('asked', 'sent') AND id NOT IN \
+         (SELECT id FROM plans WHERE runbook_id = $1 ORDER BY asked_at DESC, id DESC LIMIT $2)",
+    )
+    .bind(runbook_id)
+    .bind(kept)
+    .fetch_all(conn)
+    .await)?;
+    for id in ended {
+        on!(tx, conn => sqlx::query("DELETE FROM plan_steps WHERE plan_id = $1").bind(id).execute(conn).await.map(|_| ()))?;
+        on!(tx, conn => sqlx::query("DELETE FROM plans WHERE id = $1").bind(id).execute(conn).await.map(|_| ()))?;
+    }
+    Ok(())
+}
+
 pub async fn heard(tx: &mut Tx, id: PlanId, now: Timestamp) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query("UPDATE plans SET heard_at = $2 WHERE id = $1 AND state = 'sent'")
         .bind(id)

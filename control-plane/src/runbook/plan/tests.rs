@@ -240,6 +240,54 @@ async fn a_device_that_forgot_it_or_says_nothing_has_not_answered_and_may_still_
 }
 
 #[tokio::test]
+async fn a_plan_that_never_arrived_is_sent_again() {
+    on_both(|db| async move {
+        let running = Running::new(db).await;
+        let _on = running.on();
+        let lost = running.sent().await;
+        running.hello(Some(&[])).await;
+        assert_eq!(running.plan().await.0.state, PlanState::Asked);
+        let Some(Due::Send(again)) = running.due(true).await else { panic!("it is sent again") };
+        assert_eq!(again, lost);
+
+        // Its whole answer had been on the way: that counts, and nothing is asked for once more.
+        running.hello(Some(&[])).await;
+        running.says(lost.plan_id, "base/install", Planned::AlreadySo).await.unwrap();
+        running.plan_ends(lost.plan_id, None).await.unwrap();
+        assert_eq!(running.plan().await.0.state, PlanState::Done);
+        assert!(running.due(true).await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_last_plans_are_kept_and_no_more() {
+    on_both(|db| async move {
+        let running = Running::new(db).await;
+        let _on = running.on();
+        let mut made = Vec::new();
+        for _ in 0..14 {
+            running.fixture.clock.advance(Duration::from_secs(1));
+            made.push(running.sent().await.plan_id);
+            running.plan_ends(made[made.len() - 1], None).await.unwrap();
+        }
+        let mut kept = 0;
+        for plan in &made {
+            let mut tx = running.tx().await;
+            let found = super::store::of_device(&mut tx, running.device.id, *plan).await.unwrap();
+            let steps = super::store::steps(&mut tx, *plan).await.unwrap();
+            assert_eq!(found.is_some(), !steps.is_empty());
+            kept += usize::from(found.is_some());
+        }
+        assert_eq!(kept, 10, "of {}", made.len());
+        assert_eq!(running.plan().await.0.id, made[13]);
+        let gone = running.says(made[0], "base/install", Planned::AlreadySo).await;
+        assert!(matches!(gone, Err(ApplyError::UnknownPlan)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_old_agent_is_never_sent_one_and_one_that_waited_too_long_neither() {
     on_both(|db| async move {
         let running = Running::new(db).await;
@@ -251,8 +299,11 @@ async fn an_old_agent_is_never_sent_one_and_one_that_waited_too_long_neither() {
         running.fixture.clock.advance(Duration::from_secs(1));
         running.ask().await.unwrap();
         running.fixture.clock.advance(UNSENT);
+        let why = "it was never sent, as the device was busy or off";
+        assert!(running.page().await.contains(why), "before anybody wrote it down");
         assert!(matches!(running.due(true).await, Some(Due::Ended)));
         assert_eq!(running.plan().await.0.state, PlanState::Unanswered);
+        assert!(running.page().await.contains(why));
     })
     .await;
 }

@@ -67,7 +67,9 @@ impl Basis {
                 .extend(changes.added.iter().map(|added| format!("+ {}/{}", added.component, added.step.id)));
             let name = |step: &Step| format!("{}/{}", step.component_key, step.step_key);
             runbooks.extend(changes.back.iter().map(|step| format!("< {}", name(step))));
+            runbooks.extend(changes.again.iter().map(|step| format!("! {}", name(step))));
             runbooks.extend(changes.left.iter().map(|step| format!("- {}", name(step))));
+            runbooks.extend(changes.rests.iter().map(|step| format!("= {}", name(step))));
         }
         let mut asked = scope_lines(&change.after);
         asked.extend(change.package.iter().flat_map(package_lines));

@@ -6,7 +6,7 @@ use shared::catalog::{Manifest, StepKind, Tag};
 use shared::protocol::inventory::Presence;
 use shared::time::Timestamp;
 
-use super::super::compose::Fitting;
+use super::super::compose::{self, Fitting};
 use super::super::{Step, StepState};
 use super::views::{
     DeviceDifference, Difference, NewSlot, NotHere, ParamChange, Stays, Steps, UnusedSlot, Why,
@@ -46,6 +46,7 @@ pub(super) async fn of(
                     name: device.name.clone(),
                     href: format!("/devices/{}/runbook", device.id),
                     on: on.is_some(),
+                    is_paused: fitting.is_paused,
                     since: on.or(device.last_seen_at).map(|at| Moment { at, now }),
                     ..device_difference(change, device, fitting, &installed, now)
                 }
@@ -68,7 +69,9 @@ fn device_difference(
     let coming = |kind: StepKind| {
         let added = changes.added.iter().filter(move |added| added.step.kind == kind);
         let added = added.map(|added| (added.component.as_str(), added.step.title.as_str()));
-        by_component(catalog, titles(&changes.back, |step| step.kind == kind).chain(added))
+        let back = titles(&changes.back, move |step| step.kind == kind);
+        let again = titles(&changes.again, move |step| step.kind == kind);
+        by_component(catalog, back.chain(again).chain(added))
     };
     let begun = |states: &[StepState]| {
         by_component(catalog, titles(&changes.begun, |step| states.contains(&step.state)))
@@ -77,6 +80,7 @@ fn device_difference(
         agent: coming(StepKind::Auto),
         you: coming(StepKind::Manual),
         skipped: by_component(catalog, titles(&changes.left, |_| true)),
+        not_again: by_component(catalog, titles(&changes.rests, |_| true)),
         under_way: begun(&[StepState::Offered, StepState::Running]),
         unfinished: begun(&[StepState::Failed, StepState::Interrupted, StepState::Cancelled]),
         stays: change
@@ -123,7 +127,10 @@ fn stays(
     now: Timestamp,
 ) -> Option<Stays> {
     let own: Vec<&Step> = present.iter().filter(|step| step.component_key == key).collect();
-    let done = own.iter().filter(|step| step.state == StepState::Succeeded).count();
+    let is_done = |step: &&&Step| {
+        step.state == StepState::Succeeded || compose::resting(step) == Some(StepState::Succeeded)
+    };
+    let done = own.iter().filter(is_done).count();
     let seen = look.map(|look| Moment { at: look.observed_at, now });
     match look.map(|look| (look.presence, &look.version)) {
         Some((Presence::Absent, _)) => None,
@@ -196,8 +203,8 @@ fn wanted_slots<'c>(scope: &Scope, catalog: &'c Catalog) -> BTreeSet<(&'c str, &
     let manifests = scope.components.iter().filter_map(|key| catalog.manifests.get(key));
     manifests
         .flat_map(|manifest| manifest.slots.iter().map(move |slot| (manifest, slot)))
-        .filter(|(manifest, slot)| scope.wants_slot(manifest, &slot.key))
         .map(|(manifest, slot)| (manifest.key.as_str(), slot.key.as_str()))
+        .filter(|(component, slot)| scope.wants(catalog, component, slot))
         .collect()
 }
 

@@ -23,6 +23,7 @@ use crate::db::Tx;
 use crate::enrollment::{self, Device, DeviceState};
 use crate::error::Failure;
 use crate::jobs::Wake;
+use crate::secrets;
 use views::Difference;
 
 /// What became of a proposal.
@@ -101,7 +102,7 @@ async fn fittings(tx: &mut Tx, change: &Change) -> Result<Vec<(Device, Fitting)>
         if device.state == DeviceState::Revoked {
             continue;
         }
-        if let Some(fitting) = compose::fitting(tx, &device, &change.after).await? {
+        if let Some(fitting) = compose::fitting(tx, &device, &change.before, &change.after).await? {
             found.push((device, fitting));
         }
     }
@@ -117,6 +118,7 @@ async fn save(
     fittings: &[(Device, Fitting)],
 ) -> Result<Option<Outcome>, CreateError> {
     let mut entries = vec![change.write(&mut tx, asking.who.clone(), app.now()).await?];
+    secrets::plan_all(app, &mut tx, change.client.id).await.map_err(Failure::from)?;
     for (device, fitting) in fittings.iter().filter(|(_, fitting)| !fitting.changes.is_empty()) {
         if !compose::apply(app, &mut tx, device, fitting).await? {
             return Ok(None);

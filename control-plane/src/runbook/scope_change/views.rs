@@ -45,6 +45,7 @@ pub struct DeviceDifference {
     pub name: String,
     pub href: String,
     pub on: bool,
+    pub is_paused: bool,
     /// On since, or last seen.
     pub since: Option<Moment>,
     /// Steps that the agent runs by itself.
@@ -53,6 +54,8 @@ pub struct DeviceDifference {
     pub you: Vec<Steps>,
     /// Not begun, skipped.
     pub skipped: Vec<Steps>,
+    /// They were to run again, and stay as they last ended.
+    pub not_again: Vec<Steps>,
     /// Out of scope and under way: let finish.
     pub under_way: Vec<Steps>,
     /// Out of scope and failed: left as they are.
@@ -154,20 +157,24 @@ impl Difference {
         let sum = |steps: fn(&DeviceDifference) -> &[Steps]| {
             self.devices.iter().map(|device| count(steps(device))).sum::<usize>()
         };
-        let runs = |on: bool| {
-            let devices = self.devices.iter().filter(|device| device.on == on);
+        let runs = |begins: Begins| {
+            let devices = self.devices.iter().filter(|device| device.begins() == begins);
             devices.map(|device| count(&device.agent)).sum::<usize>()
         };
         let mut parts = Vec::new();
-        match (runs(true), runs(false)) {
-            (0, 0) => {}
-            (now, 0) => parts.push(format!("the agent gets {} and begins at once", steps(now))),
-            (0, later) => {
+        match (runs(Begins::AtOnce), runs(Begins::WhenOn), runs(Begins::WhenResumed)) {
+            (0, 0, 0) => {}
+            (now, 0, 0) => parts.push(format!("the agent gets {} and begins at once", steps(now))),
+            (0, later, 0) => {
                 parts.push(format!("the agent gets {} and begins when its device is on", steps(later)));
             }
-            (now, later) => {
-                let all = steps(now + later);
-                parts.push(format!("the agents get {all} and begin at once where the device is on"));
+            (0, 0, held) => {
+                parts.push(format!("the agent gets {} and begins when the runbook is resumed", steps(held)));
+            }
+            (now, later, held) => {
+                let all = steps(now + later + held);
+                let unless = if held > 0 { " and its runbook isn’t paused" } else { "" };
+                parts.push(format!("the agents get {all} and begin at once where the device is on{unless}"));
             }
         }
         match sum(|device| &device.you) {
@@ -187,9 +194,39 @@ impl Difference {
     }
 }
 
+/// When the agent begins with what it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    AtOnce,
+    WhenOn,
+    WhenResumed,
+}
+
 impl DeviceDifference {
+    fn begins(&self) -> Begins {
+        match (self.is_paused, self.on) {
+            (true, _) => Begins::WhenResumed,
+            (false, true) => Begins::AtOnce,
+            (false, false) => Begins::WhenOn,
+        }
+    }
+
+    fn begins_in_words(&self) -> &'static str {
+        match self.begins() {
+            Begins::AtOnce => "The agent begins as soon as you confirm.",
+            Begins::WhenOn => "The agent begins when the device is on.",
+            Begins::WhenResumed if self.on => {
+                "The runbook is paused: the agent begins when the runbook is resumed."
+            }
+            Begins::WhenResumed => {
+                "The runbook is paused: the agent begins when the runbook is resumed and the device is on."
+            }
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
-        let steps = [&self.agent, &self.you, &self.skipped, &self.under_way, &self.unfinished];
+        let steps =
+            [&self.agent, &self.you, &self.skipped, &self.not_again, &self.under_way, &self.unfinished];
         steps.iter().all(|steps| steps.is_empty())
             && self.stays.is_empty()
             && self.params.is_empty()
@@ -245,7 +282,15 @@ mod tests {
                 "Then the agents get 4 steps and begin at once where the device is on, and 3 steps are skipped.",
             ),
         ];
-        for (devices, sentence) in cases {
+        let paused = |on: bool| DeviceDifference { is_paused: true, ..device(on, 2, 0, 0) };
+        let held = [
+            (vec![paused(true)], "Then the agent gets 2 steps and begins when the runbook is resumed."),
+            (
+                vec![device(true, 1, 0, 0), paused(false)],
+                "Then the agents get 3 steps and begin at once where the device is on and its runbook isn’t paused.",
+            ),
+        ];
+        for (devices, sentence) in cases.into_iter().chain(held) {
             assert_eq!(Difference { devices, ..Difference::default() }.follows(), sentence);
         }
     }

@@ -1,15 +1,19 @@
+use axum::http::Method;
 use shared::protocol::steps::{OfferKind, Outcome};
 use shared::secret::Secret;
 
 use super::Running;
+use crate::access::Role;
 use crate::db::Db;
 use crate::db::testing::on_both;
-use crate::runbook::{StepState, retry};
+use crate::runbook::{StepState, pause, retry, would_restart};
 use crate::secrets;
+use crate::secrets::views::RunsAgain;
 use crate::testing::{Fixture, MANIFESTS};
+use crate::tests::{ask, read, signed_in};
 
 /// A device whose runbook is through, with a step that runs again when its secret changes.
-async fn done(db: Db) -> Running {
+pub(super) async fn done(db: Db) -> Running {
     let fixture = Fixture::new(db).await;
     let marked: Vec<(&str, String)> = MANIFESTS
         .iter()
@@ -31,7 +35,7 @@ async fn done(db: Db) -> Running {
     running
 }
 
-async fn rotate(running: &Running, value: &str) {
+pub(super) async fn rotate(running: &Running, value: &str) {
     let (app, slot) = (&running.fixture.app, running.fixture.our_slot().await);
     let value = Secret::new(value.to_owned());
     let client = running.device.client_id;
@@ -111,6 +115,38 @@ async fn an_attempt_that_failed_to_run_again_stays_one_until_it_succeeds() {
         let step = running.step("configure").await;
         retry(&running.fixture.app, Fixture::who(), &running.device, step.id).await.unwrap();
         assert_eq!(running.offer().await.unwrap().kind, OfferKind::Rerun);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_of_a_rotation_says_what_runs_again_by_each_runbooks_own_catalog_and_its_pause() {
+    on_both(|db| async move {
+        let running = done(db).await;
+        // A newer catalog in which no step is marked; this runbook goes on with its own.
+        running.fixture.import(3, MANIFESTS).await.unwrap();
+        let client = running.device.client_id;
+        let (_, fresh) = running.fixture.enrolled(client, "B-UUID").await;
+        running.fixture.with_runbook(fresh).await;
+        let told = async || {
+            let mut tx = running.tx().await;
+            would_restart(&mut tx, client, ("tool", "OUR_KEY")).await.unwrap()
+        };
+        let of = |is_paused| RunsAgain {
+            device: "reception-mini".into(),
+            titles: vec!["Configure the tool".into()],
+            is_paused,
+        };
+        assert_eq!(told().await, [of(false)]);
+        pause(&running.fixture.app, Fixture::who(), &running.device, "A demo").await.unwrap();
+        assert_eq!(told().await, [of(true)]);
+
+        let cookie = signed_in(&running.fixture, Role::Consultant).await;
+        let slot = running.fixture.our_slot().await;
+        let path = format!("/clients/{client}/secrets/{}/rotate", slot.id);
+        let shown = ask(&running.fixture, Method::GET, &path, Some(&cookie), "http://board.test").await;
+        let (_, page) = read(shown).await;
+        assert!(page.contains("Configure the tool; its runbook is paused: when it is resumed"), "{page}");
     })
     .await;
 }

@@ -9,6 +9,7 @@ const NOT_PAGES: &[&str] = &[
     "/",
     "/health",
     "/static/{name}",
+    "/passkeys/{purpose}",
     "/support.csv",
     "/support.json",
     "/audit.csv",

@@ -113,7 +113,12 @@ impl Scene {
 
 /// A window of a consultant who has signed in.
 pub async fn sign_in(board: &Board) -> Window {
-    let window = Window::open(&board.console_url).await;
+    sign_in_at(&board.console_url).await
+}
+
+/// The same through something that stands before the board.
+pub async fn sign_in_at(console: &str) -> Window {
+    let window = Window::open(console).await;
     window.go("/sign-in").await;
     window.fill("#email", EMAIL).await;
     window.fill("#password", PASSWORD).await;

@@ -1,5 +1,6 @@
 //! A window of a real Chromium, driven over WebDriver. Waits are for something to be seen, and end after [`PATIENCE`].
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -82,6 +83,12 @@ impl Window {
     pub async fn path(&self) -> String {
         let url = self.driver.current_url().await.unwrap();
         url.as_str().strip_prefix(&self.base).unwrap_or_else(|| panic!("{url} is not the board's")).to_owned()
+    }
+
+    /// The folder of its profile.
+    pub fn profile(&self) -> PathBuf {
+        let folder = &self.driver.capabilities().get("chrome").expect("it is Chromium")["userDataDir"];
+        PathBuf::from(folder.as_str().expect("it has a profile"))
     }
 
     pub async fn source(&self) -> String {
