@@ -4,6 +4,7 @@ mod install;
 mod inventory;
 mod leave;
 mod paste;
+mod undo;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -80,6 +81,9 @@ enum Command {
     /// Leave the board: its secrets and this device's keys are removed. For root
     #[command(after_help = leave::HELP)]
     Leave(leave::Leave),
+    /// Let the board undo one more step within the hour: for root
+    #[command(after_help = undo::HELP)]
+    AllowUndo(undo::AllowUndo),
     /// Make the agent a service of this system, which starts with it: for root
     #[command(after_help = install::INSTALL_HELP)]
     Install(install::Install),
@@ -163,6 +167,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
         Command::Leave(options) => leave::leave(&options),
+        Command::AllowUndo(options) => undo::allow_undo(&options),
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),
         Command::RunAs => {

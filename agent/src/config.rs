@@ -85,6 +85,11 @@ impl Paths {
         self.data.join("broker.sock")
     }
 
+    /// The word of somebody at the device that a step may be undone.
+    pub fn undo_allowed(&self) -> PathBuf {
+        self.data.join("undo-allowed.json")
+    }
+
     pub fn publisher_keys(&self) -> PathBuf {
         self.data.join("publisher-keys")
     }

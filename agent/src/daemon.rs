@@ -43,6 +43,7 @@ use crate::steps::Context;
 use crate::steps::run::Launcher;
 use crate::tls::{Board, TlsError};
 use crate::trust::TrustError;
+use crate::undos::Right;
 use crate::vault::{DeviceKeys, StoreError};
 use crate::verify::{Due, Finding, Memory};
 
@@ -236,7 +237,8 @@ impl Daemon {
                 true => platform::met(need, &self.identity.managed_user),
                 false => Met::Unknown("nobody has looked".to_owned()),
             };
-            let needs = Needs { fda: met(Need::Fda), gui: met(Need::Gui) };
+            let undo = Right::now(&self.journal.undos()?, &self.paths, self.clock.now());
+            let needs = Needs { fda: met(Need::Fda), gui: met(Need::Gui), undo };
             self.engine.on(Event::Needs(needs), Instant::now());
         }
         let effects = self.engine.on(event, Instant::now());

@@ -21,7 +21,7 @@ use shared::protocol::link::{
     UNKNOWN_FRAME, Welcome,
 };
 use shared::protocol::plan::{PlanEnded, PlanRequest, PlannedStep};
-use shared::protocol::steps::{AttemptEnded, Offer};
+use shared::protocol::steps::{AttemptEnded, Offer, OfferKind};
 use shared::protocol::wipe::Wipe;
 use shared::time::Timestamp;
 
@@ -32,6 +32,7 @@ use crate::journal::{Attempt, Seen};
 use crate::platform::Met;
 use crate::steps::Plan;
 use crate::tls::Pin;
+use crate::undos::{self, Right};
 use crate::vault::HeldSlot;
 use offers::Verdict;
 
@@ -134,12 +135,14 @@ pub struct Needs {
     pub fda: Met,
     /// The managed user's graphical session.
     pub gui: Met,
+    /// Of an undo that is offered: may it begin, as far as this device's people are concerned?
+    pub undo: Right,
 }
 
 impl Default for Needs {
     fn default() -> Self {
         let unknown = || Met::Unknown("nobody has looked yet".to_owned());
-        Self { fda: unknown(), gui: unknown() }
+        Self { fda: unknown(), gui: unknown(), undo: Right::default() }
     }
 }
 
@@ -353,6 +356,11 @@ impl Engine {
             Verdict::Fits(_) if self.running.is_some() || !self.recovering.is_empty() => {
                 self.refuse_offer(waiting.offer, Refusal::passing("another attempt is running"), effects);
             }
+            Verdict::Fits(_) if !self.may_undo(&waiting.offer) => {
+                let Offer { component, step, .. } = &waiting.offer;
+                let reason = undos::wants_a_person(component, step);
+                self.refuse_offer(waiting.offer, Refusal::verdict(reason), effects);
+            }
             Verdict::Fits(_) if self.plan_gives_way(effects) => self.waiting.push(waiting),
             Verdict::Fits(fit) => {
                 self.running = Some(id);
@@ -366,6 +374,11 @@ impl Engine {
                 ]);
             }
         }
+    }
+
+    /// Only for an undo that is to begin: one that a kill interrupted began with its right.
+    fn may_undo(&self, offer: &Offer) -> bool {
+        offer.kind != OfferKind::Undo || self.needs.undo.allows(&offer.component, &offer.step)
     }
 
     /// Only a verdict is remembered: after a passing refusal the same attempt may be offered again.

@@ -22,9 +22,11 @@ use shared::protocol::link::{Report, ReportBody};
 use shared::protocol::steps::Offer;
 use shared::time::Timestamp;
 
+use crate::undos::Begun;
+
 pub use heads::Told;
 pub use pastes::PasteNote;
-pub use wipe::Begun;
+pub use wipe::WipeBegun;
 
 type Id = [u8; 16];
 
@@ -294,6 +296,15 @@ impl Journal {
         heads::thin(&mut heads);
         self.set_meta("heads", &heads)?;
         Ok(heads)
+    }
+
+    pub fn undos(&self) -> Result<Begun, JournalError> {
+        Ok(self.meta("undos")?.unwrap_or_default())
+    }
+
+    /// One more undo begins; written before the attempt is, so that a kill between the two can't make it free.
+    pub fn undo_begins(&self, now: Timestamp) -> Result<(), JournalError> {
+        self.set_meta("undos", &self.undos()?.and(now))
     }
 
     pub fn params(&self) -> Result<Params, JournalError> {

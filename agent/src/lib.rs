@@ -49,6 +49,7 @@ pub mod status;
 pub mod steps;
 pub mod tls;
 pub mod trust;
+pub mod undos;
 pub mod vault;
 pub mod verify;
 pub mod wipe;

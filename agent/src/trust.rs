@@ -83,6 +83,7 @@ pub fn check_folder(paths: &Paths, owner: u32, top: &Path) -> Result<(), TrustEr
         paths.identity(),
         paths.join(),
         paths.scope(),
+        paths.undo_allowed(),
         paths.journal(),
         paths.publisher_keys(),
         paths.bundles(),

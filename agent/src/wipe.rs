@@ -5,7 +5,7 @@ use std::io;
 use shared::protocol::wipe::{Wipe, WipedSlot};
 
 use crate::config::Paths;
-use crate::journal::Begun;
+use crate::journal::WipeBegun;
 use crate::vault::{StoreError, Vault};
 
 /// Slots that went, and those that stay.
@@ -15,7 +15,7 @@ pub struct Named {
 }
 
 /// What a wipe is to remove and to leave, before it does. A damaged entry serves nobody and may have been ours: it goes.
-pub fn plan(vault: &Vault, wipe: &Wipe) -> Result<Begun, StoreError> {
+pub fn plan(vault: &Vault, wipe: &Wipe) -> Result<WipeBegun, StoreError> {
     let slots = vault.slots()?;
     let held = vault.readable()?;
     let is_pasted = |slot: &(String, String)| {
@@ -29,10 +29,10 @@ pub fn plan(vault: &Vault, wipe: &Wipe) -> Result<Begun, StoreError> {
         list.sort();
         list
     };
-    Ok(Begun { wipe: wipe.clone(), removed: named(removed), left: named(left), receipt: None })
+    Ok(WipeBegun { wipe: wipe.clone(), removed: named(removed), left: named(left), receipt: None })
 }
 
-pub fn perform(vault: &Vault, paths: &Paths, begun: &Begun) -> Result<(), StoreError> {
+pub fn perform(vault: &Vault, paths: &Paths, begun: &WipeBegun) -> Result<(), StoreError> {
     for WipedSlot { component, slot } in &begun.removed {
         vault.remove(component, slot)?;
     }
@@ -100,7 +100,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("journal.redb");
         let wipe = Wipe { wipe_id: WipeId::new(&SystemClock, &SystemRandom), pasted: false };
-        let begun = Begun { wipe, removed: vec![named("tool", "OURS")], left: Vec::new(), receipt: None };
+        let begun = WipeBegun { wipe, removed: vec![named("tool", "OURS")], left: Vec::new(), receipt: None };
         let journal = Journal::open(&file).unwrap();
         assert_eq!(journal.wipe().unwrap(), None);
         journal.begin_wipe(&begun).unwrap();
@@ -112,7 +112,7 @@ mod tests {
         journal.wiped(&receipt).unwrap();
         drop(journal);
         let journal = Journal::open(&file).unwrap();
-        assert_eq!(journal.wipe().unwrap(), Some(Begun { receipt: Some(receipt), ..begun }));
+        assert_eq!(journal.wipe().unwrap(), Some(WipeBegun { receipt: Some(receipt), ..begun }));
         assert!(journal.is_waiting(id).unwrap());
         journal.acknowledged(&[id]).unwrap();
         assert!(!journal.is_waiting(id).unwrap());

@@ -202,6 +202,7 @@ async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Fai
         host: browser.host,
         secure: browser.secure,
         pending: 0,
+        approvals: 0,
         frozen: false,
         now: app.now(),
     })
@@ -225,6 +226,10 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Re
     } else {
         (0, false)
     };
+    let approvals = match &session {
+        Some(session) if rule != Rule::Public => access::approvals_for(app, &session.user, now).await?,
+        Some(_) | None => 0,
+    };
     Ok(Visitor {
         fresh: session.as_ref().is_some_and(|session| session.is_fresh(now)),
         user: session.map(|session| session.user),
@@ -234,6 +239,7 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Re
         host: browser.host,
         secure: browser.secure,
         pending,
+        approvals,
         frozen,
         now,
     })

@@ -10,6 +10,8 @@ pub enum Wake {
     Enrollment(EnrollmentId),
     /// A device began or ceased to wait for a consultant's word: quarantine, a late renewal.
     Decisions,
+    /// A second person was asked for, or decided.
+    Approvals,
     /// Something of this client changed: devices, secrets, scope.
     Client(ClientId),
     /// This client's engagement ended: provider keys of ours are to be disabled. Whoever has some also looks for ended

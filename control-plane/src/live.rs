@@ -17,6 +17,8 @@ pub struct Shown {
     pub html: String,
     pub title: String,
     pub favicon: &'static str,
+    /// What waits for this viewer as a second person: the badge in the navigation.
+    pub approvals: u32,
 }
 
 /// Fragments are sent at most this often, so that a chatty step doesn't flood the page.
@@ -35,6 +37,7 @@ where
     let (sender, receiver) = mpsc::channel::<Result<Event, Infallible>>(4);
     tokio::spawn(async move {
         let mut last = String::new();
+        let mut counted = None;
         loop {
             let Ok(shown) = render().await else { return };
             if shown.html != last {
@@ -50,13 +53,20 @@ where
                 }
                 last = shown.html;
             }
+            if counted != Some(shown.approvals) {
+                let event = Event::default().event("approvals").data(shown.approvals.to_string());
+                if sender.send(Ok(event)).await.is_err() {
+                    return;
+                }
+                counted = Some(shown.approvals);
+            }
             tokio::select! {
                 () = sender.closed() => return,
                 () = tokio::time::sleep(PACE) => {}
             }
             tokio::select! {
                 () = sender.closed() => return,
-                () = changes.next(&wanted) => {}
+                () = changes.next(|wake| wake == Wake::Approvals || wanted(wake)) => {}
                 () = tokio::time::sleep(REFRESH) => {}
             }
         }

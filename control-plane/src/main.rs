@@ -58,8 +58,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     #[expect(clippy::print_stderr, reason = "a command's error is for the person who ran it")]
     {
         eprintln!("board: {error:#}");
-        if let Some(cause) = Cause::behind(error).filter(|cause| *cause != Cause::Other) {
-            eprintln!("{} Nothing was changed. {}", cause.what(), cause.remedy());
+        if let Some(words) = Cause::words_behind(error) {
+            eprintln!("{words}");
         }
     }
     ExitCode::FAILURE

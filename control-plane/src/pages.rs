@@ -115,6 +115,7 @@ impl IntoResponse for PageFailure {
             viewer: None,
             section: Section::None,
             pending: 0,
+            approvals: 0,
             frozen: false,
             now: Timestamp::from_micros(0),
         };

@@ -89,6 +89,7 @@ as = "user"
 check = "false"
 run = "true"
 secrets = [{ slot = "OUR_KEY", as = "env" }]
+undo = "rm configured"
 "#,
     ),
 ];

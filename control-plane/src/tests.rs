@@ -2,6 +2,7 @@
 
 mod access_routes;
 mod actions;
+mod approvals_routes;
 mod assets;
 mod audit_log;
 mod clients_routes;
@@ -12,6 +13,7 @@ mod offboarding_routes;
 mod paste_routes;
 mod rotate_routes;
 mod scope_routes;
+mod statement_routes;
 mod support_routes;
 mod vectors;
 

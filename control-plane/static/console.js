@@ -56,7 +56,7 @@ function say(text, label, act) {
 }
 
 // Live regions. `src` answers with server-sent events: each message is the whole fragment as the server renders it (also
-// the first one after every connect, so a gap heals itself); `title`, `favicon` ("needs" or "calm") and `pending` (a
+// the first one after every connect, so a gap heals itself); `title`, `favicon` ("needs" or "calm") and `approvals` (a
 // number) go to the document.
 
 // A password that the browser filled in by itself is nobody's typing.
@@ -92,11 +92,11 @@ class LiveRegion extends HTMLElement {
       const href = event.data.trim() === "needs" ? icon.dataset.needs : icon.dataset.calm;
       if (icon.getAttribute("href") !== href) icon.href = href;
     });
-    source.addEventListener("pending", (event) => {
-      const count = document.getElementById("pending");
+    source.addEventListener("approvals", (event) => {
+      const count = document.getElementById("to-approve");
       if (!count) return;
       count.querySelector("b").textContent = event.data;
-      count.hidden = event.data.trim() === "0";
+      count.hidden = event.data === "0";
     });
   }
 
@@ -359,9 +359,8 @@ class SecretCopy extends HTMLElement {
   }
 
   async #copy(form) {
-    const button = form.querySelector("button");
+    const [button, said] = form.querySelectorAll(".acts > *");
     if (button.disabled) return;
-    const said = form.querySelector("output");
     const { reason, step_up_password: password } = form.elements;
     tell(reason, "");
     tell(password, "");

@@ -62,6 +62,8 @@ ids! {
     PasskeyId,
     /// What a browser is asked to sign with a passkey.
     ChallengeId,
+    /// What somebody asked a second person for.
+    ApprovalId,
     ClientId,
     /// A credential slot, stable across versions of the catalog.
     SlotId,

@@ -15,13 +15,34 @@ pub fn read_piped(from: impl io::Read) -> Result<Secret<Vec<u8>>, io::Error> {
     let most = MAX_LEN + 3;
     let mut value = Secret::new(Vec::with_capacity(most));
     from.take(most as u64).read_to_end(&mut value.0)?;
-    if value.0.last() == Some(&b'\n') {
-        value.0.pop();
-        if value.0.last() == Some(&b'\r') {
-            value.0.pop();
+    value.drop_line_end();
+    Ok(value)
+}
+
+/// The next line, without its end, or what there is before the end of the input. It is read byte by byte, so that whoever
+/// reads the next line finds it: give it nothing that reads ahead and is thrown away.
+///
+/// `None` when the line is longer than a secret may be. Its rest is not read and is no line of its own.
+pub fn read_line(mut from: impl io::Read) -> Result<Option<Secret<Vec<u8>>>, io::Error> {
+    let most = MAX_LEN + 2;
+    let mut value = Secret::new(Vec::with_capacity(most));
+    let mut byte = [0];
+    loop {
+        match from.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => value.0.extend_from_slice(&byte),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if value.0.last() == Some(&b'\n') {
+            break;
+        }
+        if value.0.len() == most {
+            return Ok(None);
         }
     }
-    Ok(value)
+    value.drop_line_end();
+    Ok(Some(value))
 }
 
 pub struct Secret<T: Zeroize>(T);
@@ -34,6 +55,17 @@ impl<T: Zeroize> Secret<T> {
     /// The value itself. Every call is a place to look at in a review.
     pub fn expose(&self) -> &T {
         &self.0
+    }
+}
+
+impl Secret<Vec<u8>> {
+    fn drop_line_end(&mut self) {
+        if self.0.last() == Some(&b'\n') {
+            self.0.pop();
+            if self.0.last() == Some(&b'\r') {
+                self.0.pop();
+            }
+        }
     }
 }
 
@@ -82,5 +114,18 @@ mod tests {
         let longest = [vec![b'x'; MAX_LEN], b"\r\n".to_vec()].concat();
         assert_eq!(read_piped(&*longest).unwrap().expose().len(), MAX_LEN);
         assert!(read_piped(&*vec![b'x'; 10 * MAX_LEN]).unwrap().expose().len() > MAX_LEN);
+    }
+
+    #[test]
+    fn lines_are_read_one_by_one_and_one_that_is_too_long_is_none() {
+        let mut input: &[u8] = b"first\r\n\nthird\nlast";
+        for line in ["first", "", "third", "last", "", ""] {
+            assert_eq!(read_line(&mut input).unwrap().unwrap().expose(), line.as_bytes());
+        }
+        let longest = [vec![b'x'; MAX_LEN], b"\r\nnext".to_vec()].concat();
+        let mut input = &*longest;
+        assert_eq!(read_line(&mut input).unwrap().unwrap().expose().len(), MAX_LEN);
+        assert_eq!(read_line(&mut input).unwrap().unwrap().expose(), b"next");
+        assert!(read_line(&*vec![b'x'; 10 * MAX_LEN]).unwrap().is_none());
     }
 }

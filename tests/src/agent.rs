@@ -139,6 +139,12 @@ impl Agent {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Says yes to one more undo, as somebody at the device; gives what the command said.
+    pub async fn allow_undo(&self, step: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(program("board-agent")?);
+        output(command.args(["allow-undo", step, "--yes"]).arg("--data").arg(&self.data)).await
+    }
+
     pub fn wrapper(&self, name: &str) -> PathBuf {
         self.data.join("wrappers").join(name)
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::process::{Process, output, program};
+use crate::process::{Process, at_a_terminal, output, program};
 
 /// The first user.
 pub const EMAIL: &str = "consultant@example.com";
@@ -205,6 +205,18 @@ impl Board {
         let _ = pipe.write_all(input.as_bytes()).await;
         drop(pipe);
         Ok(child.wait_with_output().await?)
+    }
+
+    /// The same at a terminal of its own, where a person types one answer to each question that shows nothing.
+    pub async fn at_a_terminal(
+        &self,
+        arguments: &[&str],
+        typed: &[&str],
+    ) -> anyhow::Result<(Option<i32>, String)> {
+        let (board, place, [_, key]) = (program("board")?, self.place(), self.key());
+        let board = board.to_str().context("the program's path is text")?;
+        let command = [&[board], arguments, &place.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        at_a_terminal(&command, &[("BOARD_ROOT_KEY", &key)], typed, Duration::from_secs(60)).await
     }
 
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.

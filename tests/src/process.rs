@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// A program of this workspace, beside the running one; `cargo demo` and `tests/run` build it first.
@@ -96,6 +96,44 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().trim_end_matches("kB").trim().parse().ok()
+    }
+}
+
+/// Runs a command at a terminal of its own, which `script` gives it, and types one answer each time it asks for something
+/// that is not shown. Gives its exit code, and all that the screen showed.
+pub async fn at_a_terminal(
+    command: &[&str],
+    environment: &[(&str, &str)],
+    typed: &[&str],
+    within: Duration,
+) -> anyhow::Result<(Option<i32>, String)> {
+    let quoted = command.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));
+    let line = quoted.collect::<Vec<_>>().join(" ");
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).envs(environment.iter().copied()).kill_on_drop(true);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut keyboard = child.stdin.take().context("the keyboard is piped")?;
+    let mut screen = child.stdout.take().context("the screen is piped")?;
+    let mut shown = Vec::new();
+    let session = async {
+        for answer in typed {
+            let asked = shown.len();
+            while !(shown.ends_with(b": ") && String::from_utf8_lossy(&shown[asked..]).contains("not shown"))
+            {
+                shown.push(screen.read_u8().await?);
+            }
+            keyboard.write_all(answer.as_bytes()).await?;
+            keyboard.flush().await?;
+        }
+        screen.read_to_end(&mut shown).await?;
+        Ok::<_, anyhow::Error>(child.wait().await?)
+    };
+    let ended = tokio::time::timeout(within, session).await;
+    let shown = String::from_utf8(shown)?;
+    match ended {
+        Ok(Ok(status)) => Ok((status.code(), shown)),
+        Ok(Err(error)) => Err(error.context(format!("the screen shows {shown:?}"))),
+        Err(_) => bail!("no end in time; the screen shows {shown:?}"),
     }
 }
 

@@ -1,25 +1,21 @@
 //! `board-agent paste`: from the terminal without showing it, or from another program.
 
 use std::io::{self, IsTerminal as _};
-use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use agent::broker::SlotLine;
 use agent::paste::{self, PasteError};
 use agent::platform;
 use clap::Args;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{FlushArg, tcflush};
 use shared::catalog::Tag;
 use shared::secret::{Secret, read_piped};
+use shared::terminal::{self, Entered};
 
 use super::data::Data;
 use super::{complain, say};
 
 const USAGE: u8 = 2;
 const BAD_VALUE: u8 = 6;
-/// How long the rest of several pasted lines may be on its way.
-const REST: u16 = 50;
 
 pub const HELP: &str = "Examples:\n  board-agent paste slack/SLACK_BOT_TOKEN\n  \
     op read 'op://Acme/Slack/bot-token' | board-agent paste SLACK_BOT_TOKEN\n  \
@@ -94,18 +90,12 @@ fn enter(line: &SlotLine) -> anyhow::Result<Secret<Vec<u8>>> {
     if !io::stdin().is_terminal() {
         return Ok(read_piped(io::stdin().lock())?);
     }
-    let prompt = format!("{} ({line}), not shown: ", line.name);
-    let value = rpassword::prompt_password(prompt).map(|text| Secret::new(text.into_bytes()))?;
-    let stdin = io::stdin();
-    let mut waiting = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut waiting, PollTimeout::from(REST))? > 0 {
-        // The shell behind us must not get the rest as commands.
-        tcflush(stdin.as_fd(), FlushArg::TCIFLUSH)?;
-        return Err(PasteError::BadValue(format!(
+    match terminal::ask(&format!("{} ({line}), not shown: ", line.name))? {
+        Entered::Line(value) => Ok(value),
+        Entered::Several => Err(PasteError::BadValue(format!(
             "the value has several lines: nothing was changed. Put it into a file: \
              board-agent paste {line} < FILE; or pipe it: op read … | board-agent paste {line}"
         ))
-        .into());
+        .into()),
     }
-    Ok(value)
 }

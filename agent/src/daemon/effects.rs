@@ -7,13 +7,14 @@ use std::time::Duration;
 use shared::catalog::Wrapper;
 use shared::ids::ReportId;
 use shared::protocol::link::{FromAgent, Head, Pasted, Report, ReportBody, Scope, Welcome};
-use shared::protocol::steps::Offer;
+use shared::protocol::steps::{Offer, OfferKind};
 
 use super::{Daemon, DaemonError};
 use crate::bundles::Catalog;
 use crate::config;
 use crate::engine::{Effect, Event, bad_params};
 use crate::journal::{Attempt, Params, Told};
+use crate::undos;
 use crate::wrappers;
 
 /// Clocks further apart than this are worth a warning.
@@ -135,6 +136,10 @@ impl Daemon {
         warn_of_refusal(&report);
         let (component, params) = (offer.component.clone(), offer.params.clone());
         let accepted = matches!(report, ReportBody::AttemptStarted { .. });
+        if accepted && offer.kind == OfferKind::Undo {
+            self.journal.undo_begins(self.clock.now())?;
+            undos::forget_allowed(&self.paths);
+        }
         let report = self.with_id(report);
         self.journal.offered(&Attempt { offer, at: report.at, next_chunk: 0, last: None }, &report)?;
         if accepted && !params.is_empty() {

@@ -12,7 +12,7 @@ use shared::protocol::wipe::{Leave, Wipe, WipeReceipt};
 use super::{Daemon, DaemonError};
 use crate::broker::{Current, LeaveAsked};
 use crate::config;
-use crate::journal::{Begun, Params};
+use crate::journal::{Params, WipeBegun};
 use crate::wipe;
 
 impl Daemon {
@@ -46,7 +46,7 @@ impl Daemon {
         }
     }
 
-    fn perform_wipe(&mut self, begun: Begun) -> Result<(), DaemonError> {
+    fn perform_wipe(&mut self, begun: WipeBegun) -> Result<(), DaemonError> {
         if let Err(error) = wipe::perform(&self.context.vault, &self.paths, &begun) {
             tracing::error!(%error, "the secrets can't be removed; this is tried again with the next link");
             return Ok(());

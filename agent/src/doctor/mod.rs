@@ -9,11 +9,10 @@ mod device;
 mod service;
 mod way;
 
-use std::fmt;
 use std::sync::Arc;
 
 use nix::unistd::Uid;
-use serde::Serialize;
+pub use shared::doctor::{Finding, Report, State};
 use shared::random::Random;
 use shared::time::Clock;
 
@@ -22,40 +21,6 @@ use crate::install::System;
 use crate::journal::{self, JournalError};
 use crate::status::Live;
 use crate::tls::{Pin, Pins};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    Ok,
-    /// It works, or may work, and somebody should look.
-    Warning,
-    /// It stands in the way.
-    Problem,
-}
-
-/// One line of the answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    pub check: &'static str,
-    pub state: State,
-    pub saw: String,
-    /// What to do. None when there is nothing to do.
-    pub advice: Option<String>,
-}
-
-impl Finding {
-    fn ok(check: &'static str, saw: impl Into<String>) -> Self {
-        Self { check, state: State::Ok, saw: saw.into(), advice: None }
-    }
-
-    fn warning(check: &'static str, saw: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, state: State::Warning, saw: saw.into(), advice: Some(advice.into()) }
-    }
-
-    fn problem(check: &'static str, saw: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, state: State::Problem, saw: saw.into(), advice: Some(advice.into()) }
-    }
-}
 
 /// What is examined, and with what.
 pub struct Patient<'a> {
@@ -67,18 +32,6 @@ pub struct Patient<'a> {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub system: &'a mut dyn System,
-}
-
-/// The whole answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
-    pub findings: Vec<Finding>,
-}
-
-impl Report {
-    pub fn count(&self, state: State) -> usize {
-        self.findings.iter().filter(|finding| finding.state == state).count()
-    }
 }
 
 /// Makes every check that makes sense: a device that has not joined has no certificate, and where no connection comes
@@ -150,33 +103,5 @@ fn not_joined(error: &ConfigError, wants_to: bool) -> Finding {
             error.to_string(),
             "The file is damaged. Join again with the command that the client's page shows: the device keeps its history on the board.",
         ),
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ADVICE: usize = 9 + 16;
-        for finding in &self.findings {
-            let state = match finding.state {
-                State::Ok => "ok",
-                State::Warning => "warning",
-                State::Problem => "problem",
-            };
-            writeln!(f, "{state:<9}{:<16}{}", finding.check, finding.saw)?;
-            if let Some(advice) = &finding.advice {
-                writeln!(f, "{:ADVICE$}{advice}", "")?;
-            }
-        }
-        let counted = |count: usize, what: &str| match count {
-            0 => format!("no {what}s"),
-            1 => format!("1 {what}"),
-            _ => format!("{count} {what}s"),
-        };
-        writeln!(
-            f,
-            "\n{}, {}",
-            counted(self.count(State::Problem), "problem"),
-            counted(self.count(State::Warning), "warning")
-        )
     }
 }

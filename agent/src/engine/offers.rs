@@ -41,6 +41,7 @@ impl Fit {
             downloads: self.downloads,
             params: offer.params.clone(),
             rerun: offer.kind == OfferKind::Rerun,
+            undo: offer.kind == OfferKind::Undo,
             resume: next_chunk.is_some(),
             next_chunk: next_chunk.unwrap_or(0),
         }
@@ -60,12 +61,22 @@ impl Engine {
             Ok(found) => found,
             Err(reason) => return Verdict::Refused(reason),
         };
-        let unfit = self.unfit(manifest, step).or_else(|| self.lacks_a_secret(manifest, step));
+        let takes_back = offer.kind == OfferKind::Undo;
+        let unfit = self.unfit(manifest, step).or_else(|| match takes_back {
+            true => step.undo.is_none().then(|| "the manifest has no way to undo this step".to_owned()),
+            false => self.lacks_a_secret(manifest, step),
+        });
         if let Some(reason) = unfit.or_else(|| bad_params(manifest, &offer.params)) {
             return Verdict::Refused(reason);
         }
         match self.unmet(step) {
             Some(verdict) => verdict,
+            None if takes_back => Verdict::Fits(Box::new(Fit {
+                // It gets no secret, and writes no wrapper of what is to go.
+                step: Step { secrets: Vec::new(), ..step.clone() },
+                wrappers: Vec::new(),
+                downloads: self.downloads(manifest),
+            })),
             None => Verdict::Fits(Box::new(Fit {
                 step: step.clone(),
                 wrappers: manifest.wrappers.clone(),

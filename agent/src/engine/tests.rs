@@ -2,6 +2,7 @@
 
 mod authorities;
 mod plans;
+mod undoing;
 
 use shared::catalog::{Bundle, Need};
 use shared::crypto::SEALED_EXTRA;
@@ -84,6 +85,7 @@ title = "x"
 check = "true"
 run = "true"
 secrets = [{ slot = "OURS", as = "env" }]
+undo = "true"
 [[step]]
 id = "theirs"
 kind = "auto"
@@ -250,7 +252,8 @@ fn a_step_whose_needs_are_not_met_waits_and_runs_when_they_are() {
     let mut engine = engine();
     let offer = offer("needy");
     let log_in = "log in as the managed user";
-    let needs = |gui| Event::Needs(Needs { fda: Met::No("not asked for".to_owned()), gui });
+    let needs =
+        |gui| Event::Needs(Needs { fda: Met::No("not asked for".to_owned()), gui, ..Needs::default() });
     assert!(engine.on(needs(Met::No(log_in.to_owned())), Instant::now()).is_empty());
     let effects = frame(&mut engine, FromBoard::Offer(offer.clone()));
     assert_eq!(refusal(&effects), Some(log_in));

@@ -11,7 +11,7 @@ use super::{Journal, JournalError, META, REPORT_PLACES, record};
 const NAME: &str = "wipe";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Begun {
+pub struct WipeBegun {
     pub wipe: Wipe,
     /// What is to be removed, also when some of it is gone already.
     pub removed: Vec<WipedSlot>,
@@ -21,12 +21,12 @@ pub struct Begun {
 }
 
 impl Journal {
-    pub fn wipe(&self) -> Result<Option<Begun>, JournalError> {
+    pub fn wipe(&self) -> Result<Option<WipeBegun>, JournalError> {
         self.meta(NAME)
     }
 
     /// Before anything is removed.
-    pub fn begin_wipe(&self, begun: &Begun) -> Result<(), JournalError> {
+    pub fn begin_wipe(&self, begun: &WipeBegun) -> Result<(), JournalError> {
         self.set_meta(NAME, begun)
     }
 
@@ -39,7 +39,7 @@ impl Journal {
     /// Everything is removed: the receipt is kept, and reported until the board acknowledges it.
     pub fn wiped(&self, report: &Report) -> Result<(), JournalError> {
         let Some(begun) = self.wipe()? else { return Ok(()) };
-        let bytes = serde_json::to_vec(&Begun { receipt: Some(report.clone()), ..begun })?;
+        let bytes = serde_json::to_vec(&WipeBegun { receipt: Some(report.clone()), ..begun })?;
         let transaction = self.database.begin_write()?;
         transaction.open_table(META)?.insert(NAME, bytes.as_slice())?;
         record(&transaction, std::slice::from_ref(report))?;

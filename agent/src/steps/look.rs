@@ -57,6 +57,7 @@ pub async fn look(
         downloads: Vec::new(),
         params: look.params.clone(),
         rerun: false,
+        undo: false,
         resume: false,
         next_chunk: 0,
     };

@@ -10,6 +10,7 @@ pub mod output;
 pub mod run;
 pub mod run_as;
 mod secret_files;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub params: BTreeMap<String, String>,
     /// Its effect was there before: only running it again brings the secret's new version into it.
     pub rerun: bool,
+    /// Its effect is to be taken back.
+    pub undo: bool,
     /// The agent was killed while it ran: find out what is so first.
     pub resume: bool,
     pub next_chunk: u64,
@@ -98,7 +101,8 @@ pub async fn execute(
         .inspect_err(|error| tracing::debug!(%error, "the machine may fall asleep while this runs"));
     let mark = Mark::of(&context.paths, plan.attempt_id);
     let mut attempt = Attempt { plan, context, mark, stop, exit_code: None, left: None };
-    let (outcome, found) = match attempt.go(chunks).await {
+    let ended = if plan.undo { attempt.undo(chunks).await } else { attempt.go(chunks).await };
+    let (outcome, found) = match ended {
         Ok(end) => end,
         Err(StepError::Stopping) => (Outcome::Interrupted, "the agent was stopped".to_owned()),
         Err(error) => (Outcome::Failed, error.to_string()),
@@ -188,7 +192,7 @@ impl Attempt<'_> {
             };
             let timeout = step.cancellable.then(|| step.timeout());
             let ended = self.run(script, &environment, timeout, &masks, sink).await?;
-            ran = self.judge_run(ended)?;
+            ran = self.judge_run("run", ended)?;
             if let Ended::TimedOut = ended {
                 let left = self.left.as_ref().and_then(Settled::in_the_way);
                 return Ok((Outcome::Failed, left.map_or(ran.clone(), |left| format!("{ran}; {left}"))));
@@ -234,16 +238,16 @@ impl Attempt<'_> {
         Ok(said)
     }
 
-    /// What `run` came to, in words, unless it came to nothing worth saying.
-    fn judge_run(&mut self, ended: Ended) -> Result<String, StepError> {
+    /// What `run` or `undo` came to, in words, unless it came to nothing worth saying.
+    fn judge_run(&mut self, name: &str, ended: Ended) -> Result<String, StepError> {
         match ended {
             Ended::Exited(code) => {
                 self.exit_code = Some(code);
-                Ok(if code == 0 { String::new() } else { format!("run ended with exit code {code}") })
+                Ok(if code == 0 { String::new() } else { format!("{name} ended with exit code {code}") })
             }
-            Ended::Signalled(signal) => Ok(format!("run was ended by signal {signal}")),
+            Ended::Signalled(signal) => Ok(format!("{name} was ended by signal {signal}")),
             Ended::TimedOut => Ok(format!(
-                "run was not done after {} seconds and was ended",
+                "{name} was not done after {} seconds and was ended",
                 self.plan.step.timeout().as_secs()
             )),
             Ended::Stopped => Err(StepError::Stopping),

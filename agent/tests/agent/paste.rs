@@ -242,8 +242,6 @@ async fn at_a_terminal(device: &Device, slot: &str, typed: &str) -> (Option<i32>
     while !shown.ends_with(b"not shown: ") {
         shown.push(within(screen.read_u8()).await.unwrap());
     }
-    // Between the prompt and the terminal that shows nothing lies a moment; nobody types that fast.
-    tokio::time::sleep(Duration::from_millis(200)).await;
     keyboard.write_all(typed.as_bytes()).await.unwrap();
     keyboard.flush().await.unwrap();
     within(screen.read_to_end(&mut shown)).await.unwrap();

@@ -202,6 +202,7 @@ fn plan(text: &str, resume: bool) -> Plan {
         downloads: Vec::new(),
         params: BTreeMap::from([("NAME".to_owned(), "$(id)".to_owned())]),
         rerun: false,
+        undo: false,
         resume,
         next_chunk: 0,
     }
@@ -224,6 +225,12 @@ impl Fixture {
     async fn again(&self, text: &str, resume: bool) -> AttemptEnded {
         let (_keep, stop) = watch::channel(false);
         self.execute(Plan { rerun: true, ..plan(text, resume) }, stop).await.0
+    }
+
+    /// What was made is taken back.
+    async fn undo(&self, text: &str, resume: bool) -> (AttemptEnded, String) {
+        let (_keep, stop) = watch::channel(false);
+        self.execute(Plan { undo: true, ..plan(text, resume) }, stop).await
     }
 
     async fn attempt_until(
@@ -283,6 +290,49 @@ async fn what_is_so_already_is_not_run() {
     let (ended, _) = fixture.attempt("check = 'true'\nrun = 'touch ran'\nverify = 'true'", false).await;
     assert_eq!((ended.outcome, ended.exit_code), (Outcome::AlreadySo, None));
     assert!(!fixture.home.join("ran").exists());
+}
+
+#[tokio::test]
+async fn an_undo_ends_well_only_when_the_effect_is_gone() {
+    let fixture = fixture();
+    let made = fixture.home.join("made");
+    let text = |undo: &str| {
+        format!("check = 'test -e made'\nrun = 'touch made ran'\nverify = 'test -e made'\nundo = '{undo}'")
+    };
+    std::fs::write(&made, "").unwrap();
+    let (ended, said) = fixture.undo(&text("echo taken back; rm made"), false).await;
+    assert_eq!((ended.outcome, ended.exit_code), (Outcome::Succeeded, Some(0)), "{}", ended.found);
+    assert!(said.contains("taken back") && !made.exists() && !fixture.home.join("ran").exists());
+
+    let (ended, said) = fixture.undo(&text("echo taken back"), false).await;
+    assert_eq!((ended.outcome, ended.exit_code), (Outcome::AlreadySo, None), "there is nothing to take back");
+    assert!(said.is_empty(), "{said}");
+
+    std::fs::write(&made, "").unwrap();
+    let (ended, _) = fixture.undo(&text("exit 0"), false).await;
+    assert_eq!(ended.outcome, Outcome::Failed, "its exit code proves nothing");
+    let (ended, _) = fixture.undo(&text("rm made; exit 3"), false).await;
+    assert_eq!((ended.outcome, ended.exit_code), (Outcome::Succeeded, Some(3)));
+
+    let (ended, _) = fixture.undo("run = 'touch made'\nverify = 'test -e made'", false).await;
+    assert_eq!(ended.outcome, Outcome::Failed);
+    assert!(ended.found.contains("no way to undo"), "{}", ended.found);
+}
+
+#[tokio::test]
+async fn an_undo_that_a_kill_interrupted_goes_on_where_it_can() {
+    let fixture = fixture();
+    let made = fixture.home.join("made");
+    let text = "check = 'test -e made'\nrun = 'touch made'\nundo = 'rm made'";
+    let (ended, _) = fixture.undo(text, true).await;
+    assert_eq!(ended.outcome, Outcome::Succeeded, "it was taken back before the kill");
+    std::fs::write(&made, "").unwrap();
+    let (ended, _) = fixture.undo(text, true).await;
+    assert_eq!(ended.outcome, Outcome::Interrupted);
+    assert!(made.exists() && ended.found.contains("still there"), "{}", ended.found);
+    let (ended, _) = fixture.undo(&format!("{text}\nrepeatable = true"), true).await;
+    assert_eq!(ended.outcome, Outcome::Succeeded, "{}", ended.found);
+    assert!(!made.exists());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Who may use the board: users and roles, one-time links, passwords, sessions and their step-up, API tokens. Whatever
 //! opens it is stored hashed.
 
+pub mod approvals;
 pub mod passkeys;
 mod password;
 mod session;
@@ -28,7 +29,7 @@ pub use session::{SESSION_TTL, Session, session_hash, session_of, sign_out, user
 pub use step_up::{SECRET_FIELD, STEP_UP_FIELD, STEP_UP_PASSKEY, STEP_UP_TTL, step_up};
 pub use throttle::Throttle;
 pub use tokens::{Token, token_of};
-pub use visitor::Visitor;
+pub use visitor::{Visitor, approvals_for};
 
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use shared::time::Timestamp;
 
-use super::{Role, Token, User, session_of};
+use super::{Role, Token, User, approvals, session_of};
 use crate::app::App;
 use crate::audit::Who;
 use crate::error::Failure;
@@ -28,6 +28,8 @@ pub struct Visitor {
     pub secure: bool,
     /// Enrollments that wait for a decision.
     pub pending: u32,
+    /// What others ask this consultant for as a second person.
+    pub approvals: u32,
     /// An incident is open.
     pub frozen: bool,
     pub now: Timestamp,
@@ -43,7 +45,8 @@ impl Visitor {
         let session =
             session.ok_or_else(|| Failure::new(401, "sign-in", "Sign in first", "Your session is over."))?;
         let now = app.now();
-        Ok(Self { fresh: session.is_fresh(now), user: Some(session.user), now, ..self.clone() })
+        let approvals = approvals_for(app, &session.user, now).await?;
+        Ok(Self { fresh: session.is_fresh(now), user: Some(session.user), approvals, now, ..self.clone() })
     }
 
     pub fn who(&self) -> Who {
@@ -89,8 +92,24 @@ impl Visitor {
             operator: user.has(Role::Operator),
             support: user.has(Role::Support),
         });
-        Shell { viewer, section, pending: self.pending, frozen: self.frozen, now: self.now }
+        Shell {
+            viewer,
+            section,
+            pending: self.pending,
+            approvals: self.approvals,
+            frozen: self.frozen,
+            now: self.now,
+        }
     }
+}
+
+/// How many requests for a second person wait for this user: none for who can't decide them.
+pub async fn approvals_for(app: &App, user: &User, now: Timestamp) -> Result<u32, sqlx::Error> {
+    if !user.has(Role::Consultant) {
+        return Ok(0);
+    }
+    let mut tx = app.db.read().await?;
+    approvals::count(&mut tx, user.id, now).await
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visitor {

@@ -97,6 +97,23 @@ pub struct Stored {
     pub entry: Entry,
 }
 
+/// The last entry of an action, and how many there are of it.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    pub times: u64,
+    pub entry: Entry,
+}
+
+/// What the log has of one action in a client's affairs: of each slot and device the last entry, oldest first.
+pub async fn latest_of(tx: &mut Tx, client_id: ClientId, action: Action) -> Result<Vec<Latest>, sqlx::Error> {
+    let rows = store::latest_of(tx, client_id, action).await?;
+    let read = |(canonical, times): (String, i64)| {
+        let entry = serde_json::from_str(&canonical).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok(Latest { times: number(times), entry })
+    };
+    rows.into_iter().map(read).collect()
+}
+
 /// Entries below `before` (all when `None`) that fit the filter, newest first.
 pub async fn page(tx: &mut Tx, before: Option<u64>, limit: u32) -> Result<Vec<Stored>, sqlx::Error> {
     filtered(tx, before, limit, &Filter::default()).await

@@ -320,3 +320,20 @@ pub async fn latest_for_slot(
     .fetch_optional(conn)
     .await)
 }
+
+/// The last entry of each slot and device, and how many there are, oldest first.
+pub async fn latest_of(
+    tx: &mut Tx,
+    client_id: ClientId,
+    action: Action,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT audit_log.canonical, last.times FROM audit_log JOIN \
+         (SELECT max(seq) AS seq, count(*) AS times FROM audit_log WHERE client_id = $1 AND action = $2 \
+         GROUP BY slot_id, device_id) AS last ON last.seq = audit_log.seq ORDER BY audit_log.seq",
+    )
+    .bind(client_id)
+    .bind(action)
+    .fetch_all(conn)
+    .await)
+}

@@ -1,5 +1,6 @@
 //! The installation itself: made once by `init`, opened by every other command.
 
+pub mod doctor;
 mod rekey;
 mod store;
 #[cfg(test)]

@@ -40,11 +40,16 @@ pub enum RekeyError {
     )]
     Busy,
     #[error(
+        "another `board rekey` took over, because this one said nothing for {} seconds. What moved stays moved, and the other goes on from there; if that one was killed, run this again in as many seconds",
+        LEASE.as_secs()
+    )]
+    Overtaken,
+    #[error(
         "a rekey to {0} was begun and is not finished: finish it first with `board rekey --to {0}`. Nothing was changed"
     )]
     Unfinished(String),
     #[error(
-        "{count} secrets can't be opened under the old root key, so they didn't move, and the old root key stays: {}. Everything else moved. Store these secrets again (the clients' secrets pages), then run the same command again",
+        "{count} secrets can't be opened under the old root key, so they didn't move, and the old root key stays: {}. Everything else moved. Rotate them (on the client's page, or with `board rotate`), then run the same command again",
         .named.join("; ")
     )]
     Unmovable { count: usize, named: Vec<String> },
@@ -217,9 +222,12 @@ impl Run<'_> {
             match self.one(newest, place).await {
                 Ok(Moved::Moved) => self.moved += 1,
                 Ok(Moved::Nothing) => {}
-                Err(RekeyError::Secret(
-                    error @ (SecretError::Purged | SecretError::NotLatest(_) | SecretError::Envelope(_)),
-                )) => unmovable.push(format!("client {}, slot {}: {error}", place.client_id, place.slot_id)),
+                // Purged since the list was made: nothing opens it any more, under no key.
+                Err(RekeyError::Secret(SecretError::Purged)) => {}
+                Err(RekeyError::Secret(error @ (SecretError::NotLatest(_) | SecretError::Envelope(_)))) => {
+                    let name = secrets::name_of(&mut self.db.read().await?, place).await?;
+                    unmovable.push(format!("{name}: {error}"));
+                }
                 Err(error) => return Err(error),
             }
             if self.moved > before && self.moved.is_multiple_of(TOLD) {
@@ -263,7 +271,7 @@ impl Run<'_> {
     async fn held(&self, now: Timestamp) -> Result<Tx, RekeyError> {
         let mut tx = self.db.write().await?;
         if store::renew_lease(&mut tx, &self.holder, now.after(LEASE)).await? != 1 {
-            return Err(RekeyError::Busy);
+            return Err(RekeyError::Overtaken);
         }
         Ok(tx)
     }

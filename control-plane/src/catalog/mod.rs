@@ -170,6 +170,12 @@ pub async fn by_digest(tx: &mut Tx, digest: &str) -> Result<Option<Catalog>, Cat
     Ok(Some(read(digest.to_owned(), &bundle)?))
 }
 
+/// The digest of the newest imported bundle, and the bundle as it is stored.
+pub async fn newest_signed(tx: &mut Tx) -> Result<Option<(String, SignedBundle)>, sqlx::Error> {
+    let Some(digest) = store::newest_digest(tx).await? else { return Ok(None) };
+    Ok(store::bundle(tx, &digest).await?.map(|signed| (digest, signed)))
+}
+
 /// The bundle as agents fetch it.
 pub async fn signed(tx: &mut Tx, digest: &str) -> Result<Option<SignedBundle>, sqlx::Error> {
     store::bundle(tx, digest).await

@@ -47,13 +47,15 @@ pub enum Command {
 pub async fn run(command: Command, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> anyhow::Result<String> {
     let (place, key, finish, force) = match command {
         Command::Status { place, json } => {
-            let now = clock.now();
-            let status = rotation::status(&mut place.connect().await?.read().await?, now).await?;
+            let (now, db) = (clock.now(), place.connect().await?);
+            db.prepare().await?;
+            let status = rotation::status(&mut db.read().await?, now).await?;
             return if json { as_json(&status) } else { Ok(as_text(&status, now)) };
         }
         Command::Rotate { place, key, finish, force } => (place, key, finish, force),
     };
     let db = place.connect().await?;
+    db.prepare().await?;
     let app = board::open(db, key.named()?, Outside::process(clock), String::new(), None, random).await?;
     let text = if finish {
         let stranded = rotation::finish(&app, Who::cli(), force).await?;

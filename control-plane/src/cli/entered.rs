@@ -1,63 +1,71 @@
 //! Secrets that a person enters on the command line: hidden at a terminal, or piped from another program. Never an
 //! argument, which every process of the machine can read.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail};
-use shared::secret::{MAX_LEN, Secret};
+use shared::secret::{MAX_LEN, Secret, read_line, read_piped};
+use shared::terminal::{self, Entered};
 
-/// One value that is piped in; one line end behind it is dropped.
-pub fn piped(from: impl io::Read) -> anyhow::Result<Secret<String>> {
-    // Room from the start: a growing buffer would leave copies behind. One byte more than a value and its line end may
-    // have shows that it is too long.
-    let most = MAX_LEN + 3;
-    let mut value = Vec::with_capacity(most);
-    from.take(most as u64).read_to_end(&mut value).context("standard input can't be read")?;
-    text(value)
+/// Whatever another program writes; one line end behind it is dropped.
+pub fn piped() -> anyhow::Result<Secret<Vec<u8>>> {
+    read_piped(unbuffered()?).context(UNREAD)
 }
 
-/// One line, without being shown when it comes from a terminal. Empty at the end of a pipe.
-pub fn line(prompt: &str) -> anyhow::Result<Secret<String>> {
+/// The whole value, when it is one line; at a terminal without being shown. `instead` follows on "the value has several
+/// lines: " and says what became of it, and what to do.
+pub fn only_line(prompt: &str, instead: &str) -> anyhow::Result<Secret<Vec<u8>>> {
     if io::stdin().is_terminal() {
-        return Ok(Secret::new(rpassword::prompt_password(prompt).context("the terminal can't be read")?));
+        return hidden(prompt, instead);
     }
-    let mut value = Vec::with_capacity(MAX_LEN + 3);
-    let mut input = io::stdin().lock().take((MAX_LEN + 3) as u64);
-    input.read_until(b'\n', &mut value).context("standard input can't be read")?;
-    text(value)
+    let value = piped()?;
+    if value.expose().contains(&b'\n') {
+        bail!("{SEVERAL}: {instead}");
+    }
+    Ok(value)
 }
 
-fn text(mut value: Vec<u8>) -> anyhow::Result<Secret<String>> {
-    if value.last() == Some(&b'\n') {
-        value.pop();
-        if value.last() == Some(&b'\r') {
-            value.pop();
-        }
+/// One line of several that are asked for; at a terminal without being shown. Empty at the end of a pipe.
+pub fn line(prompt: &str, instead: &str) -> anyhow::Result<Secret<Vec<u8>>> {
+    if io::stdin().is_terminal() {
+        return hidden(prompt, instead);
     }
-    match String::from_utf8(value) {
-        Ok(text) => Ok(Secret::new(text)),
-        Err(error) => {
-            drop(Secret::new(error.into_bytes()));
-            bail!("the value is not UTF-8 text: nothing was changed");
-        }
+    let line = read_line(unbuffered()?).context(UNREAD)?;
+    line.with_context(|| format!("the value is longer than {MAX_LEN} bytes: {instead}"))
+}
+
+pub fn as_text(value: &Secret<Vec<u8>>) -> anyhow::Result<Secret<String>> {
+    let text = std::str::from_utf8(value.expose()).ok().context("the value is not UTF-8 text")?;
+    Ok(Secret::new(text.to_owned()))
+}
+
+const UNREAD: &str = "standard input can't be read";
+const SEVERAL: &str = "the value has several lines";
+
+fn hidden(prompt: &str, instead: &str) -> anyhow::Result<Secret<Vec<u8>>> {
+    match terminal::ask(prompt).context("the terminal can't be read")? {
+        Entered::Line(value) => Ok(value),
+        Entered::Several => bail!("{SEVERAL}: {instead}"),
     }
+}
+
+/// Reads no further than it is asked to, and keeps no copy.
+fn unbuffered() -> anyhow::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned().context(UNREAD)?))
 }
 
 #[cfg(test)]
 mod tests {
-    use shared::secret::MAX_LEN;
+    use shared::secret::Secret;
 
-    use super::piped;
+    use super::as_text;
 
     #[test]
-    fn one_line_end_is_dropped_and_nothing_else() {
-        for (given, expected) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a "), ("", "")] {
-            assert_eq!(piped(given.as_bytes()).unwrap().expose(), expected);
-        }
-        let longest = format!("{}\r\n", "x".repeat(MAX_LEN));
-        assert_eq!(piped(longest.as_bytes()).unwrap().expose().len(), MAX_LEN);
-        assert!(piped("x".repeat(2 * MAX_LEN).as_bytes()).unwrap().expose().len() > MAX_LEN);
-        let refused = piped(&b"\xffcanary"[..]).unwrap_err();
-        assert!(!format!("{refused:#}").contains("canary"));
+    fn what_is_no_text_is_refused_without_being_shown() {
+        let refused = as_text(&Secret::new(b"\xffcanary".to_vec())).unwrap_err();
+        assert!(!format!("{refused:#} {refused:?}").contains("canary"));
+        assert_eq!(as_text(&Secret::new(" ä\n".into())).unwrap().expose(), " ä\n");
     }
 }

@@ -4,6 +4,7 @@ mod ask;
 mod audit;
 mod backup;
 mod ca;
+mod doctor;
 mod entered;
 mod incident;
 mod paste;
@@ -13,6 +14,8 @@ mod rotate;
 mod serve;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod users;
 
@@ -66,6 +69,9 @@ enum Command {
         after_help = "Example: board serve --agents 0.0.0.0:8443 --agents-url https://board.example.com:8443"
     )]
     Serve(ServeArgs),
+    /// Name what stands between you and a board that works, and what to do about it.
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Bring the database to this board's version. On PostgreSQL the tables belong to a role of their own, and the board's
     /// role (the user of --database) gets what it needs, no more: it can only append to the audit log.
     #[command(
@@ -236,6 +242,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::State(args) => return state::run(args).await,
         Command::Paste(args) => return paste::run(args, &*clock, &*random).await,
         Command::Audit(command) => return audit::run(command).await,
+        Command::Rotate(args) => return rotate::run(args, clock, random).await,
+        Command::Doctor(args) => return doctor::run(args, clock).await,
         Command::Init { place, key, email, console_url } => {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }
@@ -245,7 +253,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::Incident(args) => incident::run(args, clock, random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
-        Command::Rotate(args) => rotate::run(args, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::Purge(args) => return purge::run(args, &*clock).await,
         Command::User(command) => users::run(command, &clock, &*random).await,

@@ -19,7 +19,7 @@ nothing is left. A board that runs goes on; it has to reach both providers with 
 The old provider's key opens backups made before: keep it as long as them.
 
 Examples:
-  board rekey --to awskms:alias/board?region=eu-central-1
+  board rekey --to 'awskms:alias/board?region=eu-central-1'
   VAULT_ADDR=https://vault.example.com:8200 VAULT_TOKEN_FILE=/run/board/token board rekey --to vault:transit/board
   board rekey --to file:/etc/board/root-2.key
   board rekey --to vault:transit/board --fresh
@@ -27,7 +27,7 @@ Examples:
 Exit codes:
   0  Everything is under the new root key, or was already.
   1  It failed, and says why. The same command goes on where it stopped.
-  3  Some secrets can't be opened, so the old root key stays. They are named.
+  3  Some secrets can't be opened, so the old root key stays. They are named: rotate them.
   4  Another rekey is at work, or one to another provider isn't finished.";
 
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ pub async fn run(args: RekeyArgs, clock: Arc<dyn Clock>, random: &dyn Random) ->
 pub fn exit_code(error: &RekeyError) -> u8 {
     match error {
         RekeyError::Unmovable { .. } => 3,
-        RekeyError::Busy | RekeyError::Unfinished(_) => 4,
+        RekeyError::Busy | RekeyError::Overtaken | RekeyError::Unfinished(_) => 4,
         RekeyError::Missing
         | RekeyError::Key(_)
         | RekeyError::Secret(_)

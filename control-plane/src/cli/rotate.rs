@@ -2,7 +2,6 @@
 //! the new deliveries at its next look, which is within five seconds.
 
 use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -13,11 +12,12 @@ use shared::secret::Secret;
 use shared::time::Clock;
 
 use super::table::plain;
-use super::{KeyPlace, Place, entered};
+use super::{KeyPlace, Output, Place, entered};
 use crate::app::App;
 use crate::audit::Who;
 use crate::catalog::{AnySlot, OurSlot};
 use crate::clients::{self, Client};
+use crate::db::Cause;
 use crate::free_text;
 use crate::keys::Outside;
 use crate::secrets::{self, RotateError, SecretError, StoredSecret};
@@ -26,8 +26,10 @@ use crate::{board, web};
 pub const HELP: &str = "Examples:\n  board rotate --client 'Example Client' --slot openrouter/OPENROUTER_API_KEY --reason 'a year is over'\n  \
     op read op://Ours/OpenRouter/key | board rotate --client 'Example Client' --slot openrouter/OPENROUTER_API_KEY --from-stdin --reason leaked\n  \
     board rotate --client 'Example Client' --all --reason 'a laptop was stolen'\n\n\
-    At a terminal the value is one line, and is not shown. With --from-stdin one line end behind it is dropped. \
-    With --all an empty answer leaves a secret as it is.";
+    The value is one line, and at a terminal it is not shown; --from-stdin takes several lines, and drops one line end behind \
+    them. With --all an empty answer leaves a secret as it is, and the first failure ends the walk: what was rotated before it \
+    stays so.\n\n\
+    Exit codes: 0 every value that was entered is stored, 1 one is not; each line says which and why.";
 
 #[derive(Debug, Args)]
 pub struct RotateArgs {
@@ -66,6 +68,9 @@ enum Done {
     SameValue,
     /// The value doesn't have the form that the slot wants.
     Refused,
+    /// Something else stood in the way. Nothing is asked for after it.
+    Failed,
+    NotAsked,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,19 +84,22 @@ struct Line {
     why: Option<String>,
 }
 
-pub async fn run(args: RotateArgs, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> anyhow::Result<String> {
+pub async fn run(args: RotateArgs, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> anyhow::Result<Output> {
     free_text::reason(&args.reason)
         .map_err(|failure| anyhow::anyhow!("--reason: {}", failure.public.detail))?;
     let db = args.place.connect().await?;
+    db.prepare().await?;
     let app =
         board::open(db, args.key.named()?, Outside::process(clock), String::new(), None, random).await?;
     let (client, slots) = found(&app, &args.client).await?;
     let lines = match &args.slot {
         Some(name) => vec![one(&app, &client, &slots, name, &args).await?],
-        None => all(&app, &client, &slots, &args).await?,
+        None => all(&app, &client, &slots, &args.reason, entered::line).await?,
     };
     app.db.close().await;
-    if args.json { Ok(serde_json::to_string_pretty(&lines)?) } else { Ok(as_text(&lines)) }
+    let text = if args.json { serde_json::to_string_pretty(&lines)? } else { as_text(&lines) };
+    let done = |line: &Line| matches!(line.result, Done::Rotated | Done::Left);
+    Ok(Output { text, exit: u8::from(!lines.iter().all(done)) })
 }
 
 type Slots = Vec<(OurSlot, Option<StoredSecret>)>;
@@ -138,40 +146,59 @@ async fn one(
         bail!("{} has no secret of ours {name:?}. It has: {known}", plain(&client.name));
     };
     let value = match args.from_stdin {
-        true => entered::piped(io::stdin().lock())?,
-        false => entered::line(&format!("New value of {name}, not shown: "))?,
+        true => entered::piped()?,
+        false => entered::only_line(&format!("New value of {name}, not shown: "), &of_several(name))?,
     };
-    let line = rotate(app, client, slot, &value, &args.reason).await?;
+    let line = rotate(app, client, slot, &entered::as_text(&value)?, &args.reason).await?;
     match (line.result, line.why) {
         (Done::Rotated, _) => Ok(Line { why: None, ..line }),
         (Done::Left, _) => bail!("no value was entered: nothing was changed"),
-        (Done::SameValue | Done::Refused, why) => bail!("{name}: {}", why.unwrap_or_default()),
+        (Done::SameValue | Done::Refused | Done::Failed | Done::NotAsked, why) => {
+            bail!("{name}: {}", why.unwrap_or_default())
+        }
     }
 }
 
-async fn all(app: &App, client: &Client, slots: &Slots, args: &RotateArgs) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::new();
+/// Walks through what is stored; `enter` asks for each value. What was rotated before a failure stays so, and is said.
+async fn all(
+    app: &App,
+    client: &Client,
+    slots: &Slots,
+    reason: &str,
+    enter: impl Fn(&str, &str) -> anyhow::Result<Secret<Vec<u8>>>,
+) -> anyhow::Result<Vec<Line>> {
+    let mut lines: Vec<Line> = Vec::new();
     for (slot, known) in slots {
         let Some(known) = known else { continue };
         let name = key(slot);
-        let prompt = format!("New value of {name} (version {}), not shown; empty leaves it: ", known.version);
-        let value = entered::line(&prompt)?;
-        let line = match value.expose().is_empty() {
-            true => Line {
-                slot: name,
-                result: Done::Left,
-                version: u64::try_from(known.version).unwrap_or(0),
-                devices: 0,
-                why: None,
-            },
-            false => rotate(app, client, slot, &value, &args.reason).await?,
+        let version = u64::try_from(known.version).unwrap_or(0);
+        let line = |result, why| Line { slot: name.clone(), result, version, devices: 0, why };
+        if lines.last().is_some_and(|last| matches!(last.result, Done::Failed | Done::NotAsked)) {
+            lines.push(line(Done::NotAsked, None));
+            continue;
+        }
+        let prompt = format!("New value of {name} (version {version}), not shown; empty leaves it: ");
+        let done = match enter(&prompt, &of_several(&name)).and_then(|value| entered::as_text(&value)) {
+            Ok(value) if value.expose().is_empty() => Ok(line(Done::Left, None)),
+            Ok(value) => rotate(app, client, slot, &value, reason).await,
+            Err(error) => Err(error),
         };
-        lines.push(line);
+        lines.push(done.unwrap_or_else(|error| {
+            let remedy = Cause::words_behind(&error).map(|words| format!(". {words}")).unwrap_or_default();
+            line(Done::Failed, Some(format!("{error:#}{remedy}")))
+        }));
     }
     if lines.is_empty() {
         bail!("nothing is stored for {}, so there is nothing to rotate", plain(&client.name));
     }
     Ok(lines)
+}
+
+/// What to do about a value of several lines.
+fn of_several(name: &str) -> String {
+    format!(
+        "{name} was left as it is. Give such a value from a file: board rotate … --slot {name} --from-stdin < FILE"
+    )
 }
 
 async fn rotate(
@@ -210,7 +237,10 @@ fn as_text(lines: &[Line]) -> String {
                 web::count(line.devices, "device", "devices")
             ),
             Done::Left => "– left as it is".to_owned(),
-            Done::SameValue | Done::Refused => format!("✗ {}", line.why.as_deref().unwrap_or_default()),
+            Done::SameValue | Done::Refused | Done::Failed => {
+                format!("✗ {}", line.why.as_deref().unwrap_or_default())
+            }
+            Done::NotAsked => "– not asked for any more, left as it is".to_owned(),
         };
         let _ = writeln!(text, "{:width$}  {result}", line.slot);
     }
@@ -219,3 +249,6 @@ fn as_text(lines: &[Line]) -> String {
     }
     text.trim_end().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

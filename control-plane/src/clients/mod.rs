@@ -3,6 +3,7 @@
 mod change;
 pub mod engagement;
 mod scope;
+mod second_person;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use shared::time::Timestamp;
 
 pub use change::{Change, Proposal, propose, take_turn};
 pub use scope::{Package, Scope, choice_field, groups, package, param_field, scope, slots};
+pub use second_person::{ask_to_switch_off, second_person, set_second_person, switched_off};
 
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -117,7 +119,12 @@ fn check(form: &NewClient, vault_name: &str) -> Vec<FieldError> {
 
 /// A client, or the answer that there is none.
 pub async fn get(tx: &mut Tx, id: ClientId) -> Result<Client, Failure> {
-    store::get(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+    find(tx, id).await?.ok_or_else(|| Failure::not_found("client"))
+}
+
+/// A client, if there is one.
+pub async fn find(tx: &mut Tx, id: ClientId) -> Result<Option<Client>, sqlx::Error> {
+    store::get(tx, id).await
 }
 
 /// All clients, by name.

@@ -196,6 +196,23 @@ pub async fn set_browser_paste(tx: &mut Tx, id: ClientId, allowed: bool) -> Resu
         .map(|done| done.rows_affected()))
 }
 
+pub async fn second_person(tx: &mut Tx, id: ClientId) -> Result<Option<bool>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("SELECT second_person FROM clients WHERE id = $1")
+        .bind(id)
+        .fetch_optional(conn)
+        .await)
+}
+
+/// No row when it was so already.
+pub async fn set_second_person(tx: &mut Tx, id: ClientId, wanted: bool) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE clients SET second_person = $2 WHERE id = $1 AND second_person <> $2")
+        .bind(id)
+        .bind(wanted)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
 pub async fn list(tx: &mut Tx) -> Result<Vec<Client>, sqlx::Error> {
     let rows: Vec<Row> = on!(tx, conn => sqlx::query_as(
         "SELECT id, name, vault_name, notes, salt, created_at FROM clients ORDER BY lower(name), id",

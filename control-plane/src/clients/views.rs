@@ -270,6 +270,7 @@ mod tests {
             viewer: None,
             section: crate::web::Section::Clients,
             pending: 0,
+            approvals: 0,
             frozen: false,
             now: shared::time::Timestamp::from_micros(0),
         };

@@ -15,8 +15,8 @@ use super::views::{
     SlotGroup, SlotOption,
 };
 use super::{
-    Client, CreateError, NewClient, Package, Scope, choice_field, create, fill_hint, get, groups, package,
-    param_field, scope, set_browser_paste,
+    Client, CreateError, NewClient, Package, Scope, ask_to_switch_off, choice_field, create, fill_hint, get,
+    groups, package, param_field, scope, set_browser_paste, set_second_person,
 };
 use crate::access::Visitor;
 use crate::app::App;
@@ -142,6 +142,38 @@ pub async fn browser_paste_form(
         }
     };
     set_browser_paste(&app, visitor.who(), id, allowed).await?;
+    Ok(Redirect::to(&format!("/clients/{id}#about")).into_response())
+}
+
+/// Switches it on: it only takes something away.
+pub async fn second_person_form(State(app): State<App>, visitor: Visitor, Path(id): Path<ClientId>) -> Page {
+    set_second_person(&app, visitor.who(), id, true, "").await?;
+    Ok(Redirect::to(&format!("/clients/{id}#about")).into_response())
+}
+
+#[derive(Deserialize)]
+pub struct WhyForm {
+    #[serde(default)]
+    reason: String,
+}
+
+pub async fn ask_off_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<ClientId>,
+    Form(form): Form<WhyForm>,
+) -> Page {
+    ask_to_switch_off(&app, visitor.who(), visitor.user()?.id, id, &form.reason).await?;
+    Ok(Redirect::to("/approvals").into_response())
+}
+
+pub async fn off_form(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<ClientId>,
+    Form(form): Form<WhyForm>,
+) -> Page {
+    set_second_person(&app, visitor.who(), id, false, &form.reason).await?;
     Ok(Redirect::to(&format!("/clients/{id}#about")).into_response())
 }
 

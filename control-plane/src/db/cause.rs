@@ -48,6 +48,13 @@ impl Cause {
         })
     }
 
+    /// What happened and what to do, when a known cause lies behind an error of a command. It doesn't say that nothing was
+    /// changed: a command may have written before.
+    pub fn words_behind(error: &anyhow::Error) -> Option<String> {
+        let cause = Self::behind(error).filter(|cause| *cause != Self::Other)?;
+        Some(format!("{} {}", cause.what(), cause.remedy()))
+    }
+
     fn of_database(error: &dyn DatabaseError) -> Self {
         match (error.try_downcast_ref::<PgDatabaseError>(), error.code()) {
             (Some(postgres), _) => Self::of_postgres(postgres.code()),

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool};
 
 use super::{Cause, ConnectError, Db};
 
-static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+pub(super) static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// What a table's role may do; every table that isn't named here is an ordinary one.
@@ -15,12 +15,12 @@ const SPECIAL: &[(&str, &str)] =
 const ORDINARY: &str = "SELECT, INSERT, UPDATE, DELETE";
 
 /// The owner of the tables, and whether the connected role may act as the owner (a superuser may).
-const OWNER: &str = "SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'MEMBER') \
+pub(super) const OWNER: &str = "SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'MEMBER') \
                      FROM pg_class WHERE oid = to_regclass('audit_log')";
 const MAY_CREATE: &str = "SELECT coalesce(has_schema_privilege(current_schema()::text, 'CREATE'), FALSE)";
 const TABLES: &str = "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace \
                       AND relkind IN ('r', 'p') AND pg_has_role(relowner, 'MEMBER') ORDER BY relname";
-const ROLE: &str = "SELECT current_user::text";
+pub(super) const ROLE: &str = "SELECT current_user::text";
 const SCHEMA: &str = "SELECT current_schema()::text";
 const IS_MEMBER: &str = "SELECT pg_has_role($1::name, current_user, 'MEMBER')";
 const PLACE: &str =
@@ -155,17 +155,22 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// What sqlx has written of the migrations that ran.
+pub(super) const APPLIED: &str =
+    "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
+
 /// Whether the tables are of this board's version, as sqlx's own check does for who may migrate.
-async fn check(pool: &PgPool) -> Result<(), ConnectError> {
-    let applied: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
-            .fetch_all(pool)
-            .await
-            .map_err(|error| {
-                if Cause::of(&error) == Cause::Refused { ConnectError::NotGranted } else { error.into() }
-            })?;
-    for (version, checksum) in &applied {
-        match POSTGRES_MIGRATIONS.iter().find(|migration| migration.version == *version) {
+pub(super) async fn check(pool: &PgPool) -> Result<(), ConnectError> {
+    let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as(APPLIED).fetch_all(pool).await.map_err(|error| {
+        if Cause::of(&error) == Cause::Refused { ConnectError::NotGranted } else { error.into() }
+    })?;
+    fits(&POSTGRES_MIGRATIONS, &applied)
+}
+
+/// Whether just these migrations ran, as they are.
+pub(super) fn fits(known: &Migrator, applied: &[(i64, Vec<u8>)]) -> Result<(), ConnectError> {
+    for (version, checksum) in applied {
+        match known.iter().find(|migration| migration.version == *version) {
             None => return Err(ConnectError::Newer(*version)),
             Some(known) if known.checksum.as_ref() != checksum => {
                 return Err(ConnectError::Changed(*version));
@@ -173,8 +178,6 @@ async fn check(pool: &PgPool) -> Result<(), ConnectError> {
             Some(_) => {}
         }
     }
-    let missing = POSTGRES_MIGRATIONS
-        .iter()
-        .find(|known| !applied.iter().any(|(version, _)| *version == known.version));
+    let missing = known.iter().find(|known| !applied.iter().any(|(version, _)| *version == known.version));
     missing.map_or(Ok(()), |migration| Err(ConnectError::Older(migration.version)))
 }

@@ -6,6 +6,7 @@
 
 mod cause;
 pub mod copying;
+mod look;
 mod migrate;
 mod rewrite;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 pub use cause::Cause;
+pub use look::Rights;
 pub use migrate::Ownership;
 pub use rewrite::Rewrite;
 use sqlx::migrate::MigrateError;

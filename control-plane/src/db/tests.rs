@@ -82,6 +82,25 @@ async fn what_every_page_counts_is_found_by_indexes() {
     .await;
 }
 
+#[tokio::test]
+async fn what_waits_for_a_second_person_is_found_by_its_index() {
+    on_sqlite(|db| async move {
+        let mut counts = statements().into_iter().filter(|(_, sql)| sql.contains("count(*) FROM approvals"));
+        let (_, count) = counts.next().expect("every page counts what waits for a second person");
+        let mut tx = db.read().await.unwrap();
+        let Tx::Sqlite(connection) = &mut tx else { panic!("SQLite") };
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {count}")))
+                .bind(0)
+                .bind(0)
+                .fetch_all(&mut **connection)
+                .await
+                .unwrap();
+        assert!(plan.iter().all(|(.., step)| step.contains("approvals_that_wait")), "{plan:?}");
+    })
+    .await;
+}
+
 #[test]
 fn sql_stands_in_stores_only() {
     for (file, sql) in statements() {

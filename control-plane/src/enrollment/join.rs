@@ -12,7 +12,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
 use super::ca::{Authority, CaError};
-use super::{Enrollment, EnrollmentState, PENDING_TTL, same, store};
+use super::{Enrollment, EnrollmentState, PENDING_TTL, rotation, same, store};
 use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
@@ -41,6 +41,10 @@ pub enum EnrollError {
         "This join code was used by another device. If that was not you, somebody else has the code: tell the consultant, and make a new one."
     )]
     CodeUsed,
+    #[error(
+        "The board goes over to its new certificate authority at this moment. Try again in a few seconds; if the pin doesn't fit then, take the new command from the client's page."
+    )]
+    NewAuthority,
     #[error("The certificate request was refused: {0}.")]
     Csr(&'static str),
     #[error("The device's facts were refused: {0}.")]
@@ -83,8 +87,10 @@ impl From<EnrollError> for Failure {
             EnrollError::Unknown => Self::new(404, "enrollment", "No such enrollment", text),
             EnrollError::NotApproved(_) => Self::conflict("not-approved", "Not approved", text),
             EnrollError::Nonce => Self::new(401, "nonce", "The proof was refused", text),
-            EnrollError::Database(error) => error.into(),
+            EnrollError::NewAuthority => Self::new(503, "new-authority", "Try again", text),
+            EnrollError::Database(error) | EnrollError::Ca(CaError::Database(error)) => error.into(),
             EnrollError::Audit(error) => error.into(),
+            EnrollError::Ca(CaError::Key(error)) => error.into(),
             other @ (EnrollError::Ca(_)
             | EnrollError::Seal
             | EnrollError::Json(_)
@@ -149,6 +155,11 @@ pub async fn join(
         app.jobs.wake(Wake::Enrollment(before.id));
         return Err(EnrollError::CodeUsed);
     }
+    // The one that this device met and pinned has to be the one that is active: it is told of the next by its number.
+    let authority = rotation::hold_active(&mut tx).await?;
+    if authority != app.ca().number {
+        return Err(EnrollError::NewAuthority);
+    }
     let id = EnrollmentId::new(&*app.clock, &*app.random);
     let expires = now.after(PENDING_TTL);
     store::insert(
@@ -161,7 +172,7 @@ pub async fn join(
             sealing_public_key: sealing.as_bytes(),
             facts: serde_json::to_string(&request.facts)?,
             address,
-            authority: app.ca().number,
+            authority,
             now,
             expires,
         },
@@ -218,6 +229,8 @@ pub async fn prove(
     address: &str,
 ) -> Result<Enrolled, EnrollError> {
     let now = app.now();
+    // So that no provider is asked for the authority's key while the database is locked. A failure is one where it's needed.
+    let _ = app.root.look(&mut app.db.read().await?).await;
     let mut tx = app.db.write().await?;
     let enrollment = own(&mut tx, request.enrollment_id, body, signature).await?;
     let device_id = match (enrollment.state, enrollment.device_id) {

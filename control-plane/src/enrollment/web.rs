@@ -72,6 +72,7 @@ pub async fn events(State(app): State<App>, visitor: Visitor, Query(query): Quer
                 Ok(Shown {
                     title: fragment.title(),
                     favicon: if fragment.needs_you() { "needs" } else { "calm" },
+                    approvals: visitor.approvals,
                     html: fragment.render().map_err(Failure::internal)?,
                 })
             }

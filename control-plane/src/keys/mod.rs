@@ -3,7 +3,7 @@
 //!
 //! While `board rekey` runs there are two living versions: what is written is written under the newest, what is read
 //! names its version. A running board finds a version that it doesn't know by itself ([`RootKey::at`],
-//! [`RootKey::for_writing`], [`RootKey::look`]).
+//! [`RootKey::write`], [`RootKey::look`]).
 
 mod kept;
 mod provider;

@@ -11,7 +11,7 @@ use super::{
     Binding, Key, KeyError, NewVersion, Outside, ProviderError, Purpose, RootVersion, Source, Wrapped,
     number, store,
 };
-use crate::db::Tx;
+use crate::db::{Db, Tx};
 
 /// Tries to write under a version that is retired at the same moment.
 const TRIES: usize = 3;
@@ -39,7 +39,7 @@ impl RootKey {
         Self::holding(Held { versions: vec![Arc::new(new.root)], kept: Vec::new() }, board_id, outside, None)
     }
 
-    /// Unwraps every living version by the provider of its row, or else by `also`. A key that isn't the one the database
+    /// Unwraps every living version by `also`, or else by the provider of its row. A key that isn't the one the database
     /// was made with is refused.
     pub async fn open(tx: &mut Tx, also: Option<Source>, outside: Outside) -> Result<Self, KeyError> {
         let board_id = store::board_id(tx).await?.ok_or(KeyError::NotInitialized)?;
@@ -75,24 +75,39 @@ impl RootKey {
         self.known(version).ok_or(KeyError::NoVersion(version))
     }
 
-    /// The newest version in the database, held until the transaction ends: `board rekey` retires no version that
-    /// somebody is writing under.
-    pub async fn for_writing(&self, tx: &mut Tx) -> Result<Arc<RootVersion>, KeyError> {
+    /// A transaction that may write, and the newest version in the database, held until it ends. A provider that has to be
+    /// asked for it is asked before the transaction begins: nobody else who writes waits for it.
+    pub async fn write(&self, db: &Db) -> Result<(Tx, Arc<RootVersion>), KeyError> {
         for _ in 0..TRIES {
-            self.look(tx).await?;
-            let newest = self.newest();
-            if store::hold(tx, newest.version).await? == 1 {
-                return Ok(newest);
+            self.look(&mut db.read().await?).await?;
+            let mut tx = db.write().await?;
+            match self.for_writing(&mut tx).await {
+                Err(KeyError::Moving) => {}
+                held => return Ok((tx, held?)),
             }
         }
         Err(KeyError::Moving)
     }
 
+    /// The newest version in the database, held until the transaction ends: `board rekey` retires no version that
+    /// somebody is writing under. It asks no provider; [`KeyError::Moving`] when this process has to look first.
+    pub async fn for_writing(&self, tx: &mut Tx) -> Result<Arc<RootVersion>, KeyError> {
+        let newest = self.newest();
+        if !self.is_up_to_date(tx).await? || store::hold(tx, newest.version).await? != 1 {
+            return Err(KeyError::Moving);
+        }
+        Ok(newest)
+    }
+
     /// Looks whether the database has other versions than this process, and gets them.
     pub async fn look(&self, tx: &mut Tx) -> Result<(), KeyError> {
+        if self.is_up_to_date(tx).await? { Ok(()) } else { self.refresh(tx).await }
+    }
+
+    async fn is_up_to_date(&self, tx: &mut Tx) -> Result<bool, sqlx::Error> {
         let known: Vec<u32> = self.held().versions.iter().map(|version| version.version).collect();
-        let living: Vec<u32> = store::living_versions(tx).await?.into_iter().map(number).collect();
-        if known == living { Ok(()) } else { self.refresh(tx).await }
+        let living = store::living_versions(tx).await?;
+        Ok(living.into_iter().map(number).eq(known))
     }
 
     /// Gets every living version, also those that are known already when there is something new.
@@ -123,7 +138,7 @@ impl RootKey {
             return Err(KeyError::NotInitialized);
         }
         let also = self.elsewhere(tx).await?;
-        let (mut found, mut refused) = (!self.held().versions.is_empty(), None);
+        let (mut found, mut refused) = (!self.held().versions.is_empty(), false);
         let mut versions = Vec::with_capacity(rows.len());
         for row in rows {
             if let Some(known) =
@@ -146,18 +161,25 @@ impl RootKey {
                     let root = self.unwrap_by(&own, &row).await;
                     match root {
                         Ok(root) => {
-                            refused = Some(error);
+                            refused = true;
                             root
                         }
-                        Err(_) => return Err(error),
+                        Err(of_own) => {
+                            tracing::error!(
+                                "nor does the provider that the database names open it: {of_own}"
+                            );
+                            return Err(error);
+                        }
                     }
                 }
                 None => self.unwrap_by(&own, &row).await?,
             }));
         }
-        // A provider that opens nothing was named by mistake, even where the database's own would do.
-        if let Some(error) = refused.filter(|_| !found) {
-            return Err(error);
+        // So it is after a rekey away from a key file that was moved.
+        if let Some(also) = also.filter(|_| refused && !found) {
+            tracing::warn!(
+                "--root-key {also} opens nothing of this board's and isn't needed: the providers that the database names open all. Take it out of the settings"
+            );
         }
         let kept = kept::open(tx, self.board_id, &versions, self.outside.clock.now()).await?;
         Ok(Held { versions, kept })

@@ -1,19 +1,21 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::ids::BoardId;
 use shared::keychain::Keychain as _;
 use shared::keychain::memory::MemoryKeychain;
 use shared::random::SystemRandom;
 use shared::secret::Secret;
-use shared::time::SystemClock;
+use shared::time::{Clock as _, SystemClock};
+use tokio::net::TcpListener;
 
 use super::provider::{create_item, open_item};
 use super::{
-    Binding, KeyError, Outside, Provider as _, ProviderError, Purpose, RootKey, RootVersion, Source,
+    Binding, KeyError, Outside, Provider as _, ProviderError, Purpose, RootKey, RootVersion, Source, store,
 };
 use crate::board;
-use crate::db::testing::on_both;
+use crate::db::testing::{on_both, on_sqlite};
 
 fn outside() -> Outside {
     Outside::of(Arc::new(SystemClock), &[])
@@ -43,6 +45,49 @@ async fn the_root_key_opens_with_its_provider_wherever_it_was_moved_and_with_no_
         assert!(refused.to_string().contains(&fingerprint), "{refused}");
         let moved = RootKey::open(&mut tx, Some(at("moved.key")), outside()).await.unwrap();
         assert_eq!(moved.newest().fingerprint(), fingerprint);
+        drop(tx);
+
+        // Once a rekey went away from it, a setting that names the moved file is in nobody's way.
+        let (to, also) = (at("next.key"), || Some(at("moved.key")));
+        board::rekey(&db, also(), &to, false, &outside(), &SystemRandom).await.unwrap();
+        let mut tx = db.read().await.unwrap();
+        let next = RootKey::open(&mut tx, also(), outside()).await.unwrap();
+        assert_eq!(next.newest().version, 2);
+        std::fs::remove_file(folder.path().join("next.key")).unwrap();
+        assert!(RootKey::open(&mut tx, also(), outside()).await.is_err(), "nothing else opens it");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_who_writes_waits_for_a_provider_that_is_asked() {
+    on_sqlite(|db| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Source::File(folder.path().join("root.key"));
+        board::init(&db, &file, outside(), "a@example.com", &SystemRandom).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let variables = [("VAULT_ADDR", address.as_str()), ("VAULT_TOKEN", "x")];
+        let outside = Outside::of(Arc::new(SystemClock), &variables);
+        let root = RootKey::open(&mut db.read().await.unwrap(), None, outside).await.unwrap();
+        let mut tx = db.write().await.unwrap();
+        let now = SystemClock.now();
+        assert_eq!(
+            store::insert(&mut tx, 2, "vault:transit/board", b"vault:v1:x", "f", now).await.unwrap(),
+            1
+        );
+        tx.commit().await.unwrap();
+
+        let other = db.clone();
+        let asked = tokio::spawn(async move {
+            let (_held, _) = listener.accept().await.unwrap();
+            tokio::time::timeout(Duration::from_secs(5), other.write()).await.is_ok_and(|tx| tx.is_ok())
+        });
+        let refused = root.write(&db).await.unwrap_err();
+        assert!(matches!(refused, KeyError::Unusable { version: 2, .. }), "{refused}");
+        assert!(asked.await.unwrap(), "the lock is free while the provider is asked");
+        let mut tx = db.write().await.unwrap();
+        assert!(matches!(root.for_writing(&mut tx).await, Err(KeyError::Moving)));
     })
     .await;
 }

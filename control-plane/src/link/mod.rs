@@ -5,6 +5,7 @@
 
 pub mod api;
 mod doors;
+mod hello;
 mod listener;
 mod pastes;
 mod reports;

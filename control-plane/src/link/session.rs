@@ -10,6 +10,7 @@ use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scop
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
+use super::hello;
 use super::pastes::Waiters;
 use super::reports::{self, Origin};
 use crate::app::App;
@@ -139,6 +140,7 @@ struct Session {
 impl Session {
     async fn serve(&mut self) -> Result<(), End> {
         let hello = self.hello().await?;
+        hello::check(&hello).map_err(End::Close)?;
         let leaves = self.device.state == DeviceState::Leaving;
         if hello.hardware_uuid != self.device.hardware_uuid && !leaves {
             let stopped =

@@ -331,6 +331,7 @@ async fn an_ended_client_gets_nothing_any_more_and_is_told_so() {
             kind(plan::ask_plan(app, who(), &device).await.unwrap_err()),
             kind(runbook::retry(app, who(), &device, step).await.unwrap_err()),
             kind(runbook::skip(app, who(), &device, step, "not wanted").await.unwrap_err()),
+            kind(runbook::undo::undo(app, who(), &device, step, "not wanted").await.unwrap_err()),
             kind(runbook::mark(app, who(), &device, step).await.unwrap_err()),
             kind(secrets::relay(app, who(), Way::Browser, device_id, paste()).await.unwrap_err()),
             kind(secrets::relay(app, who(), Way::CommandLine, device_id, paste()).await.unwrap_err()),

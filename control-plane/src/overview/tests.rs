@@ -22,6 +22,7 @@ fn visitor(now: Timestamp) -> Visitor {
         address,
         secure: true,
         pending: 0,
+        approvals: 0,
         frozen: false,
         now,
         fresh: true,

@@ -17,6 +17,9 @@ pub struct ClientPage {
     pub notes: String,
     /// Whether the runbook's page offers to seal values in the browser.
     pub browser_paste: bool,
+    /// Whether copying a secret needs a second person. An operator switches it off alone, a consultant asks another.
+    pub second_person: bool,
+    pub ask_password: bool,
     /// For who may end the engagement.
     pub end_forms: Option<EndForms>,
     pub fragment: ClientFragment,

@@ -111,9 +111,12 @@ pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Pat
     let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
     let browser_paste = clients::browser_paste(&mut tx, id).await?;
     let end_forms = offboarding::views::forms(&mut tx, &client, &visitor).await?;
+    let second_person = clients::second_person(&mut tx, id).await?;
     page(&ClientPage {
         browser_paste,
         end_forms,
+        second_person,
+        ask_password: !visitor.fresh,
         shell: visitor.shell(Section::Clients),
         vault_name: client.vault_name,
         notes: client.notes,
@@ -136,6 +139,7 @@ pub async fn client_events(State(app): State<App>, visitor: Visitor, Path(id): P
                 Ok(Shown {
                     title: fragment.title(),
                     favicon: if fragment.needs_you() { "needs" } else { "calm" },
+                    approvals: visitor.approvals,
                     html: fragment.render().map_err(Failure::internal)?,
                 })
             }

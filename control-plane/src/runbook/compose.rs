@@ -17,7 +17,7 @@ use crate::error::Failure;
 use crate::secrets;
 
 /// Why a step was skipped that left the scope before it began. It comes back when its component does.
-const LEFT: &str = "no longer in the client's scope";
+pub(super) const LEFT: &str = "no longer in the client's scope";
 
 /// What fitting a runbook to a scope changes. Made by [`changes`] alone, shown before and applied by [`apply`].
 #[derive(Clone, Debug, Default)]
@@ -150,6 +150,8 @@ pub(super) fn changes(
             (true, _) if left_before => changes.back.push(step.clone()),
             (true, _) if restart::is_due(step) && !was_wanted(step) => changes.again.push(step.clone()),
             (true, _) | (false, StepState::Skipped) => {}
+            // A person asked for it: what left the scope may go from the device, too.
+            (false, StepState::Ready) if step.undo_for.is_some() => changes.begun.push(step.clone()),
             (false, StepState::Blocked | StepState::Ready | StepState::Waiting) => match resting(step) {
                 Some(_) => changes.rests.push(step.clone()),
                 None => changes.left.push(step.clone()),
@@ -168,8 +170,13 @@ pub(super) fn changes(
     changes
 }
 
-/// How a step's last attempt ended; `None` while it was not tried.
+/// How a step's last attempt ended; `None` while it was not tried, or was undone.
 pub(super) fn resting(step: &super::Step) -> Option<StepState> {
+    match step.attempt_state? {
+        AttemptState::Succeeded | AttemptState::AlreadySo if step.undone_for.is_some() => return None,
+        AttemptState::Refused if step.undone_for.is_some() => return Some(StepState::Succeeded),
+        _ => {}
+    }
     Some(match step.attempt_state? {
         AttemptState::Succeeded | AttemptState::AlreadySo => StepState::Succeeded,
         AttemptState::Failed | AttemptState::Refused => StepState::Failed,

@@ -8,7 +8,7 @@ use shared::protocol::inventory::SlotReport;
 
 use super::compose::Wants;
 use super::run::{ApplyError, wake_waiting};
-use super::{Step, StepState, store};
+use super::{Step, StepState, store, undo};
 use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
@@ -21,7 +21,8 @@ use crate::free_text;
 use crate::inventory;
 use crate::jobs::Wake;
 
-/// A person asks for another attempt of a step that didn't succeed. Nothing of a component out of scope runs.
+/// A person asks for another attempt of a step that didn't succeed, or that was undone. Nothing of a component out of scope
+/// runs.
 pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let unfinished = [StepState::Failed, StepState::Interrupted, StepState::Cancelled];
     let mut tx = app.db.write().await?;
@@ -30,7 +31,14 @@ pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Res
         let detail = "Its component left the scope, and nothing of it runs. Nothing was changed: bring it back into the scope and retry then, or skip the step.";
         return Err(Failure::conflict("out-of-scope", "The step is out of scope", detail));
     }
-    move_from(app, &mut tx, device.id, step_id, &unfinished, StepState::Ready, None).await?;
+    let steps = own_steps(&mut tx, device.id).await?;
+    if steps.iter().any(|step| step.id == step_id && undo::is_undone(step)) {
+        // What it depends on may have been undone, too.
+        let (from, to) = (StepState::Skipped, StepState::Blocked);
+        move_from(app, &mut tx, device.id, step_id, &[from], to, None).await?;
+    } else {
+        move_from(app, &mut tx, device.id, step_id, &unfinished, StepState::Ready, None).await?;
+    }
     let entry = Entry::new(app.now(), who, Action::StepRetried);
     finish(app, tx, device, step_id, entry).await
 }
@@ -197,14 +205,14 @@ async fn is_wanted(tx: &mut Tx, device: &Device, step_id: StepId) -> Result<bool
     Ok(steps.iter().find(|step| step.id == step_id).is_none_or(|step| wants.step(&catalog, step)))
 }
 
-async fn own_steps(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Step>, sqlx::Error> {
+pub(super) async fn own_steps(tx: &mut Tx, device_id: DeviceId) -> Result<Vec<Step>, sqlx::Error> {
     match store::of_device(tx, device_id).await? {
         Some(runbook) => store::steps(tx, runbook.id).await,
         None => Ok(Vec::new()),
     }
 }
 
-async fn move_from(
+pub(super) async fn move_from(
     app: &App,
     tx: &mut Tx,
     device_id: DeviceId,
@@ -225,7 +233,7 @@ async fn move_from(
     ))
 }
 
-async fn finish(
+pub(super) async fn finish(
     app: &App,
     mut tx: Tx,
     device: &Device,

@@ -10,9 +10,9 @@ use shared::protocol::inventory::SlotState;
 use super::compose::Wants;
 use super::plan::views::{Control, PlannedWord};
 use super::views::{
-    BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally,
+    BrowserPaste, DeviceHead, ManualCard, ManualSlot, RunbookFragment, StepGroup, StepLine, Tally, UndoLink,
 };
-use super::{AttemptState, Step, StepState, markdown, of_device, plan, restart, steps, tail};
+use super::{AttemptState, Step, StepState, markdown, of_device, plan, restart, steps, tail, undo};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::catalog::{self, Catalog};
@@ -67,6 +67,7 @@ pub async fn fragment(
     let is_paused = control.pause.is_some();
     let consultant = visitor.can(Role::Consultant);
     let browser = consultant && clients::browser_paste(tx, client.id).await?;
+    let second_person = clients::second_person(tx, client.id).await?;
     let sealing_key = if browser { secrets::sealing_key(tx, device.id).await? } else { None };
     let context = Context {
         catalog: catalog.as_ref(),
@@ -94,7 +95,7 @@ pub async fn fragment(
         let place = (delivery.client_id, delivery.slot_id);
         let keys = (delivery.component_key.as_str(), delivery.slot_key.as_str());
         let (name, id) = (&delivery.display_name, delivery.id.to_string());
-        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id);
+        let copying = secrets::copy_form(visitor, catalog.as_ref(), place, keys, name, id, second_person);
         let mut line = delivery_line(delivery, slot.as_ref(), head.on, copying);
         let own = |one: &&Spread| one.device_id == device.id && one.slot_id == delivery.slot_id;
         let older = spread.iter().find(own).filter(|one| !one.arrived()).and_then(Spread::in_place);
@@ -182,6 +183,7 @@ fn delivery_line(
             .or_else(|| delivery.reason.clone()),
         output_href: None,
         detail: Some(format!("version {}", delivery.version)),
+        undo: None,
         retry: None,
         skip: None,
         note: None,
@@ -267,6 +269,15 @@ async fn step_line(
             (RowState::Waiting, format!("waits for {}", step.waits_for.as_deref().unwrap_or("something")))
         }
     };
+    let meta = match (step.state, &step.undo_for, &step.undone_for) {
+        (StepState::Ready, Some(_), _) => format!("to be undone: {meta}"),
+        (StepState::Offered | StepState::Running, _, Some(_)) => format!("being undone: {meta}"),
+        (StepState::Failed | StepState::Interrupted | StepState::Cancelled, _, Some(_)) => {
+            format!("undoing it: {meta}")
+        }
+        (StepState::Skipped, _, Some(_)) if undo::is_undone(step) => "undone".to_owned(),
+        _ => meta,
+    };
     let tail = match (state, step.attempt_id) {
         (RowState::Failed, Some(attempt)) => tail(tx, attempt, TAIL).await?,
         (RowState::Running, Some(attempt)) => tail(tx, attempt, 1).await?,
@@ -275,6 +286,13 @@ async fn step_line(
     let failed = state == RowState::Failed;
     let consultant = visitor.can(Role::Consultant);
     let manual = step.kind == StepKind::Manual && step.state == StepState::Waiting;
+    let undo_word = if undo::is_undone(step) {
+        Some("Set up again")
+    } else if step.undo_for.is_some() {
+        Some("Keep it")
+    } else {
+        undo::may_be_asked(step, context.catalog).then_some("Undo")
+    };
     let action = |name: &str| format!("/devices/{}/runbook/steps/{}/{name}", device.id, step.id);
     let wanted = context.catalog.is_none_or(|catalog| context.wants.step(catalog, step));
     let retry = (failed && wanted && consultant && step.kind == StepKind::Auto).then(|| action("retry"));
@@ -297,7 +315,11 @@ async fn step_line(
             .attempt_id
             .filter(|_| step.running_at.is_some())
             .map(|attempt| format!("/devices/{}/output/{attempt}", device.id)),
-        detail: restart::in_words(step, wanted),
+        detail: match &step.undo_for {
+            Some(why) => Some(format!("to be undone; {why}")),
+            None => restart::in_words(step, wanted),
+        },
+        undo: undo_word.filter(|_| consultant).map(|word| UndoLink { href: action("undo"), word }),
         retry,
         skip,
         note: step.note.clone(),

@@ -16,6 +16,7 @@ pub mod scope_change;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod undo;
 pub mod views;
 pub mod web;
 
@@ -106,6 +107,12 @@ pub struct Step {
     pub rerun_for: Option<String>,
     /// Why the latest attempt ran again.
     pub reran_for: Option<String>,
+    /// It is to be undone next: who wants that, and why.
+    pub undo_for: Option<String>,
+    /// What it was before somebody wanted that.
+    pub undo_from: Option<StepState>,
+    /// Why the latest attempt undid it, or tried to.
+    pub undone_for: Option<String>,
 }
 
 pub async fn of_device(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Runbook>, sqlx::Error> {

@@ -8,7 +8,7 @@ use shared::ids::{AttemptId, DeviceId, StepId};
 use shared::protocol::steps::{AttemptEnded, MAX_OUTPUT, Offer, OfferKind, Outcome, OutputChunk};
 
 use super::compose::Wants;
-use super::{AttemptState, Runbook, Step, StepState, pause_of, restart, store};
+use super::{AttemptState, Runbook, Step, StepState, pause_of, restart, store, undo};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
@@ -190,35 +190,43 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
         }
         store::offer_again(&mut tx, attempt_id, now.after(OFFER_TTL)).await?;
         tx.commit().await?;
-        let kind = kind_of(step.reran_for.as_deref());
+        let kind = kind_of(step.reran_for.as_deref(), step.undone_for.as_deref());
         return Ok(Some(offer(&runbook, step, attempt_id, kind, scope.params_of(&step.component_key))));
     }
     let ready = |step: &&Step| {
         step.kind == StepKind::Auto
             && step.state == StepState::Ready
-            && scope.components.contains(&step.component_key)
+            && (step.undo_for.is_some() || scope.components.contains(&step.component_key))
     };
     let Some(step) = steps.iter().find(ready) else { return Ok(None) };
     let attempt_id = AttemptId::new(&*app.clock, &*app.random);
     if store::move_step(&mut tx, step.id, StepState::Ready, StepState::Offered, None, now).await? != 1 {
         return Ok(None);
     }
-    let again = restart::reason_of(step);
-    store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL), again).await?;
+    let undo = step.undo_for.as_deref();
+    let again = restart::reason_of(step).filter(|_| undo.is_none());
+    let why = (again, undo);
+    store::insert_attempt(&mut tx, attempt_id, step.id, now, now.after(OFFER_TTL), why).await?;
     store::set_rerun(&mut tx, step.id, None).await?;
+    store::undo_offered(&mut tx, step.id).await?;
     let entry = Entry::new(now, Who::job("runbook"), Action::StepOffered)
         .client(device.client_id)
         .device(device.id)
         .detail("step", format!("{}/{}", step.component_key, step.step_key))
         .detail("attempt", attempt_id);
+    let entry = if undo.is_some() { entry.detail("kind", "undo") } else { entry };
     audit::append(&mut tx, &entry).await?;
     tx.commit().await?;
-    let kind = kind_of(again);
+    let kind = kind_of(again, undo);
     Ok(Some(offer(&runbook, step, attempt_id, kind, scope.params_of(&step.component_key))))
 }
 
-fn kind_of(rerun_for: Option<&str>) -> OfferKind {
-    if rerun_for.is_some() { OfferKind::Rerun } else { OfferKind::Run }
+fn kind_of(rerun_for: Option<&str>, undo_for: Option<&str>) -> OfferKind {
+    match (rerun_for, undo_for) {
+        (_, Some(_)) => OfferKind::Undo,
+        (Some(_), None) => OfferKind::Rerun,
+        (None, None) => OfferKind::Run,
+    }
 }
 
 fn offer(
@@ -244,6 +252,11 @@ pub async fn wake_waiting(app: &App, tx: &mut Tx, device_id: DeviceId) -> Result
     let Some(runbook) = store::of_device(tx, device_id).await? else { return Ok(()) };
     let Some(catalog) = catalog::by_digest(tx, &runbook.bundle_digest).await? else { return Ok(()) };
     Ok(advance(app, tx, &runbook, &catalog).await?)
+}
+
+async fn of_device_step(tx: &mut Tx, device_id: DeviceId, id: StepId) -> Result<Option<Step>, sqlx::Error> {
+    let Some(runbook) = store::of_device(tx, device_id).await? else { return Ok(None) };
+    Ok(store::steps(tx, runbook.id).await?.into_iter().find(|step| step.id == id))
 }
 
 async fn step_of(tx: &mut Tx, device_id: DeviceId, attempt_id: AttemptId) -> Result<StepId, ApplyError> {
@@ -321,8 +334,16 @@ async fn finish(
     if store::finish_attempt(tx, attempt_id, attempt_state, now, ended, found).await? != 1 {
         return Ok(());
     }
-    for from in [StepState::Running, StepState::Offered] {
-        store::move_step(tx, step_id, from, step_state, None, now).await?;
+    let step = of_device_step(tx, device.id, step_id).await?;
+    match step.as_ref().and_then(|step| Some((step, step.undone_for.as_deref()?))) {
+        Some((step, why)) => {
+            undo::ended(app, tx, device, step, why, (attempt_state, step_state), found).await?
+        }
+        None => {
+            for from in [StepState::Running, StepState::Offered] {
+                store::move_step(tx, step_id, from, step_state, None, now).await?;
+            }
+        }
     }
     wake_waiting(app, tx, device.id).await?;
     let entry = Entry::new(now, Who::device(device.id, ""), Action::StepEnded)

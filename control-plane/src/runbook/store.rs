@@ -60,7 +60,8 @@ pub async fn steps(tx: &mut Tx, runbook_id: RunbookId) -> Result<Vec<Step>, sqlx
         "SELECT steps.id, steps.component_key, steps.step_key, steps.kind, steps.title, steps.state, \
          steps.waits_for, steps.note, steps.changed_at, attempts.id AS attempt_id, attempts.state AS attempt_state, \
          attempts.offered_at, attempts.expires_at, attempts.running_at, attempts.ended_at, attempts.exit_code, attempts.found, \
-         attempts.duration_ms, steps.rerun_for, attempts.rerun_for AS reran_for FROM steps LEFT JOIN attempts ON attempts.id = \
+         attempts.duration_ms, steps.rerun_for, attempts.rerun_for AS reran_for, \
+         steps.undo_for, steps.undo_from, attempts.undo_for AS undone_for FROM steps LEFT JOIN attempts ON attempts.id = \
          (SELECT latest.id FROM attempts AS latest WHERE latest.step_id = steps.id \
          ORDER BY latest.number DESC LIMIT 1) \
          WHERE steps.runbook_id = $1 ORDER BY steps.position",
@@ -102,7 +103,7 @@ pub async fn move_step(
     .map(|done| done.rows_affected()))
 }
 
-/// Moves a step with a note, only if it belongs to this device.
+/// Moves a step with a note, only if it belongs to this device. A wish to undo it ends with that.
 pub async fn move_own_step(
     tx: &mut Tx,
     device_id: DeviceId,
@@ -113,7 +114,8 @@ pub async fn move_own_step(
     now: Timestamp,
 ) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE steps SET state = $4, waits_for = NULL, note = $5, changed_at = $6 WHERE id = $2 AND state = $3 \
+        "UPDATE steps SET state = $4, waits_for = NULL, note = $5, changed_at = $6, undo_for = NULL, undo_from = NULL \
+         WHERE id = $2 AND state = $3 \
          AND runbook_id IN (SELECT id FROM runbooks WHERE device_id = $1)",
     )
     .bind(device_id)
@@ -133,17 +135,18 @@ pub async fn insert_attempt(
     step_id: StepId,
     now: Timestamp,
     expires: Timestamp,
-    rerun_for: Option<&str>,
+    (rerun_for, undo_for): (Option<&str>, Option<&str>),
 ) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at, rerun_for) \
-         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4, $5 FROM attempts WHERE step_id = $2",
+        "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at, rerun_for, undo_for) \
+         SELECT $1, $2, coalesce(max(number), 0) + 1, 'offered', $3, $4, $5, $6 FROM attempts WHERE step_id = $2",
     )
     .bind(id)
     .bind(step_id)
     .bind(now)
     .bind(expires)
     .bind(rerun_for)
+    .bind(undo_for)
     .execute(conn)
     .await
     .map(|_| ()))
@@ -161,6 +164,40 @@ pub async fn set_rerun(tx: &mut Tx, id: StepId, reason: Option<&str>) -> Result<
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))
+}
+
+/// A step that was attempted is to be undone next, whatever else it was to do.
+pub async fn ask_undo(
+    tx: &mut Tx,
+    device_id: DeviceId,
+    id: StepId,
+    from: StepState,
+    why: &str,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE steps SET state = 'ready', undo_from = state, undo_for = $4, rerun_for = NULL, waits_for = NULL, \
+         note = NULL, changed_at = $5 WHERE id = $2 AND state = $3 \
+         AND runbook_id IN (SELECT id FROM runbooks WHERE device_id = $1) \
+         AND EXISTS (SELECT 1 FROM attempts WHERE step_id = $2)",
+    )
+    .bind(device_id)
+    .bind(id)
+    .bind(from)
+    .bind(why)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
+}
+
+/// The attempt has it now.
+pub async fn undo_offered(tx: &mut Tx, id: StepId) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE steps SET undo_for = NULL WHERE id = $1")
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(|_| ()))
 }
 
 /// The step of an attempt, if both belong to this device.

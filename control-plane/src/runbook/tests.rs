@@ -81,7 +81,7 @@ impl Running {
         self.steps().await.into_iter().map(name).collect()
     }
 
-    async fn deliver(&self) {
+    pub async fn deliver(&self) {
         let app = &self.fixture.app;
         let mut tx = self.tx().await;
         secrets::plan(app, &mut tx, self.device.id).await.unwrap();
@@ -372,6 +372,7 @@ impl Running {
             address,
             secure: true,
             pending: 0,
+            approvals: 0,
             frozen: false,
             now,
             fresh: true,
@@ -383,7 +384,7 @@ impl Running {
         fragment.unwrap().render().unwrap()
     }
 
-    async fn step(&self, key: &str) -> Step {
+    pub async fn step(&self, key: &str) -> Step {
         self.steps().await.into_iter().find(|step| step.step_key == key).unwrap()
     }
 }

@@ -80,6 +80,8 @@ pub struct StepLine {
     pub found: Option<String>,
     pub output_href: Option<String>,
     pub detail: Option<String>,
+    /// The page that undoes it, keeps it or sets it up again.
+    pub undo: Option<UndoLink>,
     /// Where to POST to try it again.
     pub retry: Option<String>,
     /// Where to POST a `reason` to go on without it.
@@ -90,6 +92,11 @@ pub struct StepLine {
     pub copy: Option<CopyForm>,
     /// A manual step that waits: what to do.
     pub card: Option<ManualCard>,
+}
+
+pub struct UndoLink {
+    pub href: String,
+    pub word: &'static str,
 }
 
 /// What a consultant has to do for a manual step.

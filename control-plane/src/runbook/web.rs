@@ -56,6 +56,7 @@ pub async fn events(State(app): State<App>, visitor: Visitor, Path(id): Path<Dev
                 Ok(Shown {
                     title: fragment.title(&client.name),
                     favicon: if fragment.needs_you() { "needs" } else { "calm" },
+                    approvals: visitor.approvals,
                     html: fragment.render().map_err(Failure::internal)?,
                 })
             }

@@ -1,10 +1,11 @@
 //! Our-managed secrets: at rest as `BSE1` envelopes under the client's own key, on their way as `BSD1` sealed to one
-//! device. Nothing here takes a value for a client-supplied slot: [`put`] wants an [`OurSlot`], and [`relay`] takes what
+//! device. Nothing here takes a value for a client-supplied slot: [`first`] wants an [`OurSlot`], and [`relay`] takes what
 //! only the device can open, passes it on and forgets it.
 //!
 //! No decrypt without a committed audit entry before it.
 
 pub mod api;
+pub mod approvals;
 mod copy;
 mod deliveries;
 mod envelope;
@@ -27,14 +28,14 @@ use shared::ids::{ClientId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
-pub use copy::{CopyError, copy, copy_form};
+pub use copy::{CopyError, ask_for_copy, copy, copy_approved, copy_form, decide};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
     plan_all, reconcile, seal,
 };
 pub use envelope::{EnvelopeError, Place};
 pub use pasting::{PasteError, Way, recipient, relay, sealing_key};
-pub use rekey::{Moved, move_to, unmoved};
+pub use rekey::{Moved, move_to, name_of, unmoved};
 pub use rotate::{RotateError, Rotated, rotate};
 pub use spread::{Spread, note_held, spread};
 
@@ -144,7 +145,19 @@ pub fn check_value(manifest: &Manifest, slot_key: &str, value: &Secret<String>) 
     }
 }
 
-/// Stores a value, whatever was stored before. Devices get it by deliveries.
+/// Stores the first value of a slot; [`SecretError::Raced`] when there is one. Devices get it by deliveries.
+pub async fn first(
+    app: &App,
+    who: Who,
+    client: &Client,
+    slot: &OurSlot,
+    value: &Secret<String>,
+) -> Result<u64, SecretError> {
+    Ok(put_after(app, who, client, slot, value, None, "").await?.version)
+}
+
+/// For tests: stores a value, whatever was stored before.
+#[cfg(test)]
 pub async fn put(
     app: &App,
     who: Who,
@@ -169,7 +182,7 @@ async fn put_after(
     last: Option<i64>,
     reason: &str,
 ) -> Result<Rotated, SecretError> {
-    let mut tx = app.db.write().await?;
+    let (mut tx, root) = app.root.write(&app.db).await?;
     clients::engagement::ensure_active(&mut tx, client.id).await.map_err(SecretError::ended)?;
     // A purge in between erased the salt, and a reactivation made another.
     let client = clients::get(&mut tx, client.id).await.map_err(SecretError::ended)?;
@@ -177,7 +190,6 @@ async fn put_after(
     let held = store::highest_held(&mut tx, client.id, slot.id).await?;
     let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
     let place = Place { client_id: client.id, slot_id: slot.id, version };
-    let root = app.root.for_writing(&mut tx).await?;
     let key = root.client_key(&salt, client.id);
     let sealed = envelope::seal(&key, root.version, place, value.expose().as_bytes(), &*app.random)?;
     if store::upsert(&mut tx, place, last.unwrap_or(0), &sealed, app.now()).await? != 1 {
@@ -263,6 +275,34 @@ pub async fn stored_slots(
     Ok(store::stored_slots(tx, client_id).await?.into_iter().collect())
 }
 
+/// Secrets under one version of the root key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Under {
+    /// None: what is stored is no envelope.
+    pub root_version: Option<u32>,
+    pub secrets: u64,
+    pub clients: u64,
+}
+
+/// How many secrets are under which version of the root key. Nothing is opened.
+pub async fn under(tx: &mut Tx) -> Result<Vec<Under>, sqlx::Error> {
+    let count = |stored| u64::try_from(stored).unwrap_or(0);
+    let rows = store::under(tx).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(version, secrets, clients)| Under {
+            root_version: <[u8; 4]>::try_from(version).ok().map(u32::from_be_bytes),
+            secrets: count(secrets),
+            clients: count(clients),
+        })
+        .collect())
+}
+
+/// How many secrets are left of clients whose key was erased: none of them opens.
+pub async fn without_salt(tx: &mut Tx) -> Result<u64, sqlx::Error> {
+    Ok(u64::try_from(store::without_salt(tx).await?).unwrap_or(0))
+}
+
 /// Opens the latest version. The caller has committed the audit entry for it already.
 async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, SecretError> {
     let sealed = store::envelope(tx, place)
@@ -282,8 +322,7 @@ async fn open_sealed(
     place: Place,
     sealed: &[u8],
 ) -> Result<([u8; 32], Secret<Vec<u8>>), SecretError> {
-    let client =
-        clients::get(tx, place.client_id).await.map_err(|_| SecretError::NotLatest("no such client"))?;
+    let client = clients::find(tx, place.client_id).await?.ok_or(SecretError::NotLatest("no such client"))?;
     let salt = client.salt.ok_or(SecretError::Purged)?;
     let written = audit::latest_envelope(tx, place.client_id, place.slot_id).await?;
     if written.as_deref() != Some(hex(&sha256(sealed)).as_str()) {

@@ -20,7 +20,8 @@ pub enum Moved {
     Nothing,
 }
 
-/// Where secrets lie that are not under this version of the root key.
+/// Where secrets lie that are not under this version of the root key. What was purged isn't among them: it opens under
+/// none.
 pub async fn unmoved(tx: &mut Tx, version: u32) -> Result<Vec<Place>, sqlx::Error> {
     let rows = store::not_under(tx, version).await?;
     Ok(rows
@@ -31,6 +32,14 @@ pub async fn unmoved(tx: &mut Tx, version: u32) -> Result<Vec<Place>, sqlx::Erro
             version: u64::try_from(version).unwrap_or(0),
         })
         .collect())
+}
+
+/// The client and the slot, as whoever has to rotate it names them. A client's name is free text, so it is quoted.
+pub async fn name_of(tx: &mut Tx, place: Place) -> Result<String, sqlx::Error> {
+    Ok(match store::names(tx, place).await? {
+        Some((client, component, slot)) => format!("{client:?} {component}/{slot}"),
+        None => format!("client {}, slot {}", place.client_id, place.slot_id),
+    })
 }
 
 /// Encrypts one secret under `newest`. The transaction must end right after it.

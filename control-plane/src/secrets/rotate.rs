@@ -5,7 +5,7 @@ use shared::ids::{ClientId, SlotId};
 use shared::secret::Secret;
 use subtle::ConstantTimeEq as _;
 
-use super::{Place, SecretError, check_value, open, put_after, store};
+use super::{EnvelopeError, Place, SecretError, check_value, open, put_after, store};
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::catalog::{self, AnySlot, OurSlot};
@@ -14,6 +14,7 @@ use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
 use crate::freeze;
+use crate::keys::KeyError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
@@ -72,7 +73,8 @@ pub struct Rotated {
     pub devices: usize,
 }
 
-/// Stores a new value and plans its deliveries. The stored one is opened once, to see that the new one differs.
+/// Stores a new value and plans its deliveries. The stored one is opened once, to see that the new one differs; one that
+/// doesn't open any more is replaced like any other, or nothing could end it.
 pub async fn rotate(
     app: &App,
     who: Who,
@@ -106,12 +108,40 @@ pub async fn rotate(
     tx.commit().await?;
 
     let mut tx = app.db.read().await?;
-    let stored = open(app, &mut tx, place).await?;
+    let same = match open(app, &mut tx, place).await {
+        Ok(stored) => bool::from(stored.expose().as_slice().ct_eq(value.expose().as_bytes())),
+        Err(error) if never_opens(&error) => {
+            tracing::warn!(%client_id, %slot_id, "the value that is replaced doesn't open: {error}");
+            false
+        }
+        Err(error) => return Err(error.into()),
+    };
     drop(tx);
-    if bool::from(stored.expose().as_slice().ct_eq(value.expose().as_bytes())) {
+    if same {
         return Err(RotateError::Same);
     }
     Ok(put_after(app, who, &client, &slot, value, Some(last), reason).await?)
+}
+
+/// Whether what is stored won't open at another time either.
+fn never_opens(error: &SecretError) -> bool {
+    match error {
+        SecretError::NotLatest(_)
+        | SecretError::Envelope(EnvelopeError::Format | EnvelopeError::Closed)
+        | SecretError::Key(KeyError::NoVersion(_)) => true,
+        SecretError::Empty
+        | SecretError::TooLong
+        | SecretError::Form
+        | SecretError::Purged
+        | SecretError::Ended(_)
+        | SecretError::Frozen
+        | SecretError::Raced
+        | SecretError::Seal
+        | SecretError::Catalog(_)
+        | SecretError::Key(_)
+        | SecretError::Audit(_)
+        | SecretError::Database(_) => false,
+    }
 }
 
 /// The client and its our-managed slot.

@@ -7,8 +7,10 @@ use shared::time::Timestamp;
 use super::{DeliveryState, store};
 use crate::db::Tx;
 
-/// A device that says it holds more than this isn't believed: the next version has to be above what devices hold.
-const HIGHEST_BELIEVED: i64 = 1 << 40;
+/// A device that says it holds a version this far above the board's own isn't believed: the next version has to be above
+/// what devices hold, and after a restore they are ahead by what was stored since the backup. It is relative to the board's,
+/// so that a device that lies can't push the next version to where honest ones aren't believed any more.
+const MOST_AHEAD: i64 = 1 << 20;
 
 /// The newest delivery of a slot to a device, and what the device holds meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -54,12 +56,12 @@ pub async fn note_held(
 ) -> Result<(), sqlx::Error> {
     let known = store::held(tx, device_id).await?;
     let mut said = Vec::new();
-    for (slot_id, component, slot) in store::our_slots(tx).await? {
+    for (slot_id, component, slot, own) in store::our_slots(tx, device_id).await? {
         let version = held
             .iter()
             .filter(|secret| secret.component == component && secret.slot == slot)
             .filter_map(|secret| i64::try_from(secret.version).ok())
-            .filter(|version| (1..=HIGHEST_BELIEVED).contains(version))
+            .filter(|version| (1..=own.saturating_add(MOST_AHEAD)).contains(version))
             .max();
         said.extend(version.map(|version| (slot_id, version)));
     }

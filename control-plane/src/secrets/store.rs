@@ -53,11 +53,42 @@ pub async fn envelope(tx: &mut Tx, place: Place) -> Result<Option<Vec<u8>>, sqlx
 /// What was encrypted under another version of the root key: an envelope says which in its bytes 5 to 8.
 pub async fn not_under(tx: &mut Tx, root_version: u32) -> Result<Vec<(ClientId, SlotId, i64)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT client_id, slot_id, version FROM client_credentials WHERE substr(encrypted_value, 5, 4) <> $1 \
-         ORDER BY client_id, slot_id",
+        "SELECT client_id, slot_id, version FROM client_credentials JOIN clients ON clients.id = client_id \
+         WHERE substr(encrypted_value, 5, 4) <> $1 AND clients.salt IS NOT NULL ORDER BY client_id, slot_id",
     )
     .bind(root_version.to_be_bytes().to_vec())
     .fetch_all(conn)
+    .await)
+}
+
+/// Names of the client, and keys of the component and the slot.
+pub async fn names(tx: &mut Tx, place: Place) -> Result<Option<(String, String, String)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT clients.name, slots.component_key, slots.slot_key FROM clients, component_credential_slots AS slots \
+         WHERE clients.id = $1 AND slots.id = $2",
+    )
+    .bind(place.client_id)
+    .bind(place.slot_id)
+    .fetch_optional(conn)
+    .await)
+}
+
+/// The version in the envelopes' bytes 5 to 8, how many there are under it, and of how many clients.
+pub async fn under(tx: &mut Tx) -> Result<Vec<(Vec<u8>, i64, i64)>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT substr(encrypted_value, 5, 4), count(*), count(DISTINCT client_id) FROM client_credentials \
+         GROUP BY substr(encrypted_value, 5, 4) ORDER BY substr(encrypted_value, 5, 4)",
+    )
+    .fetch_all(conn)
+    .await)
+}
+
+pub async fn without_salt(tx: &mut Tx) -> Result<i64, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT count(*) FROM client_credentials JOIN clients ON clients.id = client_credentials.client_id \
+         WHERE clients.salt IS NULL",
+    )
+    .fetch_one(conn)
     .await)
 }
 
@@ -348,10 +379,18 @@ pub async fn spread(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Spread>, sql
     .await)
 }
 
-pub async fn our_slots(tx: &mut Tx) -> Result<Vec<(SlotId, String, String)>, sqlx::Error> {
+/// Every slot of ours, with the version that is stored for the device's client; 0 where there is none.
+pub async fn our_slots(
+    tx: &mut Tx,
+    device_id: DeviceId,
+) -> Result<Vec<(SlotId, String, String, i64)>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT id, component_key, slot_key FROM component_credential_slots WHERE tag = 'our-managed'",
+        "SELECT slots.id, slots.component_key, slots.slot_key, coalesce(client_credentials.version, 0) \
+         FROM component_credential_slots AS slots LEFT JOIN devices ON devices.id = $1 \
+         LEFT JOIN client_credentials ON client_credentials.client_id = devices.client_id \
+         AND client_credentials.slot_id = slots.id WHERE slots.tag = 'our-managed'",
     )
+    .bind(device_id)
     .fetch_all(conn)
     .await)
 }

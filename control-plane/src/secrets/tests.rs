@@ -1,4 +1,5 @@
 mod rotating;
+mod second_person;
 mod wanted;
 
 use rcgen::SigningKey as _;
@@ -15,7 +16,7 @@ use super::{
     copy, envelope, for_device, open, plan, put, reconcile, seal, store,
 };
 use crate::audit::{self, Action};
-use crate::db::testing::on_both;
+use crate::db::testing::{on_both, owner_of};
 use crate::on;
 use crate::testing::{Fixture, MANIFESTS, TestDevice};
 
@@ -72,6 +73,22 @@ async fn a_value_is_stored_as_an_envelope_and_opens_in_its_place_only() {
             changed[index] ^= 1;
             assert!(envelope::open(&key, place, &changed).is_err(), "byte {index}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_fails_is_not_taken_for_a_secret_that_does_not_open() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db.clone()).await;
+        let (_, place) = stored(&fixture).await;
+        let mut tx = owner_of(&db).await.write().await.unwrap();
+        on!(&mut tx, conn => conn.execute("ALTER TABLE clients RENAME COLUMN salt TO elsewhere").await.map(|_| ()))
+            .unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = fixture.app.db.read().await.unwrap();
+        let refused = open(&fixture.app, &mut tx, place).await.unwrap_err();
+        assert!(matches!(refused, SecretError::Database(_)), "{refused}");
     })
     .await;
 }

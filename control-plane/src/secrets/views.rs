@@ -139,4 +139,6 @@ pub struct CopyForm {
     /// The slot's key, where it can be an environment variable.
     pub variable: Option<String>,
     pub ask_password: bool,
+    /// It asks for a second person instead: POST to `action` with `reason`, without a script.
+    pub second_person: bool,
 }

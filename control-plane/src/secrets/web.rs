@@ -11,7 +11,9 @@ use super::rotate::ours as our_slot;
 use super::views::{
     OurSlot as OurView, RotatePage, RunsAgain, SecretsPage, SpreadLine, TheirSlot as TheirView,
 };
-use super::{RotateError, SecretError, check_value, copy, copy_form, put, rotate, spread, stored};
+use super::{
+    CopyError, RotateError, SecretError, check_value, copy, copy_form, first, rotate, spread, stored,
+};
 use crate::access::Visitor;
 use crate::app::App;
 use crate::catalog::{self, AnySlot};
@@ -54,14 +56,14 @@ pub async fn secrets_form(
         let manifest = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key));
         let checked = manifest.map_or(Ok(()), |manifest| check_value(manifest, &slot.slot_key, value));
         let done = match checked {
-            Ok(()) => put(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
+            Ok(()) => first(&app, visitor.who(), &client, slot, value).await.map(|_| ()),
             Err(error) => Err(error),
         };
         match done {
             Ok(()) => saved += 1,
-            Err(error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form)) => {
-                errors.push(FieldError::new(field, error.to_string()));
-            }
+            Err(
+                error @ (SecretError::Empty | SecretError::TooLong | SecretError::Form | SecretError::Raced),
+            ) => errors.push(FieldError::new(field, error.to_string())),
             Err(error) => return Err(Failure::from(error).into()),
         }
     }
@@ -179,14 +181,23 @@ pub async fn copy_secret(
     Path((client_id, slot_id)): Path<(ClientId, SlotId)>,
     Form(form): Form<CopyFields>,
 ) -> Result<Response, Failure> {
-    if !wants_problem(&headers) {
+    let by = visitor.user()?.id;
+    handed_over(&headers, async || copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await)
+        .await
+}
+
+/// Gives a script of ours what `value` opens.
+pub(super) async fn handed_over(
+    headers: &HeaderMap,
+    value: impl AsyncFnOnce() -> Result<Secret<Vec<u8>>, CopyError>,
+) -> Result<Response, Failure> {
+    if !wants_problem(headers) {
         let detail = "Copying needs JavaScript: the value goes straight into the clipboard and is never on a page. \
                       Nothing was copied.";
         let failure = Failure::new(406, "script-only", "Not copied", detail);
         return Ok(PageFailure::from(failure).into_response());
     }
-    let by = visitor.user()?.id;
-    let value = copy(&app, visitor.who(), by, client_id, slot_id, &form.reason).await?;
+    let value = value().await?;
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     Ok((plain, value.expose().clone()).into_response())
 }
@@ -214,6 +225,7 @@ async fn filled(
     let known = stored(&mut tx, id).await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     let name = |key: &str| catalog.as_ref().map_or_else(|| key.to_owned(), |catalog| catalog.name_of(key));
+    let second_person = clients::second_person(&mut tx, id).await?;
     let (mut ours, mut theirs, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     for slot in clients::slots(&mut tx, id).await? {
         if let AnySlot::Ours(slot) = &slot
@@ -221,7 +233,9 @@ async fn filled(
         {
             let keys = (slot.component_key.as_str(), slot.slot_key.as_str());
             let anchor = slot.id.to_string();
-            copies.extend(copy_form(visitor, catalog.as_ref(), (id, slot.id), keys, &slot.name, anchor));
+            let place = (id, slot.id);
+            let form = copy_form(visitor, catalog.as_ref(), place, keys, &slot.name, anchor, second_person);
+            copies.extend(form);
         }
         match slot {
             AnySlot::Ours(slot) => ours.push(OurView {

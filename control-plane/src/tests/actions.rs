@@ -8,7 +8,7 @@ use std::path::Path;
 
 use axum::http::StatusCode;
 use regex::Regex;
-use shared::ids::{DeviceId, UserId};
+use shared::ids::{ClientId, DeviceId, UserId};
 use shared::secret::Secret;
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -154,6 +154,7 @@ async fn every_form_leaves_its_entry() {
         let (status, _) = access_routes::post(&sent.fixture, &c, &path, "reason=It+is+typed", SCRIPT).await;
         assert_eq!(status, StatusCode::OK);
         sent.expect("/clients/{id}/secrets/{slot}/copy", before, Action::SecretCopied).await;
+        second_person(&mut sent, (&c, &o), client, &slot).await;
         let rotate = "/clients/{id}/secrets/{slot}/rotate";
         let both = [client.to_string(), slot.clone()];
         let fields = [("secret", "ours-another-88bb"), WHY];
@@ -189,6 +190,14 @@ async fn every_form_leaves_its_entry() {
         sent.form(mark, &look, &c, &[], Action::StepMarked).await;
         let skip = "/devices/{id}/runbook/steps/{step}/skip";
         sent.form(skip, &configure, &c, &[WHY], Action::StepSkipped).await;
+        let (undo, keep) =
+            ("/devices/{id}/runbook/steps/{step}/undo", "/devices/{id}/runbook/steps/{step}/keep");
+        let attempt = "INSERT INTO attempts (id, step_id, number, state, offered_at, expires_at) \
+                       SELECT id, id, 1, 'succeeded', changed_at, changed_at FROM steps WHERE step_key = 'configure'";
+        sent.sql(attempt).await;
+        sent.sql("UPDATE steps SET state = 'succeeded' WHERE step_key = 'configure'").await;
+        sent.form(undo, &configure, &c, &[WHY], Action::StepUndoAsked).await;
+        sent.form(keep, &configure, &c, &[], Action::StepUndoDropped).await;
         sent.form("/devices/{id}/runbook/pause", &own, &c, &[WHY], Action::RunbookPaused).await;
         sent.form("/devices/{id}/runbook/resume", &own, &c, &[], Action::RunbookResumed).await;
         let on = sent.fixture.app.links.open(device, sent.fixture.app.now());
@@ -235,6 +244,40 @@ async fn every_form_leaves_its_entry() {
         sent.form("/sign-out", &[], &c, &[], Action::SignedOut).await;
     })
     .await;
+}
+
+/// A copy that another consultant approves, one that they decline, and both ways to switch it off again.
+async fn second_person(sent: &mut Sent, (c, o): (&str, &str), client: ClientId, slot: &str) {
+    let d = signed_in(&sent.fixture, Role::Consultant).await;
+    let (id, both) = ([client.to_string()], [client.to_string(), slot.to_owned()]);
+    let ask = "/clients/{id}/secrets/{slot}/ask";
+    let on = "/clients/{id}/second-person";
+    sent.form(on, &id, c, &[], Action::SecondPersonChanged).await;
+    sent.form(ask, &both, c, &[WHY], Action::ApprovalAsked).await;
+    let asked = [waiting(&sent.fixture).await];
+    sent.form("/approvals/{id}/approve", &asked, &d, &[], Action::ApprovalGiven).await;
+    let before = sent.entries().await.len();
+    let path = format!("/approvals/{}/copy", asked[0]);
+    let (status, _) = access_routes::post(&sent.fixture, c, &path, "", SCRIPT).await;
+    assert_eq!(status, StatusCode::OK);
+    sent.expect("/approvals/{id}/copy", before, Action::SecretCopied).await;
+    sent.form(ask, &both, c, &[WHY], Action::ApprovalAsked).await;
+    let asked = [waiting(&sent.fixture).await];
+    sent.form("/approvals/{id}/decline", &asked, &d, &[], Action::ApprovalDeclined).await;
+    sent.form("/clients/{id}/second-person/ask-off", &id, c, &[WHY], Action::ApprovalAsked).await;
+    let asked = [waiting(&sent.fixture).await];
+    sent.form("/approvals/{id}/approve", &asked, &d, &[], Action::SecondPersonChanged).await;
+    sent.form(on, &id, c, &[], Action::SecondPersonChanged).await;
+    sent.form("/clients/{id}/second-person/off", &id, o, &[WHY], Action::SecondPersonChanged).await;
+}
+
+/// The one request for a second person that waits.
+async fn waiting(fixture: &Fixture) -> String {
+    let mut tx = fixture.app.db.read().await.unwrap();
+    let now = fixture.app.now();
+    let waiting = access::approvals::to_decide(&mut tx, fixture.user, now).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    waiting[0].id.to_string()
 }
 
 /// With authenticators in software; the switch is put back.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode, header};
 use regex::Regex;
-use shared::ids::{ClientId, SlotId};
+use shared::ids::{ApprovalId, ClientId, SlotId};
 use shared::secret::Secret;
 use shared::time::{Clock as _, SystemClock};
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 
 use super::access_routes::{self, SCRIPT};
 use super::{ask, post, read, signed_in};
-use crate::access::Role;
+use crate::access::{Role, approvals};
 use crate::audit::{self, Action, AuditError, Entry, Verdict, Who};
+use crate::clients;
 use crate::db::testing::{empty_postgres, on_both, owner_of};
 use crate::db::{Cause, Db};
 use crate::error::Failure;
@@ -85,6 +86,8 @@ struct InUse {
     slot: SlotId,
     /// Where the secret is copied.
     copy: String,
+    /// One more copy, which a second person approved.
+    approved: ApprovalId,
 }
 
 impl InUse {
@@ -101,7 +104,8 @@ impl InUse {
         let delivery = secrets::for_device(&mut tx, device_id).await.unwrap().remove(0);
         drop(tx);
         let copy = format!("/clients/{client}/secrets/{}/copy", slot.id);
-        let in_use = Self { fixture, cookie, delivery, client, slot: slot.id, copy };
+        let approved = approved(&fixture, &cookie, client, slot.id).await;
+        let in_use = Self { fixture, cookie, delivery, client, slot: slot.id, copy, approved };
         let (status, page) = in_use.health().await;
         assert_eq!((status, page.as_str()), (StatusCode::OK, "ok"));
         in_use
@@ -145,6 +149,10 @@ impl InUse {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
         assert!(!said.contains(VALUE) && said.contains(cause.what()), "{said}");
         assert_eq!(said.contains("audit log"), stops, "{said}");
+        let approved = format!("/approvals/{}/copy", self.approved);
+        let (status, said) = access_routes::post(&self.fixture, &self.cookie, &approved, "", SCRIPT).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+        assert!(!said.contains(VALUE) && said.contains(cause.what()), "{said}");
         let another = Secret::new("ours-another-88bb".to_owned());
         let who = Fixture::who();
         let rotated =
@@ -173,10 +181,28 @@ impl InUse {
         secrets::seal(app, &self.delivery, "digest").await.unwrap().unwrap();
         let (status, said) = access_routes::post(&self.fixture, &self.cookie, &self.copy, WHY, SCRIPT).await;
         assert_eq!((status, said.as_str()), (StatusCode::OK, VALUE));
+        let approved = format!("/approvals/{}/copy", self.approved);
+        let (status, said) = access_routes::post(&self.fixture, &self.cookie, &approved, "", SCRIPT).await;
+        assert_eq!((status, said.as_str()), (StatusCode::OK, VALUE));
         assert_eq!(self.create_client("Later Client").await.0.status, StatusCode::SEE_OTHER);
         let mut tx = app.db.read().await.unwrap();
         assert!(matches!(audit::verify(&mut tx).await.unwrap(), Verdict::Holds { .. }));
     }
+}
+
+/// Has the other consultant approve a copy, and the client's rule switched off again.
+async fn approved(fixture: &Fixture, cookie: &str, client: ClientId, slot: SlotId) -> ApprovalId {
+    let app = &fixture.app;
+    clients::set_second_person(app, Fixture::who(), client, true, "").await.unwrap();
+    let ask = format!("/clients/{client}/secrets/{slot}/ask");
+    let (status, page) = access_routes::post(fixture, cookie, &ask, WHY, "text/html").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let mut tx = app.db.read().await.unwrap();
+    let waiting = approvals::to_decide(&mut tx, fixture.user, app.now()).await.unwrap().remove(0).id;
+    drop(tx);
+    secrets::decide(app, Fixture::who(), fixture.user, waiting, true).await.unwrap();
+    clients::set_second_person(app, Fixture::who(), client, false, "a test").await.unwrap();
+    waiting
 }
 
 fn escaped(text: &str) -> String {

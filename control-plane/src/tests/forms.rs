@@ -49,6 +49,9 @@ const FORMS: &[Form] = &[
     ("/clients/{id}/engagement/end", &[("pasted", Field::Choice)]),
     ("/clients/{id}/engagement/hold", &[("reason", Field::Text)]),
     ("/clients/{id}/engagement/days", &[("days", Field::Choice)]),
+    ("/clients/{id}/secrets/{slot}/ask", &[("reason", Field::Text)]),
+    ("/clients/{id}/second-person/ask-off", &[("reason", Field::Text)]),
+    ("/clients/{id}/second-person/off", &[("reason", Field::Text)]),
     ("/clients/{id}/secrets/{slot}/rotate", &[("secret", Field::Secret), ("reason", Field::Text)]),
     ("/enrollments/{id}/approve", &[("fingerprint", Field::Choice)]),
     ("/enrollments/{id}/reject", &[("reason", Field::Text)]),
@@ -56,6 +59,7 @@ const FORMS: &[Form] = &[
     ("/devices/{id}/quarantine", &[("release", Field::Choice), ("hardware_uuid", Field::Choice)]),
     ("/devices/{id}/runbook/pause", &[("reason", Field::Text)]),
     ("/devices/{id}/runbook/steps/{step}/skip", &[("reason", Field::Text)]),
+    ("/devices/{id}/runbook/steps/{step}/undo", &[("reason", Field::Text)]),
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
     ("/audit/alarms/{id}", &[("reason", Field::Text)]),
@@ -64,17 +68,22 @@ const FORMS: &[Form] = &[
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
-/// The reason of a copy is asked by a script and answered to it: `access_routes` has its tests. A sealed paste is no form:
+/// The reason of a copy is asked by a script and answered to it: `access_routes` and `approvals_routes` have its tests. A sealed paste is no form:
 /// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
     "/clients/{id}/engagement/release",
     "/clients/{id}/engagement/reactivate",
+    "/clients/{id}/second-person",
+    "/approvals/{id}/approve",
+    "/approvals/{id}/decline",
+    "/approvals/{id}/copy",
     "/clients/{id}/join-codes",
     "/devices/{id}/runbook/resume",
     "/devices/{id}/runbook/plan",
     "/devices/{id}/runbook/steps/{step}/retry",
     "/devices/{id}/runbook/steps/{step}/mark",
+    "/devices/{id}/runbook/steps/{step}/keep",
     "/devices/{id}/renewal",
     "/users/{id}/link",
     "/users/{id}/disable",
@@ -175,7 +184,7 @@ impl Desk {
         let operators = ["/users", "/tokens", "/audit/alarms", "/incident", "/passkeys"]
             .iter()
             .any(|start| path.starts_with(start));
-        if operators { &self.operator } else { &self.cookie }
+        if operators || path.ends_with("/second-person/off") { &self.operator } else { &self.cookie }
     }
 
     /// Sends a form in which one field is what a test wants, the others fit.

@@ -29,6 +29,8 @@ pub struct Shell {
     pub section: Section,
     /// Enrollments that wait for a decision: the badge in the navigation.
     pub pending: u32,
+    /// What waits for the viewer as a second person: the other badge.
+    pub approvals: u32,
     /// An incident is open: every page says so.
     pub frozen: bool,
     pub now: Timestamp,
@@ -49,6 +51,7 @@ pub enum Section {
     None,
     Clients,
     Enrollments,
+    Approvals,
     Support,
     Audit,
     Users,

@@ -41,6 +41,11 @@ impl Moment {
         }
     }
 
+    /// "25 Nov 2026", also when that was a minute ago: for what is read later, on paper.
+    pub fn day(self) -> String {
+        written(self.at.to_datetime(), DAY)
+    }
+
     /// "25 Nov 2026 09:31:12 UTC"
     pub fn exact(self) -> String {
         written(self.at.to_datetime(), EXACT)

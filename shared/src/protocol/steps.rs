@@ -32,6 +32,8 @@ pub enum OfferKind {
     Run,
     /// `run`, whatever `check` says, then `verify`: a secret that the step reads has a new version.
     Rerun,
+    /// `undo`, then what looks for the step's effect: a person asked for it. It gets no secrets.
+    Undo,
     #[serde(other)]
     Unknown,
 }

@@ -42,6 +42,7 @@ const READS: &[&str] = &[
     "catalog check",
     "catalog keygen",
     "catalog sign",
+    "doctor",
     "migrate",
     "paste",
     "serve",

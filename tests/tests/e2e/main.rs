@@ -25,3 +25,4 @@ mod secrets;
 mod stage;
 mod state;
 mod thread;
+mod undo;

@@ -55,6 +55,53 @@ async fn init_overwrites_nothing_and_serve_refuses_what_is_unsafe() {
     assert!(!ok && said.contains("board init"), "{said}");
 }
 
+#[tokio::test]
+async fn doctor_says_what_is_in_the_way_whether_the_board_runs_or_not() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let mut stage = Stage::new(database).await;
+        let console = stage.board.console_url.strip_prefix("http://").unwrap().to_owned();
+        let agents = stage.board.agents_address.clone();
+        let asked = [
+            "doctor",
+            "--json",
+            "--console",
+            &console,
+            "--agents",
+            &agents,
+            "--agents-url",
+            "https://127.0.0.1:1",
+        ];
+        let looked = async |stage: &Stage| {
+            let done = stage.board.beside(&asked, "").await.unwrap();
+            let text = String::from_utf8(done.stdout).unwrap();
+            let report: serde_json::Value =
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            let all = report["findings"].as_array().unwrap().clone();
+            let saw = |check: &str| {
+                let found =
+                    all.iter().find(|one| one["check"] == check).unwrap_or_else(|| panic!("{check}: {text}"));
+                format!("{}: {}", found["state"].as_str().unwrap(), found["saw"].as_str().unwrap())
+            };
+            let seen = ["console port", "agents' port", "database", "root key", "audit chain"].map(saw);
+            (done.status.code(), seen, text)
+        };
+        let (code, [console, agents, database, key, chain], text) = looked(&stage).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(console.starts_with("ok: a board answers") && console.ends_with("is well"), "{console}");
+        assert!(agents.starts_with("ok: this board answers"), "{agents}");
+        assert!(database.contains("at this board's version") && key.starts_with("ok: version 1"), "{text}");
+        assert!(chain.starts_with("ok: whole; it ends with entry"), "{chain}");
+        stage.board.stop().await.unwrap();
+        let (code, [console, agents, ..], text) = looked(&stage).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(console.contains("is free: no board runs here") && agents.contains("is free"), "{text}");
+        std::fs::remove_file(stage.board.layout.path("keys/root.key")).unwrap();
+        let (code, [.., key, _], text) = looked(&stage).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(key.starts_with("problem: "), "{key}");
+    }
+}
+
 /// Python's SQLite module is as plain a client as the `sqlite3` shell: `recursive_triggers` is off in it.
 async fn python(script: &str, database: &str) -> (bool, String) {
     let done = Command::new("python3").args(["-c", script, database]).output().await.unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use data_encoding::{BASE64, HEXLOWER};
 use regex::bytes::Regex;
 use tests::agent::Agent;
-use tests::process::{output, program};
+use tests::process::{at_a_terminal, output, program};
 use tests::scan;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -232,7 +232,8 @@ async fn whoever_can_not_paste_is_told_why_and_what_to_do() {
         ("board_made-up", with, VALUE, 2, "--roles consultant"),
         (&token, with, "NOT a key", 1, "this is no Their key"),
         (&token, with, "", 1, "the value is empty"),
-        (&token, &["TYPO"], VALUE, 1, "Choose one of:\n  asked/THEIR_KEY"),
+        (&token, &["asked/TYPO"], VALUE, 1, "Choose one of:\n  asked/THEIR_KEY"),
+        (&token, &["THEIR_KEY"], VALUE, 1, "THEIR_KEY doesn't say of which component"),
     ];
     for (token, arguments, value, code, words) in cases {
         let (ended, said) = desk.refused(token, arguments, value).await;
@@ -266,13 +267,13 @@ async fn whoever_can_not_paste_is_told_why_and_what_to_do() {
 #[tokio::test]
 async fn at_a_terminal_nothing_of_it_is_shown() {
     let mut desk = Desk::new(Database::Sqlite).await;
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let (address, heard) = eavesdrop(&desk.stage.board.console_url).await;
     let paste = [
         program("board").unwrap().to_str().unwrap(),
         "paste",
         "THEIR_KEY",
         "--board",
-        &desk.stage.board.console_url,
+        &address,
         "--device",
         &desk.device,
         "--device-fingerprint",
@@ -280,36 +281,29 @@ async fn at_a_terminal_nothing_of_it_is_shown() {
         "--known-devices",
         desk.known.to_str().unwrap(),
     ]
-    .map(quoted)
-    .join(" ");
-    // With `script`, which gives a program a terminal of its own.
-    let at_a_terminal = async |typed: &str| {
-        let mut command = Command::new("script");
-        command.args(["-qec", &paste, "/dev/null"]).env("BOARD_TOKEN", &desk.token).kill_on_drop(true);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut shown = Vec::new();
-        while !shown.ends_with(b"not shown: ") {
-            shown.push(tokio::time::timeout(SOON, screen.read_u8()).await.unwrap().unwrap());
-        }
-        // Between the prompt and the terminal that shows nothing lies a moment; nobody types that fast.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        keyboard.write_all(typed.as_bytes()).await.unwrap();
-        keyboard.flush().await.unwrap();
-        tokio::time::timeout(SOON, screen.read_to_end(&mut shown)).await.unwrap().unwrap();
-        let ended = tokio::time::timeout(SOON, child.wait()).await.unwrap().unwrap();
-        (ended.code(), String::from_utf8(shown).unwrap())
-    };
-    let (code, shown) = at_a_terminal("canary-first-line\nsecond line\n").await;
-    assert!(code == Some(1) && shown.contains("the value has several lines: nothing was sent"), "{shown}");
-    assert!(!shown.contains("canary"), "{shown}");
-    let (code, shown) = at_a_terminal("canary-typed\n").await;
+    .map(ToOwned::to_owned);
+    let paste = paste.each_ref().map(String::as_str);
+    let environment = [("BOARD_TOKEN", desk.token.as_str())];
+    // With a line end behind the last line, and without.
+    for typed in ["canary-first-line\nsecond line\n", "canary-first-line\nsecond line"] {
+        let (code, shown) = at_a_terminal(&paste, &environment, &[typed], SOON).await.unwrap();
+        assert!(
+            code == Some(1) && shown.contains("the value has several lines: nothing was sent"),
+            "{shown}"
+        );
+        assert!(!shown.contains("canary") && !shown.contains("second"), "{shown}");
+    }
+    heard.lock().unwrap().clear();
+    let (code, shown) = at_a_terminal(&paste, &environment, &["canary-typed\n"], SOON).await.unwrap();
     assert!(code == Some(0) && shown.contains("asked/THEIR_KEY is on "), "{code:?} {shown}");
     assert!(
         shown.starts_with("Their key (asked/THEIR_KEY), not shown: ") && !shown.contains("canary"),
         "{shown}"
     );
     assert_eq!(desk.slot_state().await, "present");
+    let asked = Regex::new("GET /api/v1/devices/[^ ]+/paste ").unwrap();
+    let times = asked.find_iter(&heard.lock().unwrap()).count();
+    assert_eq!(times, 2, "the time that it is good for begins when the value is there");
 }
 
 #[tokio::test]

@@ -115,6 +115,40 @@ async fn a_rotation(database: Database) {
 }
 
 #[tokio::test]
+async fn a_value_of_several_lines_is_refused_and_its_rest_is_nobody_elses() {
+    let mut stage = Stage::new(Database::Sqlite).await;
+    stage.client().await;
+    let with = |what: &[&'static str]| {
+        [&["rotate", "--client", "Example Client", "--reason", "it leaked"], what].concat()
+    };
+    let (one, all) = (with(&["--slot", "tool/OUR_KEY"]), with(&["--all"]));
+    for arguments in [&one, &all] {
+        // With a line end behind the last line, and without.
+        for typed in ["canary-first-line\nsecond-line\n", "canary-first-line\nsecond-line"] {
+            let (code, shown) = stage.board.at_a_terminal(arguments, &[typed]).await.unwrap();
+            assert!(
+                code == Some(1) && shown.contains("several lines: tool/OUR_KEY was left as it is"),
+                "{shown}"
+            );
+            assert!(!shown.contains("canary") && !shown.contains("second"), "{shown}");
+        }
+    }
+    let piped = stage.board.beside(&one, "canary-first-line\nsecond-line\n").await.unwrap();
+    assert!(!piped.status.success() && said(&piped).contains("has several lines"), "{}", said(&piped));
+    // The tail of a line that is too long is no line of its own.
+    let long = format!("{}\ncanary-next-line\n", "x".repeat(16 * 1024 + 1));
+    let cut = stage.board.beside(&all, &long).await.unwrap();
+    assert!(!cut.status.success() && said(&cut).contains("longer than 16384 bytes"), "{}", said(&cut));
+
+    let (code, shown) = stage.board.at_a_terminal(&one, &["canary-typed-value\n"]).await.unwrap();
+    assert!(code == Some(0) && shown.contains("✓ version 2"), "nothing was stored before: {shown}");
+    assert!(shown.contains("New value of tool/OUR_KEY, not shown: ") && !shown.contains("canary"), "{shown}");
+    let (code, shown) = stage.board.at_a_terminal(&all, &["\n"]).await.unwrap();
+    assert!(code == Some(0) && shown.contains("– left as it is"), "{shown}");
+    stage.board.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_new_version_reaches_devices_that_are_on_and_later_those_that_were_off_on_sqlite() {
     a_rotation(Database::Sqlite).await;
 }

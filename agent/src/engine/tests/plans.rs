@@ -55,7 +55,7 @@ fn a_plan_looks_where_it_can_and_says_why_not_elsewhere() {
     let receipt = receipt(&delivery);
     engine.on(Event::Stored { deliver: delivery, result: Ok(receipt) }, Instant::now());
     let gui = Met::No("log in as the managed user".to_owned());
-    engine.on(Event::Needs(Needs { fda: Met::Yes, gui }), Instant::now());
+    engine.on(Event::Needs(Needs { fda: Met::Yes, gui, ..Needs::default() }), Instant::now());
     let names: Vec<&str> = table.iter().map(|(name, ..)| *name).chain(["install"]).collect();
     let effects = frame(&mut engine, FromBoard::Plan(request(&names)));
     assert!(plan(&effects).is_none(), "no attempt comes of it");

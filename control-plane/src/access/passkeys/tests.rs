@@ -105,6 +105,7 @@ pub async fn visitor(fixture: &Fixture, session: Option<&Secret<String>>) -> Vis
         host: "board.test".into(),
         secure: false,
         pending: 0,
+        approvals: 0,
         frozen: false,
         now: app.now(),
     }

@@ -2,7 +2,7 @@
 //! known_hosts. `DEVICE FINGERPRINT SINCE`; lines that begin with # are a person's.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
@@ -73,9 +73,14 @@ impl KnownDevices {
             if let Some(folder) = self.0.parent() {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             }
-            let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.read(true).append(true).create(true).mode(0o600).open(&self.0)?;
+            let mut text = Vec::new();
+            file.read_to_end(&mut text)?;
+            // A person who wrote the last line may have left it without an end.
+            let end = if text.last().is_none_or(|byte| *byte == b'\n') { "" } else { "\n" };
             let shown = fingerprint.to_string().replace(' ', "-");
-            file.write_all(format!("{device} {shown} {}\n", now.rfc3339()).as_bytes())
+            file.write_all(format!("{end}{device} {shown} {}\n", now.rfc3339()).as_bytes())
         };
         write().with_context(|| {
             format!("{} can't be written, so the device can't be remembered. Nothing was sent", self.path())

@@ -1,9 +1,9 @@
 //! `board paste`: a client's secret, sealed on this computer to a device whose fingerprint was read on the Mac. Nothing that
 //! the board says about the device is believed: the fingerprint is made from it here and compared.
 
-mod entry;
 mod known;
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use shared::secret::{MAX_LEN, Secret};
 use shared::time::Clock;
 
 use super::ask::{Asking, Board, said};
-use super::{Output, table};
+use super::{Output, entered, table};
 use crate::secrets::api::{Recipient, SlotJson};
 use known::{Known, KnownDevices};
 
@@ -30,7 +30,7 @@ pub const HELP: &str = "\
 Examples:
   op read 'op://Acme/Slack/bot-token' | board paste slack/SLACK_BOT_TOKEN \\
     --board https://board.example.com --device 0199… --device-fingerprint 'QX7C 2MDE 4H5K ZA6B'
-  board paste SLACK_BOT_TOKEN --device 0199… < token.txt
+  board paste slack/SLACK_BOT_TOKEN --device 0199… < token.txt
 
 `sudo board-agent status` on the Mac shows the fingerprint: read it there, over Screen Sharing or SSH, not from the board. It is
 kept on this computer, so the next paste to the same device needs none; another one than before is an alarm, and nothing
@@ -48,7 +48,7 @@ Exit codes:
 
 #[derive(Debug, Args)]
 pub struct PasteArgs {
-    /// Which slot; without the component when only one has such a slot.
+    /// Which slot; at a terminal also without the component, when only one has such a slot.
     #[arg(value_name = "COMPONENT/SLOT")]
     slot: String,
     /// The device's id, as its page and `sudo board-agent status` show it.
@@ -88,38 +88,69 @@ pub enum Unproven {
 }
 
 pub async fn run(args: PasteArgs, clock: &dyn Clock, random: &dyn Random) -> anyhow::Result<Output> {
+    if !args.slot.contains('/') && !io::stdin().is_terminal() {
+        bail!(
+            "{} doesn't say of which component, and nobody would see which one the board takes: give COMPONENT/SLOT. Nothing was sent",
+            args.slot
+        );
+    }
     let board = args.asking.board("consultant")?;
     let known = KnownDevices::at(args.known_devices.clone())?;
     let path = format!("/api/v1/devices/{}/paste", args.device);
-    let (status, body) = board.get(&path).await?;
-    if status != StatusCode::OK {
-        return not_pasted(&board, status, &body);
-    }
-    let recipient: Recipient = board.read(&body)?;
-    let key = prove(&recipient, args.device, args.device_fingerprint.as_deref(), &known, clock)?;
-    let slot = find(&recipient.slots, &args.slot)?;
-    if !recipient.on {
+    let typed = args.device_fingerprint.as_deref();
+    let before = ask(&board, &path).await?;
+    prove(&before, args.device, typed, &known, clock)?;
+    let slot = find(&before.slots, &args.slot)?;
+    if !before.on {
         bail!(
             "{} is off, and a sealed value is kept nowhere: nothing was sent. Paste it again when the device is on",
-            table::plain(&recipient.name)
+            table::plain(&before.name)
         );
     }
-    let value = entry::enter(slot)?;
+    let value = enter(slot)?;
+    // Entering may have taken long: the time that it is good for is counted from here.
+    let recipient = ask(&board, &path).await?;
+    let key = prove(&recipient, args.device, typed, &known, clock)?;
     let paste = seal(&recipient, &key, slot, &value, clock, random)?;
     drop(value);
     let (status, body) = board.post(&path, &paste).await?;
     if status != StatusCode::OK {
-        return not_pasted(&board, status, &body);
+        return Err(not_pasted(&board, status, &body));
     }
-    let text = format!("{}/{} is on {}.", slot.component, slot.slot, table::plain(&recipient.name));
+    let text = format!("{} is on {}.", key_of(slot), table::plain(&recipient.name));
     Ok(Output { text, exit: 0 })
 }
 
+async fn ask(board: &Board, path: &str) -> anyhow::Result<Recipient> {
+    let (status, body) = board.get(path).await?;
+    if status != StatusCode::OK {
+        return Err(not_pasted(board, status, &body));
+    }
+    Ok(board.read(&body)?)
+}
+
+/// The value: from a terminal without showing it, or from another program.
+fn enter(slot: &SlotJson) -> anyhow::Result<Secret<Vec<u8>>> {
+    if !io::stdin().is_terminal() {
+        return entered::piped();
+    }
+    let key = key_of(slot);
+    let prompt = format!("{} ({key}), not shown: ", table::plain(&slot.name));
+    let instead =
+        format!("nothing was sent. Put it into a file, or pipe it: op read … | board paste {key} …");
+    entered::line(&prompt, &instead)
+}
+
+/// As it may be shown: it comes from the board.
+fn key_of(slot: &SlotJson) -> String {
+    table::plain(&format!("{}/{}", slot.component, slot.slot))
+}
+
 /// What stands in the way of this paste, rather than of asking at all.
-fn not_pasted(board: &Board, status: StatusCode, body: &[u8]) -> anyhow::Result<Output> {
+fn not_pasted(board: &Board, status: StatusCode, body: &[u8]) -> anyhow::Error {
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(board.refusal(status, body).into()),
-        _ => bail!("{}", said(status, body)),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => board.refusal(status, body).into(),
+        _ => anyhow::anyhow!("{}", said(status, body)),
     }
 }
 
@@ -166,10 +197,7 @@ fn find<'a>(slots: &'a [SlotJson], target: &str) -> anyhow::Result<&'a SlotJson>
     let fits = |slot: &&SlotJson| slot.slot == key && component.is_none_or(|name| slot.component == name);
     let fitting: Vec<&SlotJson> = slots.iter().filter(fits).collect();
     let choices = |slots: &[&SlotJson]| -> String {
-        slots
-            .iter()
-            .map(|slot| format!("\n  {}", table::plain(&format!("{}/{}", slot.component, slot.slot))))
-            .collect()
+        slots.iter().map(|slot| format!("\n  {}", key_of(slot))).collect()
     };
     match fitting.as_slice() {
         [slot] => Ok(slot),

@@ -99,6 +99,24 @@ fn a_device_is_proven_by_the_fingerprint_from_the_mac_and_then_known() {
 }
 
 #[test]
+fn a_device_is_remembered_on_a_line_of_its_own() {
+    let desk = Desk::new();
+    let file = desk.folder.path().join("board/known_devices");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "# ours, without a line end").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for _ in 0..2 {
+        let other = Desk::new();
+        let shown = other.shown().replace(' ', "");
+        prove(&other.recipient, other.recipient.device_id, Some(&shown), &desk.known(), &SystemClock)
+            .unwrap();
+        prove(&other.recipient, other.recipient.device_id, None, &desk.known(), &SystemClock).unwrap();
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[test]
 fn a_known_device_that_changed_is_an_alarm_whatever_is_typed() {
     let desk = Desk::new();
     desk.prove(&desk.recipient, Some(&desk.shown())).unwrap();

@@ -85,12 +85,11 @@ pub struct Status {
 
 /// Makes the next authority, certified by the active one. Gives its pin.
 pub async fn begin(app: &App, who: Who) -> Result<String, RotationError> {
-    let mut tx = app.db.write().await?;
+    let (mut tx, root) = app.root.write(&app.db).await?;
     if store::coming(&mut tx).await?.is_some() {
         return Err(RotationError::UnderWay);
     }
     let active = Authority::load(&mut tx, &app.root, app.board_id).await?;
-    let root = app.root.for_writing(&mut tx).await?;
     let next = active.successor(&root, app.board_id, app.now(), &*app.random)?;
     let number = store::last_number(&mut tx).await? + 1;
     store::insert(&mut tx, number, &next, app.now()).await?;
@@ -107,6 +106,8 @@ pub async fn begin(app: &App, who: Who) -> Result<String, RotationError> {
 pub async fn finish(app: &App, who: Who, force: bool) -> Result<Vec<Standing>, RotationError> {
     let now = app.now();
     let mut tx = app.db.write().await?;
+    // Whoever joins at this moment is counted, or meets the next authority.
+    store::hold_active(&mut tx).await?;
     let Status { pin: from, coming: Some(coming), .. } = status(&mut tx, now).await? else {
         return Err(RotationError::NotBegun);
     };
@@ -149,6 +150,11 @@ pub async fn status(tx: &mut Tx, now: Timestamp) -> Result<Status, RotationError
         None => None,
     };
     Ok(Status { pin: pin_of(&active.certificate)?, since: active.created_at, coming })
+}
+
+/// The number of the active authority, which stays active until the transaction ends.
+pub async fn hold_active(tx: &mut Tx) -> Result<i64, CaError> {
+    store::hold_active(tx).await?.ok_or(CaError::Missing)
 }
 
 /// What a device has to be told of the coming authority, and that one's number; nothing once it said that it keeps its pin.

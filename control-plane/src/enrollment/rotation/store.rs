@@ -51,6 +51,13 @@ pub async fn insert(tx: &mut Tx, number: i64, next: &Successor, now: Timestamp) 
     .map(|_| ()))
 }
 
+/// Locks the row until the transaction ends.
+pub async fn hold_active(tx: &mut Tx) -> Result<Option<i64>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar("UPDATE authorities SET state = state WHERE state = 'active' RETURNING number")
+        .fetch_optional(conn)
+        .await)
+}
+
 pub async fn retire_active(tx: &mut Tx, now: Timestamp) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query("UPDATE authorities SET state = 'retired', retired_at = $1 WHERE state = 'active'")
         .bind(now)

@@ -5,11 +5,15 @@ use shared::ids::DeviceId;
 use shared::protocol::link::NewCa;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{AcknowledgeError, RotationError, acknowledge, begin, believed, finish, news, status, store};
+use super::{
+    AcknowledgeError, RotationError, acknowledge, begin, believed, finish, hold_active, news, status, store,
+};
 use crate::audit::{self, Action, Who};
+use crate::db::Db;
 use crate::db::testing::on_both;
 use crate::enrollment::ca::{Authority, DEVICE_TTL, spki_of};
-use crate::enrollment::{self, get_device};
+use crate::enrollment::{self, EnrollError, get_device};
+use crate::error::Failure;
 use crate::testing::{Fixture, TestDevice};
 
 async fn told(fixture: &Fixture, device: DeviceId) -> Option<NewCa> {
@@ -151,6 +155,47 @@ async fn a_request_of_before_keeps_the_fingerprint_that_its_device_shows() {
         let answer = later.join(app, &fixture.code(client).await).await.unwrap();
         let typed = later.fingerprint(app, &answer);
         enrollment::approve(app, Fixture::who(), fixture.user, answer.enrollment_id, &typed).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_joins_while_the_authority_changes_is_told_to_ask_again() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let client = fixture.client("Example Client", &["base"]).await;
+        let app = &fixture.app;
+        let code = fixture.code(client).await;
+        begin(app, Who::cli()).await.unwrap();
+        finish(app, Who::cli(), false).await.unwrap();
+        // The listener, and so the device, has the authority that was active a moment ago.
+        let device = TestDevice::new("A-UUID", app.now());
+        let refused = device.join(app, &code).await.unwrap_err();
+        assert!(matches!(refused, EnrollError::NewAuthority), "{refused}");
+        assert_eq!(Failure::from(refused).public.status, 503);
+        let spki = shown(&fixture).await;
+        app.show_ca(crate::app::ShownCa { number: 2, spki });
+        let answer = device.join(app, &code).await.unwrap();
+        let typed = device.fingerprint(app, &answer);
+        enrollment::approve(app, Fixture::who(), fixture.user, answer.enrollment_id, &typed).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotation_ends_only_after_who_joins_at_that_moment_was_counted() {
+    on_both(|db| async move {
+        let Db::Postgres(_) = &db else { return };
+        let fixture = Fixture::new(db.clone()).await;
+        begin(&fixture.app, Who::cli()).await.unwrap();
+        let mut joining = db.write().await.unwrap();
+        assert_eq!(hold_active(&mut joining).await.unwrap(), 1);
+        let app = fixture.app.clone();
+        let ending = tokio::spawn(async move { finish(&app, Who::cli(), false).await.map(|_| ()) });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!ending.is_finished(), "it waits for the one who joins");
+        joining.commit().await.unwrap();
+        ending.await.unwrap().unwrap();
     })
     .await;
 }

@@ -221,12 +221,17 @@ impl Provider for Kms {
     fn wrap<'a>(&'a self, binding: Binding, root: &'a Key, _random: &'a dyn Random) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
             let plain = Secret::new(BASE64.encode(root.expose()));
-            let (id, context) = (&self.key.id, Self::context(binding));
-            let body = format!(
-                r#"{{"KeyId":"{id}","Plaintext":"{}","EncryptionContext":{context}}}"#,
-                plain.expose()
-            );
-            let got = self.ask("TrentService.Encrypt", &Secret::new(body.into_bytes())).await?;
+            let context = Self::context(binding).to_string();
+            let parts = [
+                r#"{"KeyId":""#,
+                &self.key.id,
+                r#"","Plaintext":""#,
+                plain.expose(),
+                r#"","EncryptionContext":"#,
+                &context,
+                "}",
+            ];
+            let got = self.ask("TrentService.Encrypt", &Secret::new(parts.concat().into_bytes())).await?;
             if got.status != StatusCode::OK {
                 return Err(self.refusal("kms:Encrypt", &got));
             }

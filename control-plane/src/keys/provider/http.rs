@@ -4,6 +4,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url, redirect};
 use shared::secret::Secret;
@@ -25,6 +26,15 @@ pub struct Http {
     /// For messages: the provider's URI and where it is asked.
     pub provider: String,
     timeout: Duration,
+}
+
+/// A body on its way, wiped when the last who holds it lets go.
+struct Sent(Secret<Vec<u8>>);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
 }
 
 pub struct Got {
@@ -106,16 +116,20 @@ impl Http {
     ) -> Result<Got, ProviderError> {
         let failed = |error: reqwest::Error| self.unreachable(words(error));
         let request = self.client.request(method, url.clone()).timeout(self.timeout).headers(headers);
-        let mut response = request.body(body.expose().clone()).send().await.map_err(failed)?;
+        let body = Bytes::from_owner(Sent(body.clone()));
+        let mut response = request.body(body).send().await.map_err(failed)?;
         let status = response.status();
-        let mut all = Vec::new();
+        let (mut chunks, mut length) = (Vec::new(), 0);
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if all.len() + chunk.len() > LONGEST {
+            length += chunk.len();
+            if length > LONGEST {
                 return Err(self.answer(&format!("it is longer than {LONGEST} bytes")));
             }
-            all.extend_from_slice(&chunk);
+            // Takes the chunk's memory over where nothing else holds it.
+            chunks.push(Secret::new(Vec::from(chunk)));
         }
-        Ok(Got { status, body: Secret::new(all) })
+        let parts: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.expose().as_slice()).collect();
+        Ok(Got { status, body: Secret::new(parts.concat()) })
     }
 
     pub fn unreachable(&self, what: String) -> ProviderError {

@@ -219,6 +219,31 @@ async fn a_refusal_says_which_right_is_missing() {
 }
 
 #[tokio::test]
+async fn only_a_ciphertext_of_another_key_is_taken_for_one() {
+    for (said, other_key, expected) in [
+        ("cipher: message authentication failed", true, ""),
+        ("invalid ciphertext: no prefix", true, ""),
+        ("invalid ciphertext: version is too new", true, ""),
+        ("encryption key not found", false, "encryption key not found"),
+        (
+            "ciphertext or signature version is disallowed by policy (too old)",
+            false,
+            "Lower `min_decryption_version` of transit/keys/board",
+        ),
+    ] {
+        let body = serde_json::json!({ "errors": [said] }).to_string();
+        let fake = Fake::new(move |_, _| json(400, &body)).await;
+        let [(vault, transit), _] = both(&fake.outside());
+        let error = transit.unwrap(binding(), b"vault:v1:AAAA").await.unwrap_err();
+        assert_eq!(matches!(error, ProviderError::Unwrap), other_key, "{said}: {error}");
+        if !other_key {
+            let shown = checked(&vault, &error);
+            assert!(shown.contains(expected) && shown.contains(said), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_none_is_refused_without_repeating_it() {
     for body in [
         "",

@@ -146,6 +146,10 @@ impl Transit {
             StatusCode::NOT_FOUND => {
                 format!("there is no transit engine at {} or no such key ({said})", self.key.mount)
             }
+            StatusCode::BAD_REQUEST if said.contains("too old") => format!(
+                "the version of its key that wrapped the root key may not decrypt any more ({said}). Lower `min_decryption_version` of {}/keys/{}, run `board rekey --to vault:{} --fresh`, then raise it again",
+                self.key.mount, self.key.name, self.key
+            ),
             status => format!("{status} ({said})"),
         })
     }
@@ -156,8 +160,8 @@ impl Provider for Transit {
         Box::pin(async move {
             let plain = Secret::new(BASE64.encode(root.expose()));
             let context = BASE64.encode(&context(binding));
-            let body = format!(r#"{{"plaintext":"{}","context":"{context}"}}"#, plain.expose());
-            let got = self.ask("encrypt", &Secret::new(body.into_bytes())).await?;
+            let parts = [r#"{"plaintext":""#, plain.expose(), r#"","context":""#, &context, r#""}"#];
+            let got = self.ask("encrypt", &Secret::new(parts.concat().into_bytes())).await?;
             if got.status != StatusCode::OK {
                 return Err(self.refusal("encrypt", &got));
             }
@@ -177,8 +181,9 @@ impl Provider for Transit {
             let got = self.ask("decrypt", &Secret::new(body.to_string().into_bytes())).await?;
             match got.status {
                 StatusCode::OK => {}
-                // Vault answers 400 to a ciphertext of another key or context, and to nothing else that we send.
-                StatusCode::BAD_REQUEST => return Err(ProviderError::Unwrap),
+                StatusCode::BAD_REQUEST if is_of_another_key(&said(&got)) => {
+                    return Err(ProviderError::Unwrap);
+                }
                 _ => return Err(self.refusal("decrypt", &got)),
             }
             let answer: Data<Decrypted> = serde_json::from_slice(got.body.expose())
@@ -212,6 +217,12 @@ fn said(got: &Got) -> String {
     }
     serde_json::from_slice::<Errors>(got.body.expose())
         .map_or_else(|_| "it doesn't say why".to_owned(), |said| shown(&said.errors.join("; ")))
+}
+
+/// What Vault and OpenBao say of a ciphertext that another key or context made, or none. They answer 400 to other trouble
+/// as well: a key that isn't there, a version of it that may not decrypt any more.
+fn is_of_another_key(said: &str) -> bool {
+    said.contains("authentication failed") || said.contains("invalid ciphertext")
 }
 
 fn context(binding: Binding) -> Vec<u8> {

@@ -1,15 +1,20 @@
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
+use shared::crypto::sha256;
 use shared::ids::DeviceId;
 use shared::protocol::link::HeldSecret;
 use shared::secret::Secret;
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::{VALUE, apply, receipt, sent, sql, stored, value};
 use crate::audit::{self, Action, Entry};
-use crate::db::testing::on_both;
+use crate::db::Db;
+use crate::db::testing::{on_both, owner_of};
+use crate::on;
 use crate::secrets::{
-    DeliveryState, Place, RotateError, Rotated, SecretError, Spread, apply_refusal, for_device, note_held,
-    open, put_after, rotate, seal, spread,
+    DeliveryState, Place, RotateError, Rotated, SecretError, Spread, apply_refusal, first, for_device,
+    note_held, open, put_after, rotate, seal, spread,
 };
 use crate::testing::Fixture;
 
@@ -102,6 +107,50 @@ async fn the_same_value_an_empty_slot_and_a_missing_reason_are_refused_and_chang
 }
 
 #[tokio::test]
+async fn what_does_not_open_any_more_is_replaced() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db.clone()).await;
+        let (_, place) = stored(&fixture).await;
+        let owner = owner_of(&db).await;
+        let hex = |bytes: &str| match &db {
+            Db::Sqlite(_) => format!("X'{bytes}'"),
+            Db::Postgres(_) => format!("'\\x{bytes}'::bytea"),
+        };
+        // Another row's bytes, no envelope, one of a root key that is gone, and one that was changed. The log knows all but
+        // the first.
+        let gone = format!("4253453100000063{}", "00".repeat(40));
+        let changed = format!("4253453100000001{}", "00".repeat(40));
+        let cases = [("00", false), ("00", true), (gone.as_str(), true), (changed.as_str(), true)];
+        for (version, (bytes, logged)) in (2..).zip(cases) {
+            let mut tx = owner.write().await.unwrap();
+            let text = format!("UPDATE client_credentials SET encrypted_value = {}", hex(bytes));
+            on!(&mut tx, conn => conn.execute(AssertSqlSafe(text)).await.map(|_| ())).unwrap();
+            tx.commit().await.unwrap();
+            if logged {
+                let sha256 = sha256(&HEXLOWER.decode(bytes.as_bytes()).unwrap());
+                let entry = Entry::new(fixture.app.now(), Fixture::who(), Action::SecretRekeyed)
+                    .client(place.client_id)
+                    .slot(place.slot_id)
+                    .detail("envelope_sha256", HEXLOWER.encode(&sha256));
+                let mut tx = fixture.app.db.write().await.unwrap();
+                audit::append(&mut tx, &entry).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            let old = Place { version: version - 1, ..place };
+            let refused =
+                open(&fixture.app, &mut fixture.app.db.read().await.unwrap(), old).await.unwrap_err();
+            assert_eq!(matches!(refused, SecretError::NotLatest(_)), !logged, "{refused}");
+            let value = format!("{NEW}-{version}");
+            assert_eq!(rotated(&fixture, place, &value, WHY).await.unwrap().version, version);
+            let place = Place { version, ..place };
+            let mut tx = fixture.app.db.read().await.unwrap();
+            assert_eq!(open(&fixture.app, &mut tx, place).await.unwrap().expose(), value.as_bytes());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_is_compared_when_the_audit_log_cannot_be_written() {
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;
@@ -124,8 +173,9 @@ async fn what_somebody_else_stored_meanwhile_is_not_overwritten() {
         let (client, slot) = (fixture.get_client(client).await, fixture.our_slot().await);
         let late = put_after(&fixture.app, Fixture::who(), &client, &slot, &value(), Some(1), WHY).await;
         assert!(matches!(late, Err(SecretError::Raced)));
-        let first = put_after(&fixture.app, Fixture::who(), &client, &slot, &value(), None, WHY).await;
+        let first = first(&fixture.app, Fixture::who(), &client, &slot, &value()).await;
         assert!(matches!(first, Err(SecretError::Raced)));
+        assert_eq!(entries(&fixture, Action::SecretStored).await.len(), 2);
         rotated(&fixture, place, "ours-third", WHY).await.unwrap();
     })
     .await;
@@ -145,7 +195,9 @@ async fn after_a_restore_the_next_version_is_above_what_devices_hold() {
         says(&fixture, elsewhere, Some(50)).await;
         assert_eq!(rotated(&fixture, place, NEW, WHY).await.unwrap().version, 8);
         assert_eq!(rotated(&fixture, place, "ours-third", WHY).await.unwrap().version, 9);
-        says(&fixture, device, Some(u64::MAX)).await;
+        for hostile in [u64::MAX, 1 << 40, 9 + (1 << 20) + 1] {
+            says(&fixture, device, Some(hostile)).await;
+        }
         assert_eq!(rotated(&fixture, place, "ours-fourth", WHY).await.unwrap().version, 10, "not believed");
         says(&fixture, device, Some(20)).await;
         let ahead = one_spread(&fixture, place, device).await;
@@ -153,6 +205,26 @@ async fn after_a_restore_the_next_version_is_above_what_devices_hold() {
         says(&fixture, device, None).await;
         assert_eq!(one_spread(&fixture, place, device).await.held, None, "it lost all");
         assert_eq!(rotated(&fixture, place, "ours-fifth", WHY).await.unwrap().version, 11);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_device_that_lies_takes_no_belief_from_honest_ones() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let (client, place) = stored(&fixture).await;
+        let (_, rogue) = fixture.enrolled(client, "A-UUID").await;
+        let (_, honest) = fixture.enrolled(client, "B-UUID").await;
+        let mut own = place.version;
+        for _ in 0..3 {
+            says(&fixture, rogue, Some(own + (1 << 20))).await;
+            let next = rotated(&fixture, place, &format!("ours-after-{own}"), WHY).await.unwrap().version;
+            says(&fixture, honest, Some(next)).await;
+            let spread = one_spread(&fixture, place, honest).await;
+            assert_eq!(spread.held, i64::try_from(next).ok(), "{spread:?}");
+            own = next;
+        }
     })
     .await;
 }

@@ -17,8 +17,7 @@ const BOXES: &str = "input[name=fingerprint]";
 async fn the_whole_job_live() {
     let (mut board, _relay, _folder) = served(Database::Sqlite).await;
     let window = Window::open(&board.console_url).await;
-    let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
-    window.devtools("Browser.grantPermissions", permissions).await;
+    window.allow_clipboard().await;
     welcome(&window, &board).await;
     wizard(&window).await;
 

@@ -4,6 +4,7 @@
 //! A page is checked as soon as `control-plane/src/router.rs` has its route; see `pages.rs`.
 
 mod by_hand;
+mod copying;
 mod every_page;
 mod incident;
 mod keyboard;
@@ -13,5 +14,6 @@ mod passkeys;
 mod paste;
 pub mod scene;
 mod scope;
+mod statement;
 mod steady;
 pub mod window;

@@ -258,14 +258,28 @@ impl Window {
         entries.into_iter().map(|entry| format!("{} {}", entry.level, entry.message)).collect()
     }
 
+    /// What the network log got since the last call: messages of the DevTools protocol, without the bodies of answers.
+    pub async fn network(&self) -> Vec<Value> {
+        let entries = self.driver.get_log("performance").await.unwrap();
+        entries
+            .iter()
+            .map(|entry| serde_json::from_str::<Value>(&entry.message).unwrap()["message"].take())
+            .collect()
+    }
+
     /// The addresses that were asked for since the last call.
     pub async fn requests(&self) -> Vec<String> {
-        let entries = self.driver.get_log("performance").await.unwrap();
-        let messages = entries.iter().map(|entry| serde_json::from_str::<Value>(&entry.message).unwrap());
+        let messages = self.network().await.into_iter();
         messages
-            .filter(|one| one["message"]["method"] == "Network.requestWillBeSent")
-            .filter_map(|one| Some(one["message"]["params"]["request"]["url"].as_str()?.to_owned()))
+            .filter(|one| one["method"] == "Network.requestWillBeSent")
+            .filter_map(|one| Some(one["params"]["request"]["url"].as_str()?.to_owned()))
             .collect()
+    }
+
+    /// Lets the page use the clipboard, as a person does when the browser asks.
+    pub async fn allow_clipboard(&self) {
+        let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+        self.devtools("Browser.grantPermissions", permissions).await;
     }
 
     /// What axe-core finds wrong with the page, one line each.
