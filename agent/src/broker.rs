@@ -5,6 +5,7 @@
 //! is journalled before the value leaves.
 
 mod client;
+mod leaving;
 mod pasting;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::steps::environment::{self, Environment};
 use crate::vault::Vault;
 
 pub use client::{AskError, ask};
+pub use leaving::{LeaveAsked, Wiped};
 pub use pasting::{Paste, Pasting, SlotLine};
 
 /// Room for the largest value in base64, and the words around it.
@@ -54,6 +56,12 @@ pub enum Request {
     Slots,
     /// A person's value for a client-supplied slot.
     Paste(Pasting),
+    /// Tell the board that this device leaves.
+    Leave { pasted: bool },
+    /// How its wipe stands.
+    Wiped,
+    /// The device left: the daemon ends.
+    End,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,6 +85,10 @@ pub enum Answer {
         reason: String,
     },
     Slots(Vec<SlotLine>),
+    /// None while nothing was wiped.
+    Wiped(Option<Wiped>),
+    /// The request is on its way.
+    Done,
     /// Written, read back, and on its way to the board that it is there.
     Pasted,
     /// The value can't be right. The reason never shows it.
@@ -112,6 +124,7 @@ pub struct Broker {
     pub platform: Platform,
     /// The daemon writes them, one after the other.
     pub pastes: mpsc::Sender<Paste>,
+    pub leaves: mpsc::Sender<LeaveAsked>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +217,12 @@ impl Broker {
             Request::Environment(ask) => self.environment(uid, &ask),
             Request::Slots => self.slots(),
             Request::Paste(pasting) => self.paste(pasting).await,
+            Request::Leave { .. } | Request::Wiped | Request::End if uid != 0 && !self.identity.dev => {
+                Answer::refused("only root may make this device leave: use sudo")
+            }
+            Request::Leave { pasted } => self.leave(pasted).await,
+            Request::Wiped => self.wiped(),
+            Request::End => self.end().await,
         }
     }
 

@@ -2,6 +2,7 @@ mod data;
 mod doctor;
 mod install;
 mod inventory;
+mod leave;
 mod paste;
 mod undo;
 
@@ -77,6 +78,9 @@ enum Command {
     /// Enter a secret that the client supplies: it goes into this device's store and nowhere else
     #[command(after_help = paste::HELP)]
     Paste(paste::Paste),
+    /// Leave the board: its secrets and this device's keys are removed. For root
+    #[command(after_help = leave::HELP)]
+    Leave(leave::Leave),
     /// Let the board undo one more step within the hour: for root
     #[command(after_help = undo::HELP)]
     AllowUndo(undo::AllowUndo),
@@ -162,6 +166,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Exec(exec) => self::exec(&exec),
         Command::Paste(paste) => paste::paste(&paste),
+        Command::Leave(options) => leave::leave(&options),
         Command::AllowUndo(options) => undo::allow_undo(&options),
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),

@@ -11,6 +11,7 @@ mod planning;
 mod renewing;
 mod tidying;
 mod trusting;
+mod wiping;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock, RwLock};
@@ -27,7 +28,7 @@ use shared::time::Clock;
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::broker::{self, Current, Paste};
+use crate::broker::{self, Current, LeaveAsked, Paste};
 use crate::bundles::{Catalog, Shelf};
 use crate::config::{ConfigError, Identity, Paths};
 use crate::engine::{Engine, Event, Needs, Refusal};
@@ -77,6 +78,8 @@ pub enum DaemonError {
     Trust(#[from] TrustError),
     #[error("the device's keys are missing from the store: remove the data folder and join again")]
     NoKeys,
+    #[error("the receipt of a wipe can't be signed")]
+    Sign,
     #[error("this operating system is not supported")]
     Platform,
     #[error("only root can run steps as {0}: start the agent as root, or as that user")]
@@ -131,6 +134,8 @@ struct Daemon {
     memory: Memory,
     /// Questions to providers that are under way.
     asking: BTreeSet<Due>,
+    /// The device left its board: nothing is to be done any more.
+    over: bool,
 }
 
 /// Runs until `stop` says so.
@@ -138,13 +143,14 @@ pub async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()
     let (happened, happenings) = mpsc::channel(64);
     let (chunks, output) = mpsc::channel(256);
     let (pastes, pasted) = mpsc::channel(1);
+    let (leaves, leaving) = mpsc::channel(1);
     let (link_events, from_link) = mpsc::channel(64);
     // Said when the loop ends, whether it was told to or failed.
     let (ending, ends) = watch::channel(false);
     let mut daemon = Daemon::open(options, happened, chunks, ends.clone())?;
-    let mut inbox = Inbox { from_link, output, happenings, pasted };
+    let mut inbox = Inbox { from_link, output, happenings, pasted, leaving };
 
-    let broker = tokio::spawn(daemon.broker(pastes)?);
+    let broker = tokio::spawn(daemon.broker(pastes, leaves)?);
     let link = tokio::spawn(link::hold(
         daemon.board.subscribe(),
         Arc::clone(&daemon.in_use),
@@ -171,6 +177,7 @@ struct Inbox {
     output: mpsc::Receiver<OutputChunk>,
     happenings: mpsc::Receiver<Happened>,
     pasted: mpsc::Receiver<Paste>,
+    leaving: mpsc::Receiver<LeaveAsked>,
 }
 
 async fn work(
@@ -178,7 +185,7 @@ async fn work(
     inbox: &mut Inbox,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
-    let Inbox { from_link, output, happenings, pasted } = inbox;
+    let Inbox { from_link, output, happenings, pasted, leaving } = inbox;
     daemon.begin()?;
 
     let mut hourly = tokio::time::interval_at(tokio::time::Instant::now() + HOURLY, HOURLY);
@@ -188,7 +195,7 @@ async fn work(
     let mut renewal = tokio::time::interval(renewing::LOOK);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut link_alive = true;
-    while !*stop.borrow() {
+    while !*stop.borrow() && !daemon.over {
         tokio::select! {
             event = from_link.recv(), if link_alive => match event {
                 Some(event) => daemon.link_event(event)?,
@@ -197,6 +204,7 @@ async fn work(
             Some(chunk) = output.recv() => daemon.output(chunk, output)?,
             Some(what) = happenings.recv() => daemon.happened(what, output)?,
             Some(paste) = pasted.recv() => daemon.pasted(paste)?,
+            Some(asked) = leaving.recv() => daemon.leave(asked),
             _ = hourly.tick() => {
                 daemon.report_anyway = true;
                 daemon.look();
@@ -214,6 +222,7 @@ impl Daemon {
         tracing::info!(device = %self.identity.device_id, board = %self.identity.board, "the agent runs");
         let effects = self.engine.start();
         self.perform_all(effects)?;
+        self.go_on_wiping()?;
         for attempt in self.journal.attempts()?.into_iter().filter(|attempt| attempt.last.is_none()) {
             tracing::warn!(attempt = %attempt.offer.attempt_id, "an attempt was interrupted; finding out how far it got");
             self.engine_event(Event::Recover(attempt))?;
@@ -280,9 +289,9 @@ impl Daemon {
     /// Lets what must not be killed finish, and waits until the rest is ended. A journal that fails doesn't end it sooner:
     /// what it doesn't know is found out after the next start.
     async fn wind_down(&mut self, inbox: Inbox) {
-        let Inbox { mut output, mut happenings, pasted, from_link } = inbox;
+        let Inbox { mut output, mut happenings, pasted, leaving, from_link } = inbox;
         // Whoever pastes is told at once that nothing was changed, and the link has nobody to wait for.
-        drop((pasted, from_link));
+        drop((pasted, leaving, from_link));
         self.stop_plan();
         while self.steps_running > 0 || self.planning.is_some() {
             let done = tokio::select! {
@@ -322,6 +331,7 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Paste(_)
             | FromBoard::Ack { .. }
             | FromBoard::Scope(_)
+            | FromBoard::Wipe(_)
             | FromBoard::Ca(_)
             | FromBoard::Head(_)
             | FromBoard::Unknown,

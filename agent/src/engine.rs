@@ -22,11 +22,12 @@ use shared::protocol::link::{
 };
 use shared::protocol::plan::{PlanEnded, PlanRequest, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Offer, OfferKind};
+use shared::protocol::wipe::Wipe;
 use shared::time::Timestamp;
 
 use crate::authority::{Judged, Trust};
 use crate::bundles::Catalog;
-use crate::config::NextCa;
+use crate::config::{self, NextCa};
 use crate::journal::{Attempt, Seen};
 use crate::platform::Met;
 use crate::steps::Plan;
@@ -105,6 +106,8 @@ pub enum Effect {
         slot: Box<Slot>,
     },
     TellPasted(Pasted),
+    /// Remove what the board put here, and say so.
+    Wipe(Wipe),
     Acknowledged(Vec<ReportId>),
     Refuse(Refused),
     SaveScope(Scope),
@@ -287,6 +290,7 @@ impl Engine {
             FromBoard::Plan(request) => self.plan(request, now, effects),
             FromBoard::Deliver(deliver) => self.deliver(deliver, now, effects),
             FromBoard::Paste(paste) => self.paste(paste, now, effects),
+            FromBoard::Wipe(wipe) => self.wipe(wipe, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
             FromBoard::Ca(ca) => self.new_ca(&ca, effects),
             FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
@@ -294,6 +298,20 @@ impl Engine {
                 reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
             })),
         }
+    }
+
+    /// What waits for a bundle is for nothing any more.
+    fn wipe(&mut self, wipe: Wipe, effects: &mut Vec<Effect>) {
+        self.waiting.clear();
+        self.waiting_plan = None;
+        self.waiting_deliveries.clear();
+        self.held.clear();
+        self.received.clear();
+        self.scope = config::no_scope();
+        if self.planning.is_some() {
+            effects.push(Effect::StopPlan);
+        }
+        effects.push(Effect::Wipe(wipe));
     }
 
     /// Acknowledged again when it is known: the acknowledgement may have been lost with the agent.

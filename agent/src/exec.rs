@@ -46,7 +46,9 @@ fn prepare(paths: &Paths, target: &str, command: &[OsString]) -> Result<Command,
         Answer::Environment { user, values } => (user, values),
         Answer::Missing { reason } => return Err(ExecError::Missing(reason)),
         Answer::Refused { reason } | Answer::BadValue { reason } => return Err(ExecError::Refused(reason)),
-        Answer::Slots(_) | Answer::Pasted => return Err(AskError::Answer.into()),
+        Answer::Slots(_) | Answer::Pasted | Answer::Wiped(_) | Answer::Done => {
+            return Err(AskError::Answer.into());
+        }
     };
     let mut prepared = Command::new(program);
     prepared.args(arguments).envs(&user).envs(values.expose());

@@ -6,6 +6,7 @@
 
 mod heads;
 mod pastes;
+mod wipe;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::undos::Begun;
 
 pub use heads::Told;
 pub use pastes::PasteNote;
+pub use wipe::WipeBegun;
 
 type Id = [u8; 16];
 
@@ -377,6 +379,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             | ReportBody::PlanStep(_)
             | ReportBody::PlanEnded(_)
             | ReportBody::Inventory { .. }
+            | ReportBody::Wiped(_)
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
             | ReportBody::Unknown => {}

@@ -12,6 +12,7 @@
 //! | `bundles` | signed bundles, verified before anything in them is believed |
 //! | `steps` | running a script as the managed user; output and masking |
 //! | `vault`, `slots`, `broker`, `exec`, `paste`, `wrappers` | secrets, how programs get them, how people enter them |
+//! | `wipe`, `leave` | removing what the board put here; `board-agent leave` |
 //! | `verify` | asking providers whether a credential works |
 //! | `downloads`, `outbound` | files that steps need; requests to anybody but the board |
 //! | `inventory` | looking at what is really installed |
@@ -36,6 +37,7 @@ pub mod http;
 pub mod install;
 pub mod inventory;
 pub mod journal;
+pub mod leave;
 pub mod link;
 pub mod logs;
 pub mod outbound;
@@ -50,4 +52,5 @@ pub mod trust;
 pub mod undos;
 pub mod vault;
 pub mod verify;
+pub mod wipe;
 pub mod wrappers;

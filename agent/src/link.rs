@@ -52,7 +52,8 @@ pub enum LinkEvent {
     },
     Frame(FromBoard),
     Down,
-    /// Several times in a row the handshake failed over our certificate.
+    /// Several times in a row the handshake failed over our certificate, or the board doesn't take it: it may be restored
+    /// from a backup of before it was issued.
     CertificateRefused,
 }
 
@@ -146,7 +147,7 @@ pub async fn hold(
             continue;
         }
         alerts = if error.is_over_certificate() { alerts + 1 } else { 0 };
-        if alerts >= ALERTS {
+        if alerts >= ALERTS || matches!(error, LinkError::Status(FORBIDDEN)) {
             alerts = 0;
             if events.send(LinkEvent::CertificateRefused).await.is_err() {
                 return;

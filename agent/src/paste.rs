@@ -24,9 +24,12 @@ pub fn slots(paths: &Paths) -> Result<Vec<SlotLine>, PasteError> {
     match broker::ask(paths, &Request::Slots)? {
         Answer::Slots(slots) => Ok(slots),
         Answer::Refused { reason } => Err(PasteError::Refused(reason)),
-        Answer::Environment { .. } | Answer::Missing { .. } | Answer::Pasted | Answer::BadValue { .. } => {
-            Err(AskError::Answer.into())
-        }
+        Answer::Environment { .. }
+        | Answer::Missing { .. }
+        | Answer::Pasted
+        | Answer::Wiped(_)
+        | Answer::Done
+        | Answer::BadValue { .. } => Err(AskError::Answer.into()),
     }
 }
 
@@ -79,7 +82,9 @@ pub fn paste(paths: &Paths, line: &SlotLine, value: Secret<Vec<u8>>) -> Result<(
         Answer::Pasted => Ok(()),
         Answer::BadValue { reason } => Err(PasteError::BadValue(reason)),
         Answer::Refused { reason } | Answer::Missing { reason } => Err(PasteError::Refused(reason)),
-        Answer::Environment { .. } | Answer::Slots(_) => Err(AskError::Answer.into()),
+        Answer::Environment { .. } | Answer::Slots(_) | Answer::Wiped(_) | Answer::Done => {
+            Err(AskError::Answer.into())
+        }
     }
 }
 

@@ -55,11 +55,22 @@ pub struct Parts {
     /// How requests to providers leave this machine.
     pub outbound: Outbound,
     pub links: Links,
+    /// How many days a backup is kept, for what the page says after a purge; `None` when the operator didn't say.
+    pub backup_retention_days: Option<u32>,
 }
 
 impl App {
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Before the app is shared: says how long backups are kept.
+    #[must_use]
+    pub fn with_backups_kept(mut self, days: Option<u32>) -> Self {
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.backup_retention_days = days;
+        }
+        self
     }
 
     pub fn ca(&self) -> ShownCa {

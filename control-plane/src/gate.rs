@@ -14,6 +14,7 @@ use crate::access::{self, Role, Visitor};
 use crate::app::App;
 use crate::enrollment;
 use crate::error::Failure;
+use crate::freeze;
 use crate::pages::{PageFailure, Refusal, wants_problem, wordless};
 use crate::web::Section;
 
@@ -202,6 +203,7 @@ async fn program(app: &App, browser: Browser, text: &str) -> Result<Visitor, Fai
         secure: browser.secure,
         pending: 0,
         approvals: 0,
+        frozen: false,
         now: app.now(),
     })
 }
@@ -218,11 +220,11 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Re
     };
     let now = app.now();
     // Files and the pages of who isn't signed in don't show it.
-    let pending = if session.is_some() && rule != Rule::Public {
+    let (pending, frozen) = if session.is_some() && rule != Rule::Public {
         let mut tx = app.db.read().await?;
-        enrollment::pending_count(&mut tx, now).await?
+        (enrollment::pending_count(&mut tx, now).await?, freeze::is_on(&mut tx).await?)
     } else {
-        0
+        (0, false)
     };
     let approvals = match &session {
         Some(session) if rule != Rule::Public => access::approvals_for(app, &session.user, now).await?,
@@ -238,6 +240,7 @@ async fn visitor(app: &App, browser: Browser, jar: &CookieJar, rule: Rule) -> Re
         secure: browser.secure,
         pending,
         approvals,
+        frozen,
         now,
     })
 }

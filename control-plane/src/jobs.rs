@@ -14,6 +14,9 @@ pub enum Wake {
     Approvals,
     /// Something of this client changed: devices, secrets, scope.
     Client(ClientId),
+    /// This client's engagement ended: provider keys of ours are to be disabled. Whoever has some also looks for ended
+    /// engagements by themselves.
+    EngagementEnded(ClientId),
     /// There may be something to push to this device, or to show of it.
     Device(DeviceId),
 }

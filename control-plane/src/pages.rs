@@ -116,6 +116,7 @@ impl IntoResponse for PageFailure {
             section: Section::None,
             pending: 0,
             approvals: 0,
+            frozen: false,
             now: Timestamp::from_micros(0),
         };
         let mut response = refusal.page(nobody);

@@ -18,8 +18,11 @@ use crate::audit;
 use crate::clients;
 use crate::enrollment;
 use crate::error::Failure;
+use crate::freeze;
 use crate::gate::{gate, no_browser};
+use crate::incident;
 use crate::link;
+use crate::offboarding;
 use crate::overview;
 use crate::pages::{PageFailure, wordless};
 use crate::providers;
@@ -71,6 +74,11 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/approvals/{id}/copy",                  Fresh(Role::Consultant), post(secrets::approvals::web::copy_form)),
         ("/clients/{id}/statement",               SignedIn,   get(overview::statement::web::statement_page)),
         ("/clients/{id}/browser-paste",           Consultant, post(clients::web::browser_paste_form)),
+        ("/clients/{id}/engagement/end",          Fresh(Role::Consultant), post(offboarding::web::end_form)),
+        ("/clients/{id}/engagement/hold",         Consultant, post(offboarding::web::hold_form)),
+        ("/clients/{id}/engagement/release",      Fresh(Role::Consultant), post(offboarding::web::release_form)),
+        ("/clients/{id}/engagement/reactivate",   Fresh(Role::Consultant), post(offboarding::web::reactivate_form)),
+        ("/clients/{id}/engagement/days",         Consultant, post(offboarding::web::days_form)),
         ("/clients/{id}/secrets/{slot}/rotate",   Fresh(Role::Consultant), get(runbook::web::rotate_page).post(runbook::web::rotate_form)),
         ("/clients/{id}/openrouter/limit",        Consultant, post(providers::web::limit_form)),
         ("/clients/{id}/openrouter/disable",      Consultant, post(providers::web::disable_form)),
@@ -114,6 +122,9 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/audit.csv",                            SignedIn,   get(audit::web::audit_csv)),
         ("/audit.jsonl",                          SignedIn,   get(audit::web::audit_jsonl)),
         ("/audit/alarms/{id}",                    Operator,   post(audit::web::acknowledge_form)),
+        ("/incident",                             Fresh(Role::Operator), get(incident::web::incident_page).post(incident::web::begin_form)),
+        ("/incident/lift",                        Fresh(Role::Operator), post(incident::web::lift_form)),
+        ("/incident.csv",                         Operator,   get(incident::web::incident_csv)),
         ("/api/v1/state",                         SignedIn,   get(support::api::get_state)),
         ("/api/v1/clients/{id}/state",            SignedIn,   get(overview::api::get_state)),
         ("/api/v1/devices/{id}/runbook",          SignedIn,   get(runbook::api::get_runbook)),
@@ -184,11 +195,23 @@ async fn worded(request: Request, next: Next) -> Response {
 /// What the health page says while the board works, but its audit log isn't what it was.
 const DOUBTED: &str = "degraded: the audit log needs an operator, see the console's audit page";
 
+/// What it says while an incident is open.
+const FROZEN: &str =
+    "degraded: an operator froze the board because of an incident, see the console's incident page";
+
+async fn frozen(app: &App) -> bool {
+    match app.db.read().await {
+        Ok(mut tx) => freeze::is_on(&mut tx).await.unwrap_or(false),
+        Err(_) => false,
+    }
+}
+
 /// 503 when the audit log can't be written: the board does nothing then. Cheap, however often it is asked.
 async fn health(State(app): State<App>) -> Response {
     match app.audit_watch.check(&app.db, app.now()).await {
         None => match app.root.trouble() {
             Some(_) => Failure::without_root_key(None).into_response(),
+            None if frozen(&app).await => (StatusCode::OK, Html(FROZEN)).into_response(),
             None if app.audit_watch.is_doubted() => (StatusCode::OK, Html(DOUBTED)).into_response(),
             None => (StatusCode::OK, Html("ok")).into_response(),
         },

@@ -80,6 +80,8 @@ ids! {
     PlanId,
     /// One version of a secret on its way to one device.
     DeliveryId,
+    /// One request to a device to remove what the board put there.
+    WipeId,
     /// Anything that the agent reports; the board applies each once.
     ReportId,
 }

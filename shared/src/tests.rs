@@ -11,13 +11,14 @@ use crate::crypto::{
     ByteString, DeliveryContext, Fingerprint, FingerprintParts, OpenError, SealingKey, SealingPublicKey, hex,
     open_delivery, open_nonce, seal_delivery, seal_nonce, sha256,
 };
-use crate::ids::{BoardId, ClientId, DeliveryId, DeviceId, EnrollmentId};
+use crate::ids::{BoardId, ClientId, DeliveryId, DeviceId, EnrollmentId, WipeId};
 use crate::protocol::enroll::{
     Enrolled, EnrollmentStatus, JoinAnswer, JoinRequest, ProveRequest, RenewRequest, RenewalChallenge,
     StatusRequest, renewal_bytes,
 };
 use crate::protocol::link::{FromAgent, FromBoard, Receipt, ReportBody};
 use crate::protocol::plan::Planned;
+use crate::protocol::wipe::{WipeReceipt, WipedSlot};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
 use crate::time::{Clock as _, ManualClock, Timestamp};
@@ -289,7 +290,7 @@ fn rewrite<T: serde::Serialize + serde::de::DeserializeOwned>(text: &str) -> ser
 fn frames_of_the_future_are_told_apart_not_misread() {
     let unknown: FromAgent = serde_json::from_str(r#"{"type":"telepathy","strength":9}"#).unwrap();
     assert_eq!(unknown, FromAgent::Unknown);
-    let unknown: FromBoard = serde_json::from_str(r#"{"type":"wipe","all":true}"#).unwrap();
+    let unknown: FromBoard = serde_json::from_str(r#"{"type":"dissolve","all":true}"#).unwrap();
     assert_eq!(unknown, FromBoard::Unknown);
     let unknown: ReportBody = serde_json::from_str(r#"{"kind":"dream"}"#).unwrap();
     assert_eq!(unknown, ReportBody::Unknown);
@@ -321,6 +322,38 @@ fn a_receipt_covers_all_that_it_says() {
         Receipt { version: 2, ..receipt.clone() },
         Receipt { time: Timestamp::from_micros(1), ..receipt.clone() },
         Receipt { delivery_id: DeliveryId::new(&clock, &SystemRandom), ..receipt.clone() },
+    ];
+    for changed in changes {
+        assert_ne!(changed.signed_bytes(board, device), bytes);
+    }
+    assert_ne!(receipt.signed_bytes(BoardId::new(&clock, &SystemRandom), device), bytes);
+    assert_ne!(receipt.signed_bytes(board, DeviceId::new(&clock, &SystemRandom)), bytes);
+}
+
+#[test]
+fn a_wipe_receipt_covers_all_that_it_says() {
+    let clock = clock();
+    let slot = |component: &str, slot: &str| WipedSlot { component: component.into(), slot: slot.into() };
+    let receipt = WipeReceipt {
+        wipe_id: WipeId::new(&clock, &Counting),
+        removed: vec![slot("tool", "KEY")],
+        left: vec![slot("slack", "TOKEN")],
+        time: clock.now(),
+        signature: Vec::new(),
+    };
+    let (board, device) = (BoardId::new(&clock, &Counting), DeviceId::new(&clock, &Counting));
+    let bytes = receipt.signed_bytes(board, device);
+    assert_eq!(hex(&bytes), include_str!("../testdata/wiped.txt").trim());
+    let changes = [
+        WipeReceipt { removed: vec![slot("toolK", "EY")], ..receipt.clone() },
+        WipeReceipt {
+            removed: Vec::new(),
+            left: vec![slot("tool", "KEY"), slot("slack", "TOKEN")],
+            ..receipt.clone()
+        },
+        WipeReceipt { left: Vec::new(), ..receipt.clone() },
+        WipeReceipt { time: Timestamp::from_micros(1), ..receipt.clone() },
+        WipeReceipt { wipe_id: WipeId::new(&clock, &SystemRandom), ..receipt.clone() },
     ];
     for changed in changes {
         assert_ne!(changed.signed_bytes(board, device), bytes);

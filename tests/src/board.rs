@@ -89,6 +89,11 @@ impl Board {
         self.database.as_deref()
     }
 
+    /// It lives in another PostgreSQL database from here.
+    pub fn move_to(&mut self, database: String) {
+        self.database = Some(database);
+    }
+
     /// `board rekey --to URI`, to be run or killed.
     pub fn rekey(&self, to: &str) -> anyhow::Result<Command> {
         let mut command = self.command("rekey")?;
@@ -215,7 +220,7 @@ impl Board {
     }
 
     /// `board NAME`, with where this board lives when the command takes it before its own arguments.
-    fn command(&self, name: &str) -> anyhow::Result<Command> {
+    pub fn command(&self, name: &str) -> anyhow::Result<Command> {
         let mut command = self.bare()?;
         command.arg(name);
         if name != "audit" {

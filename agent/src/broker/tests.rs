@@ -137,6 +137,7 @@ fn fixture_with(managed: u32, pastes: mpsc::Sender<Paste>) -> Fixture {
         })),
         platform: Platform::Linux,
         pastes,
+        leaves: mpsc::channel(1).0,
         paths,
     });
     Fixture { _folder: folder, broker }
@@ -174,6 +175,8 @@ fn words(answer: Answer) -> String {
         Answer::Environment { .. } => "values".to_owned(),
         Answer::Slots(_) => "slots".to_owned(),
         Answer::Pasted => "pasted".to_owned(),
+        Answer::Wiped(_) => "wiped".to_owned(),
+        Answer::Done => "done".to_owned(),
         Answer::Missing { reason } => format!("missing: {reason}"),
         Answer::BadValue { reason } => format!("bad value: {reason}"),
         Answer::Refused { reason } => format!("refused: {reason}"),

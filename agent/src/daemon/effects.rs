@@ -58,6 +58,7 @@ impl Daemon {
                 let refused = self.store_paste(&paste, &slot)?.err();
                 self.tell_pasted(Pasted { delivery_id: paste.delivery_id, refused });
             }
+            Effect::Wipe(wipe) => self.wipe(&wipe)?,
             Effect::TellPasted(pasted) => self.tell_pasted(pasted),
             Effect::Acknowledged(reports) => {
                 self.journal.acknowledged(&reports)?;
@@ -188,7 +189,7 @@ impl Daemon {
         self.pump()
     }
 
-    fn with_id(&self, body: ReportBody) -> Report {
+    pub(super) fn with_id(&self, body: ReportBody) -> Report {
         Report { id: ReportId::new(&*self.clock, &*self.random), at: self.clock.now(), body }
     }
 
@@ -249,6 +250,7 @@ fn warn_of_refusal(body: &ReportBody) {
         | ReportBody::PlanEnded(_)
         | ReportBody::Receipt(_)
         | ReportBody::Inventory { .. }
+        | ReportBody::Wiped(_)
         | ReportBody::CaPinned { .. }
         | ReportBody::Replaced { .. }
         | ReportBody::Unknown => {}

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::renewing::Renewal;
 use super::{Daemon, DaemonError, Happened, Options, tidying};
 use crate::authority::Trust;
-use crate::broker::{self, Broker, Current, Paste};
+use crate::broker::{self, Broker, Current, LeaveAsked, Paste};
 use crate::bundles::Shelf;
 use crate::config::{self, Identity};
 use crate::engine::{Engine, Known, Machine};
@@ -97,6 +97,7 @@ impl Daemon {
             report_anyway: false,
             memory: Memory::load(&paths),
             asking: BTreeSet::new(),
+            over: false,
             paths,
             clock,
             random,
@@ -120,6 +121,7 @@ impl Daemon {
     pub(super) fn broker(
         &self,
         pastes: mpsc::Sender<Paste>,
+        leaves: mpsc::Sender<LeaveAsked>,
     ) -> Result<impl Future<Output = ()> + Send + use<>, DaemonError> {
         let broker = Arc::new(Broker {
             identity: Arc::clone(&self.identity),
@@ -130,6 +132,7 @@ impl Daemon {
             current: Arc::clone(&self.current),
             platform: self.platform,
             pastes,
+            leaves,
         });
         let listener = broker::bind(&self.paths)?;
         Ok(broker.serve(listener))

@@ -173,7 +173,7 @@ impl Vault {
     }
 
     /// Component and slot of every entry.
-    fn slots(&self) -> Result<Vec<(String, String)>, StoreError> {
+    pub fn slots(&self) -> Result<Vec<(String, String)>, StoreError> {
         let names = self.store.names()?;
         let slots = names.iter().filter_map(|name| name.strip_prefix(SLOT_PREFIX)?.split_once('.'));
         Ok(slots.map(|(component, slot)| (component.to_owned(), slot.to_owned())).collect())
@@ -222,6 +222,17 @@ impl Vault {
     pub fn sweep_trials(&self) -> Result<(), StoreError> {
         let left = self.store.names()?.into_iter().filter(|name| name.starts_with(TRIAL_PREFIX));
         left.into_iter().try_for_each(|name| self.store.remove(&name))
+    }
+
+    /// Takes one slot's value away; good as well when there is none.
+    pub fn remove(&self, component: &str, slot: &str) -> Result<(), StoreError> {
+        self.store.remove(&entry_name(component, slot)?)
+    }
+
+    /// Takes the device's keys away: what was sealed to them can't be opened any more.
+    pub fn remove_keys(&self) -> Result<(), StoreError> {
+        self.store.remove(SEALING_KEY)?;
+        self.store.remove(TLS_KEY)
     }
 
     /// Takes everything away, keys and secrets: they belong to an enrollment that is over.

@@ -100,6 +100,12 @@ impl Memory {
         }
     }
 
+    /// Every value is about to be removed.
+    pub fn forget_all(&mut self) -> Result<(), ConfigError> {
+        let known: Vec<String> = self.known.keys().cloned().collect();
+        known.iter().try_for_each(|component| self.forget(component))
+    }
+
     /// How a slot that has a value stands.
     pub fn state(
         &self,

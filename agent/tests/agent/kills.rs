@@ -129,6 +129,7 @@ impl Committed {
             | ReportBody::PlanEnded(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::Wiped(_)
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
             | ReportBody::Unknown => return false,

@@ -71,7 +71,10 @@ async fn word(link: &mut Link, paste: Paste) -> Option<String> {
                 assert!(about_it, "{report:?}");
                 link.acknowledge(&report);
             }
-            other @ (FromAgent::Hello(_) | FromAgent::Refused(_) | FromAgent::Unknown) => panic!("{other:?}"),
+            other @ (FromAgent::Hello(_)
+            | FromAgent::Leave(_)
+            | FromAgent::Refused(_)
+            | FromAgent::Unknown) => panic!("{other:?}"),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Visitor {
     pub pending: u32,
     /// What others ask this consultant for as a second person.
     pub approvals: u32,
+    /// An incident is open.
+    pub frozen: bool,
     pub now: Timestamp,
 }
 
@@ -90,7 +92,14 @@ impl Visitor {
             operator: user.has(Role::Operator),
             support: user.has(Role::Support),
         });
-        Shell { viewer, section, pending: self.pending, approvals: self.approvals, now: self.now }
+        Shell {
+            viewer,
+            section,
+            pending: self.pending,
+            approvals: self.approvals,
+            frozen: self.frozen,
+            now: self.now,
+        }
     }
 }
 

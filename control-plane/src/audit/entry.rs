@@ -95,8 +95,25 @@ text_enum! {
         ReportRefused = "report.refused",
         HeadMismatch = "head.mismatch",
         AlarmAcknowledged = "alarm.acknowledged",
+        /// The board is frozen from here.
+        IncidentBegun = "incident.begun",
+        IncidentLifted = "incident.lifted",
+        BackupMade = "backup.made",
+        /// The first entry of a new epoch.
+        BoardRestored = "board.restored",
         /// Never kept: the health page's trial, which is taken back.
         LogTried = "log.tried",
+        EngagementEnded = "engagement.ended",
+        EngagementReactivated = "engagement.reactivated",
+        PurgeDaysChanged = "purge.days-changed",
+        PurgeHeld = "purge.held",
+        PurgeReleased = "purge.released",
+        ClientPurged = "client.purged",
+        /// The database's files were rewritten after it.
+        PurgeRewritten = "purge.rewritten",
+        DeviceLeaving = "device.leaving",
+        /// The device's signed receipt of its wipe.
+        DeviceWiped = "device.wiped",
         BrowserPasteChanged = "client.browser-paste-changed",
         /// A client's own secret, sealed elsewhere, is passed on to its device.
         PasteRelayed = "paste.relayed",

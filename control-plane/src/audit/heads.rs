@@ -4,6 +4,7 @@
 use shared::crypto::hex;
 use shared::ids::{ClientId, DeviceId};
 use shared::protocol::link::Head;
+use shared::text_enum;
 use shared::time::Timestamp;
 
 use super::chain::Standing;
@@ -22,6 +23,16 @@ pub struct Alarm {
     pub seq: i64,
     pub why: String,
     pub raised_at: Timestamp,
+    pub kind: AlarmKind,
+}
+
+text_enum! {
+    pub enum AlarmKind {
+        /// Somebody was told a head that the log doesn't hold.
+        Head = "head",
+        /// The board was restored from a backup.
+        Restore = "restore",
+    }
 }
 
 /// Who was told a head.
@@ -81,9 +92,36 @@ pub async fn compare(tx: &mut Tx, witness: &Witness<'_>, now: Timestamp) -> Resu
         entry = entry.client(client).device(device);
     }
     let number = append(tx, &entry).await?;
-    let alarm = Alarm { entry: signed(number), device_id, epoch, seq, why: why.to_owned(), raised_at: now };
+    let alarm = Alarm {
+        entry: signed(number),
+        device_id,
+        epoch,
+        seq,
+        why: why.to_owned(),
+        raised_at: now,
+        kind: AlarmKind::Head,
+    };
     store::insert_alarm(tx, &alarm, &witness.head.hash).await?;
     Ok(true)
+}
+
+/// Begins a new epoch with this entry, which stands as an alarm until an operator acknowledges it: what devices were told
+/// after the head of before is gone, and why is known. The transaction must end right after it.
+pub async fn begin_epoch(tx: &mut Tx, entry: &Entry, why: &str) -> Result<u64, AuditError> {
+    let before = head(tx).await?;
+    store::begin_epoch(tx).await?;
+    let number = append(tx, entry).await?;
+    let alarm = Alarm {
+        entry: signed(number),
+        device_id: None,
+        epoch: signed(before.epoch),
+        seq: signed(before.seq),
+        why: why.to_owned(),
+        raised_at: entry.at,
+        kind: AlarmKind::Restore,
+    };
+    store::insert_alarm(tx, &alarm, &before.hash).await?;
+    Ok(number)
 }
 
 /// Alarms that a page shows at once.

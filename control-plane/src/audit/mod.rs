@@ -20,12 +20,13 @@ mod witness;
 use shared::ids::{ClientId, SlotId};
 use shared::time::Timestamp;
 
-pub use chain::{Break, Standing, Walk};
+pub use chain::{Break, Link, Standing, Walk};
 pub use entry::{Action, Actor, Entry, Who};
 pub use export::{Exported, Format, export, read_export};
 pub use filter::{Filter, FilterError, Moment};
 pub use heads::{
-    Alarm, Witness, acknowledge, acknowledge_up_to, alarms, compare, count_alarms, head, standing,
+    Alarm, AlarmKind, Witness, acknowledge, acknowledge_up_to, alarms, begin_epoch, compare, count_alarms,
+    head, standing,
 };
 pub use mark::{Checked, keep_checked};
 pub use witness::{Compared, Told, WitnessError, compare_heads, read_witness};

@@ -65,6 +65,14 @@ pub async fn take_turn(tx: &mut Tx) -> Result<(i64, i64), sqlx::Error> {
     .await)
 }
 
+/// The next entry is the first of a new epoch.
+pub async fn begin_epoch(tx: &mut Tx) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query("UPDATE audit_head SET epoch = epoch + 1 WHERE singleton = 1")
+        .execute(conn)
+        .await
+        .map(|_| ()))
+}
+
 /// Writes the head as it is: proof that it can be written, without an entry.
 pub async fn touch_head(tx: &mut Tx) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query("UPDATE audit_head SET seq = seq WHERE singleton = 1").execute(conn).await.map(|_| ()))
@@ -174,7 +182,7 @@ pub async fn is_alarmed(
     let alarms: i64 = on!(tx, conn => sqlx::query_scalar(
         "SELECT count(*) FROM audit_alarms \
          WHERE (device_id = $1 OR (device_id IS NULL AND $1 IS NULL)) \
-         AND (acknowledged_at IS NULL OR (epoch = $2 AND seq = $3 AND hash = $4))",
+         AND kind = 'head' AND (acknowledged_at IS NULL OR (epoch = $2 AND seq = $3 AND hash = $4))",
     )
     .bind(device)
     .bind(epoch)
@@ -187,8 +195,8 @@ pub async fn is_alarmed(
 
 pub async fn insert_alarm(tx: &mut Tx, alarm: &Alarm, hash: &[u8]) -> Result<(), sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "INSERT INTO audit_alarms (entry, device_id, epoch, seq, hash, why, raised_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO audit_alarms (entry, device_id, epoch, seq, hash, why, raised_at, kind) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(alarm.entry)
     .bind(alarm.device_id)
@@ -197,6 +205,7 @@ pub async fn insert_alarm(tx: &mut Tx, alarm: &Alarm, hash: &[u8]) -> Result<(),
     .bind(hash)
     .bind(&alarm.why)
     .bind(alarm.raised_at)
+    .bind(alarm.kind)
     .execute(conn)
     .await
     .map(|_| ()))
@@ -204,7 +213,7 @@ pub async fn insert_alarm(tx: &mut Tx, alarm: &Alarm, hash: &[u8]) -> Result<(),
 
 pub async fn alarms(tx: &mut Tx, most: i64) -> Result<Vec<Alarm>, sqlx::Error> {
     on!(tx, conn => sqlx::query_as(
-        "SELECT entry, device_id, epoch, seq, why, raised_at FROM audit_alarms \
+        "SELECT entry, device_id, epoch, seq, why, raised_at, kind FROM audit_alarms \
          WHERE acknowledged_at IS NULL ORDER BY entry LIMIT $1",
     )
     .bind(most)

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::export::ExportError;
 use super::views::{AlarmRow, AuditPage, AuditRow, Choice};
-use super::{Action, Alarm, Break, Checked, Exported, Filter, FilterError, Format, Stored};
+use super::{Action, Alarm, AlarmKind, Break, Checked, Exported, Filter, FilterError, Format, Stored};
 use crate::access::{Role, Visitor};
 use crate::app::App;
 use crate::error::Failure;
@@ -108,9 +108,16 @@ fn alarm_row(alarm: Alarm, visitor: &Visitor) -> AlarmRow {
         Some(device) => format!("The device {device} was told of entry {}", alarm.seq),
         None => format!("The board itself had seen entry {}", alarm.seq),
     };
+    let said = match alarm.kind {
+        AlarmKind::Head => format!(
+            "{whom} of epoch {}, and {}. The database was rewritten behind the board, or an older one was put back.",
+            alarm.epoch, alarm.why
+        ),
+        AlarmKind::Restore => alarm.why.clone(),
+    };
     AlarmRow {
         entry: alarm.entry,
-        said: format!("{whom} of epoch {}, and {}.", alarm.epoch, alarm.why),
+        said,
         at: Moment { at: alarm.raised_at, now: visitor.now },
         action: format!("/audit/alarms/{}", alarm.entry),
     }

@@ -131,5 +131,6 @@ pub async fn open(
         jobs: Jobs::default(),
         outbound,
         links: Links::default(),
+        backup_retention_days: None,
     }))
 }

@@ -12,7 +12,9 @@ use crate::audit::{self, Action, Verdict, Who};
 use crate::db::Db;
 use crate::db::testing::{on_both, on_sqlite, owner_of};
 use crate::enrollment::ca::Authority;
+use crate::freeze;
 use crate::keys::{self, KeyError, Outside, Source, TOKENS_LIVE};
+use crate::offboarding;
 use crate::on;
 use crate::secrets::{self, BoardSecret, Moved, SecretError};
 use crate::testing::{Fixture, TestDevice};
@@ -241,6 +243,54 @@ async fn sessions_links_tokens_and_codes_outlive_the_key_they_were_hashed_with()
         let mut tx = app.db.write().await.unwrap();
         app.root.look(&mut tx).await.unwrap();
         assert_eq!(app.root.hashes(keys::Purpose::Token, "x").len(), 2, "ended ones are gone");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rekey_moves_the_secrets_of_an_ended_client_until_its_purge_and_nothing_after() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let app = &fixture.app;
+        let clients = fixture.clients_with_secrets(2).await;
+        offboarding::end(app, Fixture::who(), clients[0], false).await.unwrap();
+        assert!(matches!(fixture.rekey("two.key").await.unwrap(), Rekeyed::Done { moved: 2, .. }));
+        offboarding::reactivate(app, Fixture::who(), clients[0]).await.unwrap();
+        assert_eq!(
+            fixture.opened(clients[0]).await,
+            format!("{VALUE}-0"),
+            "it can be reactivated afterwards"
+        );
+        offboarding::end(app, Fixture::who(), clients[0], false).await.unwrap();
+        fixture.clock.advance(std::time::Duration::from_secs(30 * 24 * 3600));
+        let purged = offboarding::purge_due(&app.db, &Who::cli(), app.now(), None).await.unwrap();
+        assert_eq!((purged.len(), purged[0].secrets), (1, 1));
+        assert!(matches!(fixture.rekey("three.key").await.unwrap(), Rekeyed::Done { moved: 1, .. }));
+        assert_eq!(fixture.opened(clients[1]).await, format!("{VALUE}-1"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rekey_goes_on_while_the_board_is_frozen_and_new_values_are_under_the_new_key() {
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let app = &fixture.app;
+        let client = fixture.clients_with_secrets(1).await[0];
+        freeze::begin(app, Fixture::who(), "the root key was copied").await.unwrap();
+        assert!(matches!(fixture.rekey("two.key").await.unwrap(), Rekeyed::Done { moved: 1, .. }));
+        let next = Secret::new("ours-after-the-rekey".to_owned());
+        let slot = fixture.our_slot().await.id;
+        secrets::rotate(app, Fixture::who(), client, slot, &next, "exposed").await.unwrap();
+        let mut tx = app.db.read().await.unwrap();
+        assert!(secrets::unmoved(&mut tx, 2).await.unwrap().is_empty(), "not under the old one");
+        drop(tx);
+        let log = fixture.log().await;
+        let opened = [Action::SecretDecrypted, Action::SecretCopied];
+        assert!(!log.iter().any(|entry| opened.contains(&entry.action)));
+        assert_eq!(log.iter().filter(|entry| entry.action == Action::SecretRekeyed).count(), 1);
+        freeze::lift(app, Fixture::who(), "it has a new one").await.unwrap();
+        assert_eq!(fixture.opened(client).await, "ours-after-the-rekey");
     })
     .await;
 }

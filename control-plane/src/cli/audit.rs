@@ -9,11 +9,14 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 use shared::crypto::hex;
+use shared::time::{Clock as _, SystemClock};
 
 use super::{Output, Place};
 use crate::audit::{
-    self, Break, Compared, Filter, Format, Standing, Told, Walk, compare_heads, read_export, read_witness,
+    self, Break, Compared, Filter, Format, Standing, Told, Walk, Who, compare_heads, read_export,
+    read_witness,
 };
+use crate::free_text;
 
 const VERIFY_HELP: &str = "\
 Examples:
@@ -44,6 +47,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// End an alarm of the audit log, or confirm a restore: somebody knows why.
+    #[command(after_help = "Example: board audit acknowledge 412 --reason 'the disk of the server died'")]
+    Acknowledge {
+        /// Number of the entry that raised it, as `board restore` and the console's audit page say it.
+        entry: u64,
+        /// What you found, for whoever reads the audit log.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Write the audit log into a file: JSON lines, which `verify --export` checks anywhere, or CSV for a spreadsheet.
     #[command(after_help = "Example: board audit export --since 2026-11-01 --out audit.jsonl")]
     Export {
@@ -68,6 +82,7 @@ pub async fn run(command: Command) -> anyhow::Result<Output> {
         Command::Verify { place, witness, export, json } => {
             verify(&place, &witness, export.as_deref(), json).await
         }
+        Command::Acknowledge { entry, reason, place } => acknowledge(&place, entry, &reason).await,
         Command::Export { place, format, since, until, out } => {
             let filter = Filter { since, until, ..Filter::default() };
             write(&place, format, filter, out.as_deref()).await
@@ -130,6 +145,19 @@ async fn verify(
         return Err(Broken { seq, why }.into());
     }
     Ok(Output { text: as_text(&walk, &told, &compared), exit: exit(None, &compared) })
+}
+
+async fn acknowledge(place: &Place, entry: u64, reason: &str) -> anyhow::Result<Output> {
+    let reason = free_text::reason(reason)
+        .map_err(|failure| anyhow::anyhow!("--reason: {}", failure.public.detail))?;
+    let db = place.connect().await?;
+    let mut tx = db.write().await?;
+    if !audit::acknowledge(&mut tx, entry, Who::cli(), reason, SystemClock.now()).await? {
+        bail!("no alarm of entry {entry} stands: the console's audit page shows those that do");
+    }
+    tx.commit().await?;
+    db.close().await;
+    Ok(format!("Entry {entry} is acknowledged.").into())
 }
 
 fn exit(broken: Option<Break>, compared: &Compared) -> u8 {

@@ -2,11 +2,14 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod ca;
 mod doctor;
 mod entered;
+mod incident;
 mod paste;
 mod provider;
+mod purge;
 mod rekey;
 mod rotate;
 mod serve;
@@ -82,9 +85,21 @@ enum Command {
         #[arg(long, env = "BOARD_OWNER_URL", hide_env_values = true)]
         owner_url: Option<String>,
     },
+    /// Erase the secrets of clients whose engagement ended and whose purge is due. A board that runs does it by itself.
+    #[command(after_help = purge::HELP)]
+    Purge(purge::PurgeArgs),
     /// Move to a new root key, beside a board that runs: every stored secret is encrypted again under it.
     #[command(after_help = rekey::HELP)]
     Rekey(rekey::RekeyArgs),
+    /// Copy the database while the board runs, or check a copy.
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(backup::BackupArgs),
+    /// Put a backup back. The board must not run.
+    #[command(after_help = backup::RESTORE_HELP)]
+    Restore(backup::RestoreArgs),
+    /// When somebody else may have had the board: freeze it, and list what it could read.
+    #[command(after_help = incident::HELP)]
+    Incident(incident::IncidentArgs),
     /// Users of the console.
     #[command(subcommand)]
     User(users::Command),
@@ -167,6 +182,9 @@ pub struct ServeArgs {
     /// For tests: a loopback address that plays every provider, in plain HTTP.
     #[arg(long, hide = true)]
     providers_stand_in: Option<SocketAddr>,
+    /// How many days you keep backups: the client's page says when the last one ends that holds purged secrets.
+    #[arg(long, env = "BOARD_BACKUP_RETENTION_DAYS", value_name = "DAYS")]
+    backup_retention_days: Option<u32>,
 }
 
 impl Place {
@@ -237,9 +255,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
             init(&place, &key, &email, &console_url, clock, &*random).await
         }
         Command::Rekey(args) => rekey::run(args, clock, &*random).await,
+        Command::Backup(args) => backup::backup(args, clock).await,
+        Command::Restore(args) => backup::restore(args, clock).await,
+        Command::Incident(args) => incident::run(args, clock, random).await,
         Command::Serve(args) => serve::serve(args, clock, random).await,
         Command::Ca(command) => ca::run(command, clock, random).await,
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
+        Command::Purge(args) => return purge::run(args, &*clock).await,
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,
         Command::Provider(command) => provider::run(command, clock, &*random).await,

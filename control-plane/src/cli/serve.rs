@@ -16,7 +16,7 @@ use super::ServeArgs;
 use crate::db::{Db, Ownership};
 use crate::keys::Outside;
 use crate::outbound::Outbound;
-use crate::{audit, board, link, providers, router};
+use crate::{audit, board, link, offboarding, providers, router};
 
 /// Open pages and links get this long to end after a signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -47,7 +47,9 @@ pub async fn serve(
     if let Some(address) = args.providers_stand_in {
         outside.outbound = Outbound::through(address)?;
     }
-    let app = board::open(db, also, outside, agents_url, args.proxy, random).await?;
+    let app = board::open(db, also, outside, agents_url, args.proxy, random)
+        .await?
+        .with_backups_kept(args.backup_retention_days);
     let own = format!("http://localhost:{}", console.local_addr()?.port());
     let console_url = match (args.console_url, args.proxy) {
         (None, None) => Some(own.parse()?),
@@ -76,6 +78,7 @@ pub async fn serve(
         until(stopped.clone()),
     ));
     let keys = tokio::spawn(providers::serve(app.clone()));
+    let purging = tokio::spawn(offboarding::job(app.clone(), stopped.clone()));
     let pages = router::console(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let console =
         tokio::spawn(axum::serve(console, pages).with_graceful_shutdown(until(stopped)).into_future());
@@ -100,6 +103,7 @@ pub async fn serve(
     let _ = tokio::time::timeout(GRACE, console).await;
     // Whatever it is at is taken up again after the next start.
     keys.abort();
+    let _ = purging.await;
     app.db.close().await;
     Ok("Stopped.".into())
 }

@@ -9,7 +9,7 @@ use shared::ids::ClientId;
 use shared::time::Timestamp;
 
 use super::scope::check;
-use super::{Client, CreateError, Package, Scope, get, scope, store};
+use super::{Client, CreateError, Package, Scope, engagement, get, scope, store};
 use crate::audit::{Action, Entry, Who};
 use crate::catalog::{self, Catalog, tiers::with_dependencies};
 use crate::db::Tx;
@@ -104,7 +104,7 @@ pub async fn take_turn(tx: &mut Tx, id: ClientId) -> Result<(), Failure> {
 
 /// Checks what is asked for. What the chosen components depend on, and what every client gets, comes along.
 pub async fn propose(tx: &mut Tx, id: ClientId, proposal: &Proposal) -> Result<Change, CreateError> {
-    take_turn(tx, id).await?;
+    engagement::ensure_active(tx, id).await?;
     let client = get(tx, id).await?;
     let before = scope(tx, id).await?;
     let package_before = store::package(tx, id).await?;

@@ -1,6 +1,7 @@
 //! Clients and what they get: the wizard's form and the scope that it leaves behind.
 
 mod change;
+pub mod engagement;
 mod scope;
 mod second_person;
 mod store;

@@ -34,6 +34,8 @@ pub struct ClientRow {
     pub name: String,
     pub components: u32,
     pub devices: u32,
+    /// The engagement is over.
+    pub ended: bool,
     pub state: RowState,
     pub sentence: String,
     pub created: Moment,
@@ -269,6 +271,7 @@ mod tests {
             section: crate::web::Section::Clients,
             pending: 0,
             approvals: 0,
+            frozen: false,
             now: shared::time::Timestamp::from_micros(0),
         };
         let client = ClientRef { href: "/clients/1".to_owned(), name: "Example Client".to_owned() };

@@ -31,6 +31,11 @@ const IS_HELD: &str = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'a
                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                        AND (classid::bigint << 32) + objid::bigint = $1)";
 
+/// The newest migration that this board has.
+pub(super) fn newest() -> i64 {
+    SQLITE_MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 /// Who may change the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -146,7 +151,7 @@ async fn run(tx: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     tx.execute(AssertSqlSafe(sql)).await.map(|_| ())
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -5,8 +5,10 @@
 //! `CAST(sum(…) AS BIGINT)`. A forgotten bind is silently NULL on SQLite: every store test runs on both.
 
 mod cause;
+pub mod copying;
 mod look;
 mod migrate;
+mod rewrite;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -19,6 +21,7 @@ use std::time::Duration;
 pub use cause::Cause;
 pub use look::Rights;
 pub use migrate::Ownership;
+pub use rewrite::Rewrite;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};

@@ -62,15 +62,31 @@ pub async fn is_enrolled(tx: &mut Tx, id: DeviceId) -> Result<bool, sqlx::Error>
     Ok(store::device(tx, id).await?.is_some_and(|device| device.state == DeviceState::Enrolled))
 }
 
-/// Whether a link that was opened with this certificate may go on: the device is enrolled, under the same identity.
-pub async fn is_current(tx: &mut Tx, id: DeviceId, serial: &[u8]) -> Result<bool, sqlx::Error> {
-    if !is_enrolled(tx, id).await? {
-        return Ok(false);
-    }
-    let serials = store::serials(tx, id).await?;
-    Ok(serials.is_some_and(|(current, issued)| {
+/// What a link that was opened with some certificate is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The device is enrolled, under this identity.
+    Enrolled,
+    /// Only for its wipe.
+    Leaving,
+    /// The device joined again: this identity was revoked.
+    Replaced,
+    Ended(DeviceState),
+}
+
+pub async fn standing(tx: &mut Tx, id: DeviceId, serial: &[u8]) -> Result<Standing, sqlx::Error> {
+    let state = store::device(tx, id).await?.map_or(DeviceState::Revoked, |device| device.state);
+    let good = match state {
+        DeviceState::Enrolled => Standing::Enrolled,
+        DeviceState::Leaving => Standing::Leaving,
+        DeviceState::Approved | DeviceState::Quarantined | DeviceState::Revoked => {
+            return Ok(Standing::Ended(state));
+        }
+    };
+    let is_its_own = store::serials(tx, id).await?.is_some_and(|(current, issued)| {
         current.as_deref() == Some(serial) || issued.as_deref() == Some(serial)
-    }))
+    });
+    Ok(if is_its_own { good } else { Standing::Replaced })
 }
 
 pub async fn devices_of(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Device>, sqlx::Error> {
@@ -107,41 +123,47 @@ pub enum CertificateRefused {
     NotEnrolled,
     #[error("this certificate is not the device's latest: it was replaced, or it is a copy")]
     Stale,
+    #[error(
+        "this board was restored from a backup and doesn't know this certificate: the device renews it by its key, which happens by itself"
+    )]
+    Restored,
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// How a certificate stands to the device's row.
+/// How a certificate's serial stands to the device's row.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Serial {
     InUse,
     /// Issued, and not seen yet.
     Issued,
     Stale,
 }
 
-async fn standing(
+async fn serial_of(
     tx: &mut Tx,
     device_id: DeviceId,
     serial: &[u8],
-) -> Result<(Device, Standing), CertificateRefused> {
-    let device = store::device(tx, device_id).await?.filter(|device| device.state == DeviceState::Enrolled);
-    let device = device.ok_or(CertificateRefused::NotEnrolled)?;
+) -> Result<(Device, Serial), CertificateRefused> {
+    let device = store::device(tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
+    if !matches!(device.state, DeviceState::Enrolled | DeviceState::Leaving) {
+        return Err(CertificateRefused::NotEnrolled);
+    }
     let (current, issued) = store::serials(tx, device_id).await?.ok_or(CertificateRefused::NotEnrolled)?;
-    let standing = if current.as_deref() == Some(serial) {
-        Standing::InUse
+    let found = if current.as_deref() == Some(serial) {
+        Serial::InUse
     } else if issued.as_deref() == Some(serial) {
-        Standing::Issued
+        Serial::Issued
     } else {
-        Standing::Stale
+        Serial::Stale
     };
-    Ok((device, standing))
+    Ok((device, found))
 }
 
-/// Checks a certificate's serial against the device's row. The first use of a newly issued one retires the one before;
-/// any other serial is refused and recorded, once an hour.
+/// Checks a certificate's serial against the row of a device that is enrolled or leaving. The first use of a newly issued
+/// one retires the one before; any other serial is refused and recorded, once an hour.
 pub async fn check_certificate(
     app: &App,
     device_id: DeviceId,
@@ -149,9 +171,9 @@ pub async fn check_certificate(
     address: &str,
 ) -> Result<Device, CertificateRefused> {
     let mut tx = app.db.read().await?;
-    let (device, found) = standing(&mut tx, device_id, serial).await?;
+    let (device, found) = serial_of(&mut tx, device_id, serial).await?;
     drop(tx);
-    if found == Standing::InUse {
+    if found == Serial::InUse {
         return Ok(device);
     }
     let mut tx = app.db.write().await?;
@@ -160,9 +182,14 @@ pub async fn check_certificate(
         return Ok(device);
     }
     // Another connection may have used it first, or another one was issued since the look.
-    let (device, found) = standing(&mut tx, device_id, serial).await?;
-    if found != Standing::Stale {
+    let (device, found) = serial_of(&mut tx, device_id, serial).await?;
+    if found != Serial::Stale {
         return Ok(device);
+    }
+    // It may have been issued after the backup. Only the device's key tells, at `/renew`.
+    if store::is_restored(&mut tx, device_id).await? {
+        tracing::info!(%device_id, address, "a certificate that a restore doesn't know: the device has to renew");
+        return Err(CertificateRefused::Restored);
     }
     tracing::warn!(%device_id, address, "a stale certificate was refused");
     let (now, serial) = (app.now(), hex(serial));

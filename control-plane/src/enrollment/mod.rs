@@ -5,6 +5,7 @@ pub mod api;
 pub mod ca;
 mod device;
 mod join;
+mod leaving;
 mod quarantine;
 mod renewal;
 pub mod rotation;
@@ -24,10 +25,11 @@ use shared::text_enum;
 use shared::time::Timestamp;
 
 pub use device::{
-    CertificateRefused, Device, DeviceState, check_certificate, client_of, devices_of, get_device,
-    is_current, is_enrolled, revoke, seen,
+    CertificateRefused, Device, DeviceState, Standing, check_certificate, client_of, devices_of, get_device,
+    is_enrolled, revoke, seen, standing,
 };
 pub use join::{EnrollError, join, prove, status};
+pub use leaving::{Asked, WipedError, apply_wiped, ask_to_leave, give_up, leave_all, wipe_for, wipes_of};
 pub use quarantine::{Quarantined, Release, Stopped, quarantine, quarantined, release};
 pub use renewal::{Channel, LateRenewal, RenewError, confirm_renewal, late_renewals, renew};
 
@@ -112,7 +114,7 @@ pub async fn make_join_code(
     client_id: ClientId,
 ) -> Result<JoinCode, Failure> {
     let mut tx = app.db.write().await?;
-    clients::get(&mut tx, client_id).await?;
+    clients::engagement::ensure_active(&mut tx, client_id).await?;
     let now = app.now();
     let code = join_code(&*app.random);
     let expires = now.after(CODE_TTL);
@@ -206,6 +208,9 @@ pub async fn approve(
         tx.commit().await?;
         return Err(DecideError::Mismatch);
     }
+    clients::engagement::ensure_active(&mut tx, enrollment.client_id)
+        .await
+        .map_err(|failure| DecideError::Reason(Box::new(failure)))?;
     let device_id = match store::device_by_hardware(&mut tx, &enrollment.facts.hardware_uuid).await? {
         Some(device) if device.client_id != enrollment.client_id => return Err(DecideError::OtherClient),
         Some(device) => {

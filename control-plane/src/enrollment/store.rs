@@ -350,7 +350,7 @@ pub async fn serials(
 /// Makes the issued serial the one in use; no row when it isn't the issued one (any more).
 pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Result<u64, sqlx::Error> {
     on!(tx, conn => sqlx::query(
-        "UPDATE enrollments SET serial_current = serial_issued, serial_issued = NULL \
+        "UPDATE enrollments SET serial_current = serial_issued, serial_issued = NULL, restored_at = NULL \
          WHERE device_id = $1 AND state = 'enrolled' AND serial_issued = $2",
     )
     .bind(device_id)
@@ -358,6 +358,17 @@ pub async fn first_use(tx: &mut Tx, device_id: DeviceId, serial: &[u8]) -> Resul
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))
+}
+
+/// Whether a restore left open which certificate the device holds.
+pub async fn is_restored(tx: &mut Tx, device_id: DeviceId) -> Result<bool, sqlx::Error> {
+    let rows: i64 = on!(tx, conn => sqlx::query_scalar(
+        "SELECT count(*) FROM enrollments WHERE device_id = $1 AND state = 'enrolled' AND restored_at IS NOT NULL",
+    )
+    .bind(device_id)
+    .fetch_one(conn)
+    .await)?;
+    Ok(rows > 0)
 }
 
 pub async fn revoke_identities(tx: &mut Tx, device_id: DeviceId) -> Result<(), sqlx::Error> {

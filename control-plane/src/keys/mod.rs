@@ -79,6 +79,29 @@ pub struct Listed {
     pub fingerprint: String,
 }
 
+/// A living version as a backup holds it: wrapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrapped {
+    pub version: u32,
+    pub provider: String,
+    pub fingerprint: String,
+    pub wrapped: Vec<u8>,
+}
+
+/// The living versions, the newest first.
+pub async fn wrapped(tx: &mut Tx) -> Result<Vec<Wrapped>, sqlx::Error> {
+    let rows = store::living(tx).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Wrapped {
+            version: number(row.version),
+            provider: row.provider,
+            fingerprint: row.fingerprint,
+            wrapped: row.wrapped,
+        })
+        .collect())
+}
+
 /// The versions that something may be encrypted under, the newest first.
 pub async fn living(tx: &mut Tx) -> Result<Vec<Listed>, sqlx::Error> {
     let rows = store::living(tx).await?;

@@ -8,7 +8,8 @@ use super::kept::{self, KeptKey};
 use super::store::RootKeyRow;
 use super::version::mac;
 use super::{
-    Binding, Key, KeyError, NewVersion, Outside, ProviderError, Purpose, RootVersion, Source, number, store,
+    Binding, Key, KeyError, NewVersion, Outside, ProviderError, Purpose, RootVersion, Source, Wrapped,
+    number, store,
 };
 use crate::db::{Db, Tx};
 
@@ -216,6 +217,32 @@ impl RootKey {
             return Err(wrong(root.fingerprint()));
         }
         Ok(root)
+    }
+
+    /// Whether every one of these versions can be unwrapped, by `also` or by its own provider: for a database that isn't
+    /// open yet.
+    pub async fn opens(
+        board_id: BoardId,
+        wrapped: &[Wrapped],
+        also: Option<&Source>,
+        outside: Outside,
+    ) -> Result<(), KeyError> {
+        if wrapped.is_empty() {
+            return Err(KeyError::NotInitialized);
+        }
+        let nothing = Held { versions: Vec::new(), kept: Vec::new() };
+        let root = Self::holding(nothing, board_id, outside, None);
+        for row in wrapped {
+            let row = RootKeyRow {
+                version: i64::from(row.version),
+                provider: row.provider.clone(),
+                wrapped: row.wrapped.clone(),
+                fingerprint: row.fingerprint.clone(),
+            };
+            let own: Source = row.provider.parse()?;
+            root.unwrap_by(also.unwrap_or(&own), &row).await?;
+        }
+        Ok(())
     }
 
     /// HMAC-SHA-256 of a token or code under its purpose's key: what the database holds instead of the text.

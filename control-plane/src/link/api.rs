@@ -12,7 +12,7 @@ use super::session;
 use crate::app::App;
 use crate::catalog;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{CertificateRefused, Device, check_certificate};
+use crate::enrollment::{CertificateRefused, Device, DeviceState, check_certificate};
 use crate::error::Failure;
 
 /// Lets enrolled devices with their latest certificate through, and tells the handler which one it is.
@@ -39,6 +39,9 @@ async fn device(app: &App, peer: Option<Peer>) -> Result<Device, Failure> {
             CertificateRefused::NotEnrolled | CertificateRefused::Stale => {
                 Failure::new(403, "device-refused", "This device is refused", text)
             }
+            CertificateRefused::Restored => {
+                Failure::new(403, "renew-first", "Renew the certificate first", text)
+            }
             CertificateRefused::Audit(error) => error.into(),
             CertificateRefused::Database(error) => error.into(),
         }
@@ -47,8 +50,12 @@ async fn device(app: &App, peer: Option<Peer>) -> Result<Device, Failure> {
 
 pub async fn get_bundle(
     State(app): State<App>,
+    Extension(device): Extension<Device>,
     Path(digest): Path<String>,
 ) -> Result<Json<SignedBundle>, Failure> {
+    if device.state == DeviceState::Leaving {
+        return Err(Failure::forbidden("a device that leaves gets nothing but its wipe"));
+    }
     let mut tx = app.db.read().await?;
     catalog::signed(&mut tx, &digest).await?.map(Json).ok_or_else(|| Failure::not_found("bundle"))
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use shared::catalog::Manifest;
-use shared::protocol::inventory::{ComponentReport, SlotReport};
+use shared::protocol::inventory::{ComponentReport, SlotReport, SlotState};
 use shared::protocol::link::{Receipt, Report, ReportBody};
 use shared::protocol::steps::MAX_CHUNK;
+use shared::protocol::wipe::WipedSlot;
+use shared::time::Timestamp;
 
 use super::store;
 use crate::access::Throttle;
@@ -14,7 +16,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
 use crate::db::Tx;
 use crate::enrollment::rotation::{self, AcknowledgeError};
-use crate::enrollment::{self, Device};
+use crate::enrollment::{self, Device, Standing, WipedError};
 use crate::error::Failure;
 use crate::inventory;
 use crate::runbook::{self, ApplyError};
@@ -51,6 +53,16 @@ impl From<ReceiptError> for Refusal {
             | ReceiptError::Mismatch
             | ReceiptError::Signature
             | ReceiptError::Secret(_)) => Self::Never(other.to_string()),
+        }
+    }
+}
+
+impl From<WipedError> for Refusal {
+    fn from(error: WipedError) -> Self {
+        match error {
+            WipedError::Database(error) => Self::Later(error.into()),
+            WipedError::Audit(error) => Self::Later(error.into()),
+            WipedError::Unknown | WipedError::Signature => Self::Never(error.to_string()),
         }
     }
 }
@@ -102,11 +114,21 @@ pub struct Origin<'a> {
 pub async fn apply(app: &App, origin: &Origin<'_>, report: &Report) -> Result<(), Failure> {
     let Origin { device, serial, address } = origin;
     let mut tx = app.db.write().await?;
-    if !enrollment::is_current(&mut tx, device.id, serial).await? {
+    let standing = enrollment::standing(&mut tx, device.id, serial).await?;
+    if !matches!(standing, Standing::Enrolled | Standing::Leaving) {
         return Err(Failure::forbidden("this device is not enrolled any more, or under another identity"));
     }
     if !store::first_time(&mut tx, report.id, device.id, app.now()).await? {
         return Ok(());
+    }
+    // What else a leaving device has to say stands before its receipt in its journal: taken, and of no effect.
+    // A pin it has to keep, or it couldn't come back for its wipe once the board shows its next authority.
+    let about_its_end = matches!(
+        report.body,
+        ReportBody::Wiped(_) | ReportBody::Inventory { .. } | ReportBody::CaPinned { .. }
+    );
+    if standing == Standing::Leaving && !about_its_end {
+        return Ok(tx.commit().await?);
     }
     let applied = match check(&report.body) {
         Ok(()) => body(app, &mut tx, device, report, address).await,
@@ -165,6 +187,13 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::OfferRefused { reason, .. } | ReportBody::DeliveryRefused { reason, .. } => text(reason),
         ReportBody::Receipt(Receipt { component, slot, .. }) | ReportBody::Replaced { component, slot } => {
             text(component).and_then(|()| text(slot))
+        }
+        ReportBody::Wiped(receipt) => {
+            if receipt.removed.len() > MAX_ENTRIES || receipt.left.len() > MAX_ENTRIES {
+                return Err("a receipt of a wipe has too many entries");
+            }
+            let mut slots = receipt.removed.iter().chain(&receipt.left);
+            slots.try_for_each(|one| text(&one.component).and_then(|()| text(&one.slot)))
         }
         ReportBody::Inventory { components, slots } => {
             if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
@@ -238,6 +267,9 @@ async fn body(
             let known = Known::of(tx, device).await?;
             let (components, slots) = (known.components(components), known.slots(slots));
             let refused = inventory::apply(tx, device.id, &components, &slots, app.now()).await?;
+            if !enrollment::is_enrolled(tx, device.id).await? {
+                return Ok(());
+            }
             let reopened = runbook::reopen_refused(app, tx, device, &refused).await?;
             let confirmed = runbook::confirm_manual(app, tx, device).await?;
             for entry in reopened.iter().chain(&confirmed) {
@@ -254,9 +286,27 @@ async fn body(
                 audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
         }
+        ReportBody::Wiped(receipt) => {
+            let emptied: Vec<SlotReport> =
+                receipt.removed.iter().map(|slot| emptied(slot, app.now())).collect();
+            let emptied = Known::of(tx, device).await?.slots(&emptied);
+            inventory::apply(tx, device.id, &[], &emptied, app.now()).await?;
+            enrollment::apply_wiped(tx, app.board_id, device, receipt, address, app.now()).await?;
+        }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }
     Ok(())
+}
+
+fn emptied(slot: &WipedSlot, now: Timestamp) -> SlotReport {
+    SlotReport {
+        component: slot.component.clone(),
+        slot: slot.slot.clone(),
+        state: SlotState::Empty,
+        version: None,
+        observed_at: now,
+        check: None,
+    }
 }
 
 /// What a device may say something about: the components, and their slots, of the catalog and of the bundle that its

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use shared::ids::{AttemptId, DeliveryId, DeviceId};
+use shared::ids::{AttemptId, DeliveryId, DeviceId, WipeId};
 use shared::problem::Problem;
 use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scope, Welcome};
 use tokio::time::Instant;
@@ -18,8 +18,9 @@ use crate::audit::{self, Who};
 use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{self, Device, DeviceState, Stopped, rotation};
+use crate::enrollment::{self, Device, DeviceState, Standing, Stopped, rotation};
 use crate::error::Failure;
+use crate::freeze;
 use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
@@ -76,6 +77,7 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         pastes: Waiters::default(),
         wanted: None,
         scope: None,
+        wiping: None,
         told_of_ca: None,
         told: None,
     };
@@ -127,6 +129,8 @@ struct Session {
     /// What the client is to have, as this link last saw it.
     wanted: Option<clients::Scope>,
     scope: Option<Scope>,
+    /// The wipe that this link carried.
+    wiping: Option<WipeId>,
     /// Number of the authority that this link told of.
     told_of_ca: Option<i64>,
     /// The head of the audit log that the device was told last.
@@ -137,7 +141,8 @@ impl Session {
     async fn serve(&mut self) -> Result<(), End> {
         let hello = self.hello().await?;
         hello::check(&hello).map_err(End::Close)?;
-        if hello.hardware_uuid != self.device.hardware_uuid {
+        let leaves = self.device.state == DeviceState::Leaving;
+        if hello.hardware_uuid != self.device.hardware_uuid && !leaves {
             let stopped =
                 enrollment::quarantine(&self.app, &self.device, &hello.hardware_uuid, &self.address).await?;
             return Err(End::Close(match stopped {
@@ -181,18 +186,16 @@ impl Session {
                 }
                 Some(relayed) = link.pastes.recv() => self.relay(relayed).await?,
                 () = changes.next(|wake| wake == Wake::Device(device_id) || wake == Wake::Client(client_id)) => {
-                    self.still_enrolled().await?;
-                    self.push().await?;
+                    self.look().await?;
                 }
                 _ = look.tick() => {
                     if self.app.ca().number != self.authority {
                         return Err(End::Close("the board shows its new certificate authority; connect again"));
                     }
-                    self.still_enrolled().await?;
                     for attempt in self.again.drain(..) {
                         self.carried.sent.remove(&attempt);
                     }
-                    self.push().await?;
+                    self.look().await?;
                 }
                 _ = ping.tick() => {
                     if heard.elapsed() > SILENCE {
@@ -218,7 +221,13 @@ impl Session {
         };
         match serde_json::from_str(text.as_str()) {
             Ok(FromAgent::Hello(hello)) => Ok(hello),
-            Ok(FromAgent::Report(_) | FromAgent::Pasted(_) | FromAgent::Refused(_) | FromAgent::Unknown)
+            Ok(
+                FromAgent::Report(_)
+                | FromAgent::Pasted(_)
+                | FromAgent::Leave(_)
+                | FromAgent::Refused(_)
+                | FromAgent::Unknown,
+            )
             | Err(_) => Err(End::Close("the first frame has to be a hello")),
         }
     }
@@ -229,14 +238,24 @@ impl Session {
         self.knows_plans = hello.plans.is_some();
         self.compare_heads(hello).await?;
         let mut tx = self.app.db.write().await?;
-        plan::reconcile(&self.app, &mut tx, &self.device, hello.plans.as_deref()).await?;
-        runbook::ensure(&self.app, &mut tx, &self.device).await?;
-        tx.commit().await?;
-        let mut tx = self.app.db.write().await?;
-        secrets::note_held(&mut tx, self.device.id, &hello.secrets, self.app.now()).await?;
-        secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
-        secrets::plan(&self.app, &mut tx, self.device.id).await?;
-        let scope = scope(&mut tx, &self.device).await?;
+        if enrollment::is_enrolled(&mut tx, self.device.id).await? {
+            plan::reconcile(&self.app, &mut tx, &self.device, hello.plans.as_deref()).await?;
+            runbook::ensure(&self.app, &mut tx, &self.device).await?;
+            tx.commit().await?;
+            tx = self.app.db.write().await?;
+            secrets::note_held(&mut tx, self.device.id, &hello.secrets, self.app.now()).await?;
+            secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
+            secrets::plan(&self.app, &mut tx, self.device.id).await?;
+        }
+        let scope = match self.device.state {
+            DeviceState::Leaving => {
+                Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() }
+            }
+            DeviceState::Approved
+            | DeviceState::Enrolled
+            | DeviceState::Quarantined
+            | DeviceState::Revoked => scope(&mut tx, &self.device).await?,
+        };
         let audit_head = audit::head(&mut tx).await?;
         tx.commit().await?;
         self.scope = Some(scope.clone());
@@ -292,6 +311,9 @@ impl Session {
                 self.pastes.word(pasted);
                 Ok(())
             }
+            Ok(FromAgent::Leave(leave)) => {
+                Ok(enrollment::ask_to_leave(&self.app, self.device.id, &leave, &self.address).await?)
+            }
             Ok(FromAgent::Refused(refused)) => {
                 self.pastes.refused(&refused);
                 tracing::warn!(device_id = %self.device.id, what = refused.what, reason = refused.reason, "the device refused a frame");
@@ -313,7 +335,10 @@ impl Session {
 
     /// Passes a sealed paste on. Its waiter hears nothing when the link ends before the device's word.
     async fn relay(&mut self, relayed: Relayed) -> Result<(), End> {
-        self.still_enrolled().await?;
+        if self.standing().await? == Standing::Leaving {
+            // Its waiter hears that nothing came of it.
+            return Ok(());
+        }
         match self.pastes.begin(relayed) {
             Some(paste) => self.send(&FromBoard::Paste(paste)).await,
             None => Ok(()),
@@ -340,9 +365,36 @@ impl Session {
             | ReportBody::Receipt(_)
             | ReportBody::DeliveryRefused { .. }
             | ReportBody::Inventory { .. }
+            | ReportBody::Wiped(_)
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
             | ReportBody::Unknown => {}
+        }
+    }
+
+    /// Looks at the device's row, and sends what it is to get.
+    async fn look(&mut self) -> Result<(), End> {
+        match self.standing().await? {
+            Standing::Leaving => {
+                // Else it couldn't come back for its wipe once the board shows its next authority.
+                self.tell_of_ca().await?;
+                self.push_wipe().await
+            }
+            Standing::Enrolled | Standing::Replaced | Standing::Ended(_) => self.push().await,
+        }
+    }
+
+    /// A leaving device gets its wipe, once on each link, and nothing else.
+    async fn push_wipe(&mut self) -> Result<(), End> {
+        let mut tx = self.app.db.read().await?;
+        let wipe = enrollment::wipe_for(&mut tx, self.device.id).await?;
+        drop(tx);
+        match wipe {
+            Some(wipe) if self.wiping != Some(wipe.wipe_id) => {
+                self.wiping = Some(wipe.wipe_id);
+                self.send(&FromBoard::Wipe(wipe)).await
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -371,6 +423,9 @@ impl Session {
         self.tell_of_ca().await?;
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;
+        if freeze::is_on(&mut tx).await? {
+            return Ok(());
+        }
         let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
         drop(tx);
         for delivery in deliveries {
@@ -418,17 +473,14 @@ impl Session {
         Ok(())
     }
 
-    async fn still_enrolled(&mut self) -> Result<(), End> {
+    /// Ends the link when it is good for nothing any more.
+    async fn standing(&mut self) -> Result<Standing, End> {
         let mut tx = self.app.db.read().await?;
-        let device = enrollment::get_device(&mut tx, self.device.id).await?;
-        let current = enrollment::is_current(&mut tx, self.device.id, &self.serial).await?;
-        match device.state {
-            DeviceState::Enrolled if current => Ok(()),
-            DeviceState::Enrolled => Err(End::Close("this device joined again: this identity was revoked")),
-            DeviceState::Revoked => Err(End::Close("this device was revoked")),
-            DeviceState::Approved | DeviceState::Quarantined | DeviceState::Leaving => {
-                Err(End::Close("this device is not enrolled any more"))
-            }
+        match enrollment::standing(&mut tx, self.device.id, &self.serial).await? {
+            standing @ (Standing::Enrolled | Standing::Leaving) => Ok(standing),
+            Standing::Replaced => Err(End::Close("this device joined again: this identity was revoked")),
+            Standing::Ended(DeviceState::Revoked) => Err(End::Close("this device was revoked")),
+            Standing::Ended(_) => Err(End::Close("this device is not enrolled any more")),
         }
     }
 

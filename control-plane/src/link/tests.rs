@@ -1,3 +1,4 @@
+use shared::crypto::sha256;
 use shared::ids::{AttemptId, DeliveryId, ReportId};
 use shared::protocol::inventory::{ComponentReport, Presence, SlotReport, SlotState};
 use shared::protocol::link::{Report, ReportBody};
@@ -5,11 +6,14 @@ use shared::protocol::steps::{MAX_CHUNK, OutputChunk};
 use shared::random::SystemRandom;
 
 use super::reports::{Origin, apply};
-use crate::audit::{self, Action};
+use crate::audit::{self, Action, Who};
 use crate::db::testing::on_both;
-use crate::enrollment::{Device, get_device, revoke};
+use crate::enrollment::ca::spki_of;
+use crate::enrollment::{Device, get_device, revoke, rotation};
 use crate::error::Failure;
 use crate::inventory;
+use crate::offboarding;
+use crate::runbook::{self, Carried};
 use crate::testing::{Fixture, MANIFESTS};
 
 struct Linked {
@@ -154,6 +158,33 @@ async fn reports_of_a_revoked_device_or_another_identity_are_not_applied() {
         linked.report(body.clone()).await.unwrap();
         revoke(&linked.fixture.app, Fixture::who(), linked.device.id, "It was stolen").await.unwrap();
         assert_eq!(linked.report(body).await.unwrap_err().public.status, 403);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_leaving_device_keeps_the_next_authority_and_nothing_else_that_it_says_has_an_effect() {
+    on_both(|db| async move {
+        let linked = Linked::new(db).await;
+        let (fixture, app) = (&linked.fixture, &linked.fixture.app);
+        let device = fixture.with_runbook(linked.device.id).await;
+        let offer = runbook::next_offer(app, &device, &Carried::default()).await.unwrap().unwrap();
+        rotation::begin(app, Who::cli()).await.unwrap();
+        offboarding::end(app, Fixture::who(), device.client_id, false).await.unwrap();
+        assert!(runbook::next_offer(app, &device, &Carried::default()).await.unwrap().is_none());
+        let news = async || rotation::news(&mut app.db.read().await.unwrap(), device.id).await.unwrap();
+        let (_, ca) = news().await.expect("it is told of it");
+        let pin = sha256(&spki_of(&ca.certificate).unwrap()).to_vec();
+        linked.report(ReportBody::CaPinned { pin }).await.unwrap();
+        assert!(news().await.is_none(), "acknowledged");
+        let attempt_id = offer.attempt_id;
+        linked.report(ReportBody::AttemptStarted { attempt_id }).await.unwrap();
+        let chunk = OutputChunk { attempt_id, seq: 0, text: "after the end".into() };
+        linked.report(ReportBody::Output(chunk)).await.unwrap();
+        let mut tx = app.db.read().await.unwrap();
+        assert_eq!(runbook::output(&mut tx, attempt_id).await.unwrap(), "");
+        drop(tx);
+        assert_eq!(linked.refused().await, 0, "it says what it did before the end, in good faith");
     })
     .await;
 }

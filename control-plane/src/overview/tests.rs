@@ -23,6 +23,7 @@ fn visitor(now: Timestamp) -> Visitor {
         secure: true,
         pending: 0,
         approvals: 0,
+        frozen: false,
         now,
         fresh: true,
         host: String::new(),

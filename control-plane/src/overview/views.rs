@@ -5,6 +5,7 @@ use askama::filters::HtmlSafe;
 
 use crate::clients::views::ClientRef;
 use crate::inventory::Drift;
+use crate::offboarding::views::{EndForms, EndView};
 use crate::providers::views::KeySection;
 use crate::secrets::views::SpreadLine;
 use crate::web::{Moment, RowState, Shell};
@@ -22,6 +23,8 @@ pub struct ClientPage {
     pub ask_password: bool,
     /// The client's key at OpenRouter, when it has to do with it.
     pub openrouter: Option<KeySection>,
+    /// For who may end the engagement.
+    pub end_forms: Option<EndForms>,
     pub fragment: ClientFragment,
 }
 
@@ -42,6 +45,7 @@ pub struct ClientFragment {
     /// Devices of this client that ask to join.
     pub pending: u32,
     pub can_consult: bool,
+    pub end: EndView,
 }
 
 /// A component that differs from the scope, in the table below.

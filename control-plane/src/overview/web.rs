@@ -20,6 +20,7 @@ use crate::inventory::drift::Tally;
 use crate::inventory::{self, ClientFindings, InstalledSlot};
 use crate::jobs::Wake;
 use crate::live::{self, Shown};
+use crate::offboarding;
 use crate::pages::{Page, page};
 use crate::providers;
 use crate::runbook;
@@ -66,7 +67,10 @@ pub async fn clients_page(
     query.q = query.q.trim().chars().take(MAX_WORDS).collect();
     let mut tx = app.db.read().await?;
     let catalog = catalog::current(&mut tx).await?;
-    let named = clients::named(&mut tx, &query.q).await?;
+    let mut named = clients::named(&mut tx, &query.q).await?;
+    // Those whose engagement is over come after the others.
+    let ended = clients::engagement::ended(&mut tx).await?;
+    named.sort_by_key(|client| ended.contains(&client.id));
     let total = named.len();
     let pages = total.div_ceil(CLIENTS).max(1);
     let number = query.page.parse().unwrap_or(1).clamp(1, pages);
@@ -79,6 +83,7 @@ pub async fn clients_page(
         let components = clients::components(&mut tx, client.id).await?.len();
         rows.push(ClientRow {
             href: fragment.client.href,
+            ended: ended.contains(&client.id),
             name: client.name,
             components: u32::try_from(components).unwrap_or(u32::MAX),
             devices: u32::try_from(fragment.devices.len()).unwrap_or(u32::MAX),
@@ -106,10 +111,12 @@ pub async fn client_page(State(app): State<App>, visitor: Visitor, Path(id): Pat
     let client = clients::get(&mut tx, id).await?;
     let fragment = fragment(&app, &mut tx, &client, &visitor).await?;
     let browser_paste = clients::browser_paste(&mut tx, id).await?;
+    let end_forms = offboarding::views::forms(&mut tx, &client, &visitor).await?;
     let second_person = clients::second_person(&mut tx, id).await?;
     let openrouter = providers::web::section(&mut tx, id, &visitor).await?;
     page(&ClientPage {
         browser_paste,
+        end_forms,
         second_person,
         openrouter,
         ask_password: !visitor.fresh,
@@ -187,6 +194,7 @@ async fn fragment_of(
     for device in devices.iter().chain(&gone) {
         rows.push(device_row(app, tx, device, visitor).await?);
     }
+    let over = offboarding::ended_word(tx, client).await?;
     let found_spread = secrets::spread(tx, client.id).await?;
     let mut slots = Vec::new();
     for slot in clients::slots(tx, client.id).await? {
@@ -197,7 +205,7 @@ async fn fragment_of(
         let mut row = slot_row(slot, client, &stored, &on_devices, &devices, catalog);
         if let Some(id) = id {
             let path = format!("/clients/{}/secrets/{id}/rotate", client.id);
-            row.rotate = visitor.can(Role::Consultant).then_some(path);
+            row.rotate = (visitor.can(Role::Consultant) && over.is_none()).then_some(path);
             row.spread = spread_of(app, id, &devices, &found_spread, visitor);
             row.more = row.spread.len().saturating_sub(SPREAD);
             row.spread.truncate(SPREAD);
@@ -208,14 +216,13 @@ async fn fragment_of(
         slots.push(row);
     }
     let tally = Tally::of(found.into_iter().flat_map(ClientFindings::all));
-    let mut busy = rows.iter().filter(|row| row.busy).peekable();
-    let pressing = Pressing {
-        devices: devices.len(),
-        busy: busy.peek().is_some(),
-        paused: busy.peek().is_some() && busy.all(|row| row.paused),
-        pending,
+    let busy = rows.iter().any(|row| row.busy);
+    let paused = busy && rows.iter().filter(|row| row.busy).all(|row| row.paused);
+    let pressing = Pressing { devices: devices.len(), busy, paused, pending };
+    let (state, sentence, counted) = match over {
+        Some(word) => (RowState::Off, format!("{word}."), false),
+        None => state::sentence(pressing, &slots, tally, visitor),
     };
-    let (state, sentence, counted) = state::sentence(pressing, &slots, tally, visitor);
     let mut differing = Vec::new();
     if counted && let Some(found) = found {
         differing = state::differing(found, catalog);
@@ -233,6 +240,7 @@ async fn fragment_of(
         installed: state::rows(found, &installed, catalog, visitor.now),
         pending: u32::try_from(pending).unwrap_or(u32::MAX),
         can_consult: visitor.can(Role::Consultant),
+        end: offboarding::views::view(app, tx, client, visitor).await?,
     })
 }
 

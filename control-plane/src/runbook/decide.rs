@@ -13,7 +13,7 @@ use crate::access::Throttle;
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::catalog::{self, Catalog};
-use crate::clients;
+use crate::clients::engagement;
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
@@ -26,7 +26,7 @@ use crate::jobs::Wake;
 pub async fn retry(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let unfinished = [StepState::Failed, StepState::Interrupted, StepState::Cancelled];
     let mut tx = app.db.write().await?;
-    clients::take_turn(&mut tx, device.client_id).await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     if !is_wanted(&mut tx, device, step_id).await? {
         let detail = "Its component left the scope, and nothing of it runs. Nothing was changed: bring it back into the scope and retry then, or skip the step.";
         return Err(Failure::conflict("out-of-scope", "The step is out of scope", detail));
@@ -62,6 +62,7 @@ pub async fn skip(
     ];
     let note = format!("{}: {reason}", who.id);
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     move_from(app, &mut tx, device.id, step_id, &open, StepState::Skipped, Some(&note)).await?;
     let entry = Entry::new(app.now(), who, Action::StepSkipped).reason(reason);
     finish(app, tx, device, step_id, entry).await
@@ -70,6 +71,7 @@ pub async fn skip(
 /// A person says that a manual step is done. What the device can't confirm stays unverifiable until it says more.
 pub async fn mark(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     let manual = own_steps(&mut tx, device.id)
         .await?
         .into_iter()

@@ -16,6 +16,7 @@ use crate::clients;
 use crate::db::Tx;
 use crate::enrollment::{self, Device};
 use crate::error::Failure;
+use crate::freeze;
 use crate::inventory;
 use crate::secrets;
 
@@ -174,7 +175,8 @@ pub async fn next_offer(app: &App, device: &Device, carried: &Carried) -> Result
     drop(tx);
     let mut tx = app.db.write().await?;
     let now = app.now();
-    if !enrollment::is_enrolled(&mut tx, device.id).await? || pause_of(&mut tx, runbook.id).await?.is_some() {
+    let stopped = pause_of(&mut tx, runbook.id).await?.is_some() || freeze::is_on(&mut tx).await?;
+    if stopped || !enrollment::is_enrolled(&mut tx, device.id).await? {
         return Ok(None);
     }
     let mut steps = store::steps(&mut tx, runbook.id).await?;

@@ -373,6 +373,7 @@ impl Running {
             secure: true,
             pending: 0,
             approvals: 0,
+            frozen: false,
             now,
             fresh: true,
             host: String::new(),

@@ -18,6 +18,7 @@ use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
+use crate::freeze;
 use crate::jobs::Wake;
 
 /// Copies that a user may make within [`WINDOW`].
@@ -194,6 +195,9 @@ impl Copyable {
 }
 
 async fn copyable(tx: &mut Tx, client_id: ClientId, slot_id: SlotId) -> Result<Copyable, CopyError> {
+    if freeze::is_on(tx).await? {
+        return Err(freeze::refused().into());
+    }
     let client = clients::get(tx, client_id).await?;
     let slot = clients::slots(tx, client_id).await?.into_iter().find_map(|slot| match slot {
         AnySlot::Ours(slot) if slot.id == slot_id => Some(slot),

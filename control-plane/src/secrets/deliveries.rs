@@ -16,6 +16,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
 use crate::clients;
 use crate::db::Tx;
+use crate::freeze;
 
 /// How long a sealed frame may be opened by the device.
 const DELIVERY_TTL: Duration = Duration::from_secs(600);
@@ -158,6 +159,9 @@ pub async fn seal(
     let Some(sealing_key) = store::sealing_key(&mut tx, delivery.device_id).await? else {
         return Ok(None);
     };
+    if freeze::is_on(&mut tx).await? {
+        return Err(SecretError::Frozen);
+    }
     if !wanted(&mut tx, delivery.device_id).await?.contains(&delivery.slot_id) {
         return Ok(None);
     }

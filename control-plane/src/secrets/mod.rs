@@ -22,6 +22,7 @@ pub mod web;
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use shared::catalog::Manifest;
 use shared::crypto::{hex, sha256};
 use shared::ids::{ClientId, DeviceId, SlotId};
@@ -46,6 +47,7 @@ use crate::catalog::{CatalogError, OurSlot};
 use crate::clients::{self, Client};
 use crate::db::Tx;
 use crate::error::Failure;
+use crate::freeze;
 use crate::jobs::Wake;
 use crate::keys::{KeyError, RootKey};
 
@@ -61,8 +63,12 @@ pub enum SecretError {
     Form,
     #[error("This client's key was erased with its purge: secrets can't be stored or opened any more.")]
     Purged,
+    #[error("{}", .0.public.detail)]
+    Ended(Box<Failure>),
     #[error("the secret in the database is not the latest one written: {0}")]
     NotLatest(&'static str),
+    #[error("The board is frozen because of an incident, so no secret is opened.")]
+    Frozen,
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     #[error("Somebody else stored a value for this slot at the same moment. Look at the page and try again.")]
@@ -77,6 +83,12 @@ pub enum SecretError {
     Catalog(CatalogError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl SecretError {
+    fn ended(failure: Failure) -> Self {
+        Self::Ended(Box::new(failure))
+    }
 }
 
 impl From<CatalogError> for SecretError {
@@ -95,10 +107,12 @@ impl From<CatalogError> for SecretError {
 impl From<SecretError> for Failure {
     fn from(error: SecretError) -> Self {
         match error {
+            SecretError::Ended(failure) => *failure,
             SecretError::Empty | SecretError::TooLong | SecretError::Form => {
                 Self::invalid("secret", "The secret was not saved", error.to_string())
             }
             SecretError::Purged => Self::conflict("purged", "This client was purged", error.to_string()),
+            SecretError::Frozen => freeze::refused(),
             SecretError::Raced => Self::conflict("raced", "Stored at the same moment", error.to_string()),
             SecretError::Database(error) => error.into(),
             SecretError::Key(error) => error.into(),
@@ -222,6 +236,9 @@ async fn write(
     value: &Secret<String>,
     last: Option<i64>,
 ) -> Result<Put, SecretError> {
+    clients::engagement::ensure_active(tx, client.id).await.map_err(SecretError::ended)?;
+    // A purge in between erased the salt, and a reactivation made another.
+    let client = clients::get(tx, client.id).await.map_err(SecretError::ended)?;
     let salt = client.salt.ok_or(SecretError::Purged)?;
     let held = store::highest_held(tx, client.id, slot.id).await?;
     let version = u64::try_from(last.unwrap_or(0).max(held.unwrap_or(0))).unwrap_or(0) + 1;
@@ -245,9 +262,56 @@ async fn write(
     Ok(Put { version, client_id: client.id, devices, entry })
 }
 
+/// Deletes what is stored for a client whose salt is erased in the same transaction, and closes its deliveries. Gives how
+/// many secrets there were.
+pub async fn purge(tx: &mut Tx, client_id: ClientId) -> Result<u64, sqlx::Error> {
+    store::close_deliveries(tx, client_id).await?;
+    store::delete_credentials(tx, client_id).await
+}
+
 /// What is stored for a client, without values.
 pub async fn stored(tx: &mut Tx, client_id: ClientId) -> Result<Vec<StoredSecret>, sqlx::Error> {
     store::stored(tx, client_id).await
+}
+
+/// A stored secret of ours, without its value: what somebody who has the board and its root key could read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exposed {
+    pub client_id: ClientId,
+    pub client: String,
+    pub slot_id: SlotId,
+    pub component_key: String,
+    pub slot_key: String,
+    pub version: i64,
+    pub last_rotated_at: Timestamp,
+    /// The engagement has ended: it gets no new value here, and is ended at its provider.
+    pub ended: bool,
+    /// Names of the devices that said they hold it.
+    pub devices: Vec<String>,
+}
+
+/// Every stored secret of ours.
+pub async fn exposed(tx: &mut Tx) -> Result<Vec<Exposed>, sqlx::Error> {
+    let mut found: Vec<Exposed> = Vec::new();
+    for row in store::exposed(tx).await? {
+        match found.last_mut() {
+            Some(last) if (last.client_id, last.slot_id) == (row.client_id, row.slot_id) => {
+                last.devices.extend(row.device);
+            }
+            Some(_) | None => found.push(Exposed {
+                client_id: row.client_id,
+                client: row.client,
+                slot_id: row.slot_id,
+                component_key: row.component_key,
+                slot_key: row.slot_key,
+                version: row.version,
+                last_rotated_at: row.last_rotated_at,
+                ended: row.ended,
+                devices: row.device.into_iter().collect(),
+            }),
+        }
+    }
+    Ok(found)
 }
 
 /// (component, slot) of everything that is stored for a client.
@@ -291,11 +355,14 @@ async fn open(app: &App, tx: &mut Tx, place: Place) -> Result<Secret<Vec<u8>>, S
     let sealed = store::envelope(tx, place)
         .await?
         .ok_or(SecretError::NotLatest("this version is not there any more"))?;
+    if freeze::is_on(tx).await? {
+        return Err(SecretError::Frozen);
+    }
     let (_, value) = open_sealed(&app.root, tx, place, &sealed).await?;
     Ok(value)
 }
 
-/// The client's salt and the value.
+/// The client's salt and the value, frozen or not: for [`open`], and for a rekey.
 async fn open_sealed(
     root: &RootKey,
     tx: &mut Tx,

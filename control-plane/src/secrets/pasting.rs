@@ -17,6 +17,7 @@ use crate::clients;
 use crate::db::Tx;
 use crate::enrollment::{Device, DeviceState, get_device};
 use crate::error::Failure;
+use crate::freeze;
 use crate::links::NotRelayed;
 
 /// How long a device may take for its word.
@@ -120,9 +121,15 @@ pub async fn relay(
         return Err(PasteError::TooLarge);
     }
     let mut tx = app.db.write().await?;
+    let client_id = get_device(&mut tx, device_id).await?.client_id;
+    clients::engagement::ensure_active(&mut tx, client_id).await?;
     let device = enrolled(&mut tx, device_id).await?;
     if way == Way::Browser && !clients::browser_paste(&mut tx, device.client_id).await? {
         return Err(PasteError::BrowserOff);
+    }
+    // The board's own script may be another one's. Who seals on their own computer doesn't trust it.
+    if way == Way::Browser && freeze::is_on(&mut tx).await? {
+        return Err(freeze::refused().into());
     }
     let slot = their_slot(&mut tx, &device, &paste).await?;
     if app.links.since(device_id).is_none() {
@@ -172,6 +179,7 @@ pub async fn relay(
 
 async fn enrolled(tx: &mut Tx, id: DeviceId) -> Result<Device, PasteError> {
     let device = get_device(tx, id).await?;
+    clients::engagement::check_active(tx, device.client_id).await?;
     if device.state != DeviceState::Enrolled {
         return Err(PasteError::NotEnrolled);
     }

@@ -1,5 +1,8 @@
 //! Moving stored secrets to another version of the root key: the same value and version, no delivery. `board rekey` has
 //! committed its `rekey.started` before it calls any of this.
+//!
+//! It goes on while the board is frozen: an operator whose root key may be in other hands moves to a new one first, so that
+//! the new values of the rotation are never under the old one. No value leaves the function that opens it.
 
 use shared::crypto::{hex, sha256};
 use shared::random::Random;

@@ -9,10 +9,11 @@ use super::{EnvelopeError, Place, SecretError, check_value, open, put_after, sto
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
 use crate::catalog::{self, AnySlot, OurSlot};
-use crate::clients::{self, Client};
+use crate::clients::{self, Client, engagement};
 use crate::db::Tx;
 use crate::error::Failure;
 use crate::free_text;
+use crate::freeze;
 use crate::keys::KeyError;
 
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +85,18 @@ pub async fn rotate(
 ) -> Result<Rotated, RotateError> {
     let reason = free_text::reason(reason)?;
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, client_id).await?;
     let (client, slot) = ours(&mut tx, client_id, slot_id).await?;
     let catalog = catalog::current(&mut tx).await.map_err(Failure::from)?;
     if let Some(manifest) = catalog.as_ref().and_then(|catalog| catalog.manifests.get(&slot.component_key)) {
         check_value(manifest, &slot.slot_key, value)?;
     }
     let last = store::version(&mut tx, client_id, slot_id).await?.ok_or(RotateError::Empty)?;
+    // Frozen, nothing is opened; new values are what it waits for.
+    if freeze::is_on(&mut tx).await? {
+        drop(tx);
+        return Ok(put_after(app, who, &client, &slot, value, Some(last), reason).await?);
+    }
     let place = Place { client_id, slot_id, version: u64::try_from(last).unwrap_or(0) };
     let entry = Entry::new(app.now(), who.clone(), Action::SecretDecrypted)
         .client(client_id)
@@ -126,6 +133,8 @@ fn never_opens(error: &SecretError) -> bool {
         | SecretError::TooLong
         | SecretError::Form
         | SecretError::Purged
+        | SecretError::Ended(_)
+        | SecretError::Frozen
         | SecretError::Raced
         | SecretError::Seal
         | SecretError::Catalog(_)

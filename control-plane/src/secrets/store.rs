@@ -537,3 +537,53 @@ pub async fn remove_board(tx: &mut Tx, name: &str, now: Timestamp) -> Result<u64
     .await
     .map(|done| done.rows_affected()))
 }
+
+pub async fn delete_credentials(tx: &mut Tx, client_id: ClientId) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query("DELETE FROM client_credentials WHERE client_id = $1")
+        .bind(client_id)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+}
+
+pub async fn close_deliveries(tx: &mut Tx, client_id: ClientId) -> Result<(), sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "UPDATE deliveries SET state = 'superseded' WHERE state IN ('pending', 'sent') \
+         AND device_id IN (SELECT id FROM devices WHERE client_id = $1)",
+    )
+    .bind(client_id)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+}
+
+/// A secret, with one of the devices that hold it.
+#[derive(sqlx::FromRow)]
+pub struct ExposedRow {
+    pub client_id: ClientId,
+    pub client: String,
+    pub slot_id: SlotId,
+    pub component_key: String,
+    pub slot_key: String,
+    pub version: i64,
+    pub last_rotated_at: Timestamp,
+    /// Its client's engagement has ended.
+    pub ended: bool,
+    pub device: Option<String>,
+}
+
+pub async fn exposed(tx: &mut Tx) -> Result<Vec<ExposedRow>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_as(
+        "SELECT clients.id AS client_id, clients.name AS client, slots.id AS slot_id, slots.component_key, slots.slot_key, \
+         client_credentials.version, client_credentials.last_rotated_at, clients.engagement <> 'active' AS ended, \
+         holders.name AS device \
+         FROM client_credentials JOIN clients ON clients.id = client_credentials.client_id \
+         JOIN component_credential_slots AS slots ON slots.id = client_credentials.slot_id \
+         LEFT JOIN (SELECT devices.client_id, devices.name, held_secrets.slot_id FROM held_secrets \
+         JOIN devices ON devices.id = held_secrets.device_id WHERE devices.state <> 'revoked') AS holders \
+         ON holders.client_id = clients.id AND holders.slot_id = slots.id \
+         ORDER BY clients.name, clients.id, slots.component_key, slots.slot_key, holders.name",
+    )
+    .fetch_all(conn)
+    .await)
+}

@@ -102,7 +102,14 @@ async fn the_matrix_the_files_and_the_filters_show_what_devices_said() {
         assert_eq!((&records[0][0], &records[0][10]), (format!("'{name}").as_str(), "'@1.0"));
         assert_eq!(&records[1][13], "OUR_KEY slot rejected");
 
-        let shell = |now| Shell { viewer: None, section: Section::Support, pending: 0, approvals: 0, now };
+        let shell = |now| Shell {
+            viewer: None,
+            section: Section::Support,
+            pending: 0,
+            approvals: 0,
+            frozen: false,
+            now,
+        };
         let page = |pairs: &[(&str, &str)]| {
             use askama::Template as _;
             known.page(app, shell(app.now()), filter(pairs), 1).render().unwrap()
@@ -129,6 +136,7 @@ async fn a_board_without_clients_says_what_to_do_first() {
             section: Section::Support,
             pending: 0,
             approvals: 0,
+            frozen: false,
             now: fixture.app.now(),
         };
         let html = known.page(&fixture.app, shell, Filter::default(), 1).render().unwrap();
@@ -170,7 +178,14 @@ async fn a_page_stays_light_however_much_there_is() {
     on_sqlite(|db| async move {
         let fixture = Fixture::new(db).await;
         let now = fixture.app.now();
-        let shell = || Shell { viewer: None, section: Section::Support, pending: 0, approvals: 0, now };
+        let shell = || Shell {
+            viewer: None,
+            section: Section::Support,
+            pending: 0,
+            approvals: 0,
+            frozen: false,
+            now,
+        };
         for (clients, components) in [(25, 14), (500, 20), (3, 60), (40, 150)] {
             let known = many(&fixture, clients, components).await;
             let html = known.page(&fixture.app, shell(), Filter::default(), 1).render().unwrap();

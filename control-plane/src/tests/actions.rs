@@ -216,6 +216,14 @@ async fn every_form_leaves_its_entry() {
         sent.form("/devices/{id}/quarantine", &own, &c, &fields, Action::DeviceReleased).await;
         sent.form("/devices/{id}/revoke", &own, &c, &[WHY], Action::DeviceRevoked).await;
 
+        let (end, days) = ("/clients/{id}/engagement/end", "/clients/{id}/engagement/days");
+        sent.form(days, &id, &c, &[("days", "7")], Action::PurgeDaysChanged).await;
+        sent.form(end, &id, &c, &[], Action::EngagementEnded).await;
+        sent.form("/clients/{id}/engagement/hold", &id, &c, &[WHY], Action::PurgeHeld).await;
+        sent.form("/clients/{id}/engagement/release", &id, &c, &[], Action::PurgeReleased).await;
+        let reactivate = "/clients/{id}/engagement/reactivate";
+        sent.form(reactivate, &id, &c, &[], Action::EngagementReactivated).await;
+
         let fields = [("email", "another@example.com"), ("role", "support")];
         sent.form("/users", &[], &o, &fields, Action::UserAdded).await;
         let (user, link) = invited(&sent.fixture).await;
@@ -232,6 +240,9 @@ async fn every_form_leaves_its_entry() {
         sent.form("/tokens/{id}/revoke", &[token], &o, &[], Action::TokenRevoked).await;
         let alarm = forms::raised(&sent.fixture).await.to_string();
         sent.form("/audit/alarms/{id}", &[alarm], &o, &[WHY], Action::AlarmAcknowledged).await;
+
+        sent.form("/incident", &[], &o, &[WHY], Action::IncidentBegun).await;
+        sent.form("/incident/lift", &[], &o, &[WHY], Action::IncidentLifted).await;
 
         passkeys(&mut sent, &o).await;
         let all: BTreeSet<&str> = forms::paths().collect();

@@ -181,8 +181,12 @@ async fn entries_that_a_restore_dropped_are_no_alarm_but_a_rewritten_epoch_is() 
         let told = head(&fixture).await;
         let dropped = Head { seq: told.seq + 5, hash: vec![5; 32], epoch: 1 };
         assert_eq!(standing(&fixture, &dropped).await, Standing::Beyond);
-        run(&fixture.app.db, "UPDATE audit_head SET epoch = 2").await;
-        written(&fixture, 9, "after the restore").await;
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let entry = Entry::new(fixture.app.now(), Who::cli(), Action::BoardRestored);
+        let begun = audit::begin_epoch(&mut tx, &entry, "the disk died").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((begun, head(&fixture).await.epoch), (told.seq + 1, 2));
+        written(&fixture, 8, "after the restore").await;
         let mut tx = fixture.app.db.read().await.unwrap();
         let mut walk = Walk::remembering([&told, &dropped]);
         assert_eq!(audit::walk_all(&mut tx, &mut walk).await.unwrap(), None);

@@ -48,6 +48,9 @@ const FORMS: &[Form] = &[
     ("/clients/{id}/openrouter/limit", &[("limit", Field::Choice)]),
     ("/providers", &[("secret", Field::Secret)]),
     ("/clients/{id}/browser-paste", &[("allow", Field::Choice)]),
+    ("/clients/{id}/engagement/end", &[("pasted", Field::Choice)]),
+    ("/clients/{id}/engagement/hold", &[("reason", Field::Text)]),
+    ("/clients/{id}/engagement/days", &[("days", Field::Choice)]),
     ("/clients/{id}/secrets/{slot}/ask", &[("reason", Field::Text)]),
     ("/clients/{id}/second-person/ask-off", &[("reason", Field::Text)]),
     ("/clients/{id}/second-person/off", &[("reason", Field::Text)]),
@@ -62,6 +65,8 @@ const FORMS: &[Form] = &[
     ("/users", &[("email", Field::Choice), ("role", Field::Choice)]),
     ("/users/{id}/roles", &[("role", Field::Choice)]),
     ("/audit/alarms/{id}", &[("reason", Field::Text)]),
+    ("/incident", &[("reason", Field::Text)]),
+    ("/incident/lift", &[("reason", Field::Text)]),
     ("/tokens", &[("name", Field::Text), ("days", Field::Choice), ("token_role", Field::Choice)]),
 ];
 
@@ -69,6 +74,8 @@ const FORMS: &[Form] = &[
 /// `paste_routes` has its tests.
 const NO_TEXT: &[&str] = &[
     "/clients/{id}/secrets/{slot}/copy",
+    "/clients/{id}/engagement/release",
+    "/clients/{id}/engagement/reactivate",
     "/clients/{id}/second-person",
     "/approvals/{id}/approve",
     "/approvals/{id}/decline",
@@ -181,7 +188,7 @@ impl Desk {
 
     /// The session of somebody who may send this form.
     fn cookie(&self, path: &str) -> &str {
-        let operators = ["/users", "/tokens", "/audit/alarms", "/passkeys", "/providers"];
+        let operators = ["/users", "/tokens", "/audit/alarms", "/incident", "/passkeys", "/providers"];
         let operators = operators.iter().any(|start| path.starts_with(start));
         if operators || path.ends_with("/second-person/off") { &self.operator } else { &self.cookie }
     }

@@ -31,6 +31,8 @@ pub struct Shell {
     pub pending: u32,
     /// What waits for the viewer as a second person: the other badge.
     pub approvals: u32,
+    /// An incident is open: every page says so.
+    pub frozen: bool,
     pub now: Timestamp,
 }
 
@@ -54,6 +56,7 @@ pub enum Section {
     Audit,
     Users,
     Providers,
+    Incident,
 }
 
 impl Shell {

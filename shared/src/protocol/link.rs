@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::inventory::{ComponentReport, SlotReport};
 use super::plan::{PlanEnded, PlanRequest, PlannedStep};
 use super::steps::{AttemptEnded, Offer, OutputChunk};
+use super::wipe::{Leave, Wipe, WipeReceipt};
 use crate::crypto::{ByteString, base64};
 use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, PlanId, ReportId};
 use crate::time::Timestamp;
@@ -22,6 +23,8 @@ pub enum FromAgent {
     Report(Report),
     /// What became of a `Paste`.
     Pasted(Pasted),
+    /// A person on the device wants it to leave. The board answers with a `Wipe`.
+    Leave(Leave),
     /// A frame that the agent can't act on, and why.
     Refused(Refused),
     #[serde(other)]
@@ -45,6 +48,8 @@ pub enum FromBoard {
     },
     /// The catalog or the scope changed.
     Scope(Scope),
+    /// The device's enrollment ends. The answer is a report, `Wiped`.
+    Wipe(Wipe),
     /// The board goes over to a new certificate authority.
     Ca(NewCa),
     /// The audit log went on; the agent keeps this beside the heads that it was told before.
@@ -201,6 +206,8 @@ pub enum ReportBody {
         components: Vec<ComponentReport>,
         slots: Vec<SlotReport>,
     },
+    /// What a `Wipe` came to.
+    Wiped(WipeReceipt),
     /// The device keeps this authority's pin beside the one that it had: SHA-256 of its SubjectPublicKeyInfo.
     CaPinned {
         #[serde(with = "base64")]

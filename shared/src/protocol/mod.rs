@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod link;
 pub mod plan;
 pub mod steps;
+pub mod wipe;
 
 /// One frame of the link, and one body of a request, in bytes.
 pub const MAX_FRAME: usize = 1024 * 1024;

@@ -14,14 +14,19 @@ use crate::commands::leaves;
 use crate::device::{DAY_US, identity, starts_and_renews};
 use crate::stage::{Database, Stage, catalog, until};
 
-/// What each command that writes leaves. `init`, `catalog import` and both halves of `ca rotate` have their own steps in the
-/// test.
+/// What each command that writes leaves, in an order that has each find what it needs. `init`, `catalog import` and both
+/// halves of `ca rotate` have their own steps in the test.
 const WRITES: &[(&str, &str)] = &[
     ("init", "board.initialized"),
     ("user add", "user.added"),
     ("user link", "link.made"),
     ("user require-passkeys", "passkeys.required"),
     ("rotate", "secret.stored"),
+    ("backup", "backup.made"),
+    ("incident", "incident.begun"),
+    ("purge", "client.purged"),
+    ("restore", "board.restored"),
+    ("audit acknowledge", "alarm.acknowledged"),
     ("provider openrouter set-key", "board-secret.stored"),
     ("rekey", "rekey.started"),
     ("provider openrouter remove-key", "board-secret.removed"),
@@ -89,8 +94,11 @@ async fn every_command_that_writes_leaves_its_entry() {
     assert_eq!(found, listed, "a command needs its place in WRITES or READS of this file");
 
     let mut stage = Stage::new(Database::Sqlite).await;
-    stage.client().await;
+    let client = stage.client().await;
     let made = log(&stage).await;
+    let copy = stage.board.layout.path("copies/board.backup").display().to_string();
+    std::fs::create_dir_all(stage.board.layout.path("copies")).unwrap();
+    let mut begun;
     let another = format!("file:{}", stage.board.layout.path("keys/another.key").display());
     for (command, action) in WRITES {
         let (more, input): (&[&str], &str) = match *command {
@@ -121,13 +129,35 @@ async fn every_command_that_writes_leaves_its_entry() {
             ),
             "provider openrouter set-key" => (&[], "sk-or-v1-canary-of-a-command-0123456789"),
             "rekey" => (&["--to", &another], ""),
+            "backup" => (&["--out", &copy], ""),
+            "incident" => (&["--reason", "a test"], ""),
+            "purge" => {
+                let engagement = format!("/clients/{client}/engagement");
+                stage.consultant.post(&format!("{engagement}/days"), &[("days", "0")]).await.unwrap();
+                stage.consultant.post_as_myself(&format!("{engagement}/end"), &[]).await.unwrap();
+                stage.board.stop().await.unwrap();
+                (&[], "")
+            }
+            // It drops entries, too.
+            "restore" => {
+                let done = stage.board.beside(&["restore", &copy, "--replace"], "").await.unwrap();
+                assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+                assert_eq!(log(&stage).await.last().map(String::as_str), Some(*action));
+                continue;
+            }
+            "audit acknowledge" => {
+                begun = log(&stage).await.len().to_string();
+                (&[&begun, "--reason", "a test"], "")
+            }
             "token create" => (&["--name", "a program", "--roles", "support", "--days", "1"], ""),
             "token revoke" => (&["a program"], ""),
             _ => (&[], ""),
         };
         leaves_entry(&stage, command, more, input, action).await;
+        if *command == "ca rotate" {
+            leaves_entry(&stage, command, &["--finish"], "", "ca.rotation-finished").await;
+        }
     }
-    leaves_entry(&stage, "ca rotate", &["--finish"], "", "ca.rotation-finished").await;
     assert!(stage.board.verify_audit().await.unwrap().contains("\"holds\":true"));
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod authority;
+mod backup;
 mod browser;
 mod canary;
 mod commands;
@@ -13,6 +14,7 @@ mod hostile;
 mod identity;
 mod joining;
 mod kills;
+mod offboarding;
 mod operator;
 mod paste;
 mod plan;

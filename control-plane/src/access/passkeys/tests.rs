@@ -106,6 +106,7 @@ pub async fn visitor(fixture: &Fixture, session: Option<&Secret<String>>) -> Vis
         secure: false,
         pending: 0,
         approvals: 0,
+        frozen: false,
         now: app.now(),
     }
 }

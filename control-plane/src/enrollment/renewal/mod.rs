@@ -74,7 +74,9 @@ pub enum RenewError {
     NoChallenge,
     #[error("Too many refused renewals came from this address. Wait an hour.")]
     TooMany,
-    #[error("There is no such enrollment. Join again with a new code.")]
+    #[error(
+        "There is no such enrollment: this board may have been restored from a backup of before this Mac joined. Join again with a new code."
+    )]
     Unknown,
     #[error("The signature doesn't fit the device's key, the challenge and this connection.")]
     Signature,
@@ -105,9 +107,9 @@ impl From<RenewError> for Failure {
             RenewError::Unknown => Self::new(404, "enrollment", "No such enrollment", text),
             RenewError::Signature => Self::new(401, "signature", "The signature was refused", text),
             RenewError::NotEnrolled
-            | RenewError::Certificate(CertificateRefused::NotEnrolled | CertificateRefused::Stale) => {
-                Self::new(403, "device-refused", "This device is refused", text)
-            }
+            | RenewError::Certificate(
+                CertificateRefused::NotEnrolled | CertificateRefused::Stale | CertificateRefused::Restored,
+            ) => Self::new(403, "device-refused", "This device is refused", text),
             RenewError::Waits(_) => Self::conflict("renewal-waits", "A consultant has to confirm", text),
             RenewError::Raced => Self::new(503, "raced", "Try again", text),
             RenewError::Certificate(CertificateRefused::Audit(error)) | RenewError::Audit(error) => {
@@ -131,27 +133,36 @@ pub async fn renew(app: &App, request: &RenewRequest, peer: &Peer) -> Result<Enr
         if certificate.device_id != device_id {
             return Err(RenewError::NotEnrolled);
         }
-        check_certificate(app, device_id, &certificate.serial, &peer.address).await?;
+        match check_certificate(app, device_id, &certificate.serial, &peer.address).await {
+            // The signature has shown that it is the device.
+            Ok(_) | Err(CertificateRefused::Restored) => {}
+            Err(refused) => return Err(refused.into()),
+        }
     }
     // One moment of the database; what is written is compared with it.
     let mut tx = app.db.read().await?;
     let found = super::store::get(&mut tx, request.enrollment_id).await?;
     let enrollment = found.ok_or(RenewError::Unknown)?;
     let device = super::store::device(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
-    if enrollment.state != EnrollmentState::Enrolled || device.state != DeviceState::Enrolled {
+    // A leaving one has to come back for its wipe, however long it was away.
+    let leaving = device.state == DeviceState::Leaving;
+    if enrollment.state != EnrollmentState::Enrolled || (device.state != DeviceState::Enrolled && !leaving) {
         return Err(RenewError::NotEnrolled);
     }
     let serials = super::store::serials(&mut tx, device_id).await?.ok_or(RenewError::NotEnrolled)?;
+    let restored = super::store::is_restored(&mut tx, device_id).await?;
     let confirmed = store::confirmed(&mut tx, enrollment.id).await?;
     let authority = Authority::load_for(&mut tx, &app.root, app.board_id, device_id).await?;
     drop(tx);
-    if let Some(days) = silent_days(&enrollment, &device, confirmed, now) {
+    if !leaving && let Some(days) = silent_days(&enrollment, &device, confirmed, now) {
         ask(app, &enrollment, &device, &peer.address).await?;
         return Err(RenewError::Waits(days));
     }
     if let Some((certificate, not_after)) = &enrollment.certificate {
         let left = not_after.since(now);
-        let young = left > YOUNG || (serials.1.is_some() && left > DEVICE_TTL / 2);
+        // After a restore the first use of a new one ends the doubt about which certificates are out there.
+        let in_use = left > YOUNG && !restored;
+        let young = in_use || (serials.1.is_some() && left > DEVICE_TTL / 2);
         // One of the authority before is exchanged early.
         if young && authority.issued(certificate) {
             return Ok(Enrolled { device_id, certificate: certificate.clone(), not_after: *not_after });

@@ -12,7 +12,7 @@ use crate::db::Db;
 use crate::db::testing::on_both;
 use crate::enrollment::api::{Peer, PeerCertificate};
 use crate::enrollment::ca::Authority;
-use crate::enrollment::{CertificateRefused, approve, check_certificate, is_current, revoke, seen};
+use crate::enrollment::{CertificateRefused, Standing, approve, check_certificate, revoke, seen, standing};
 use crate::testing::{Fixture, TestDevice};
 
 const ADDRESS: &str = "192.0.2.17";
@@ -91,7 +91,8 @@ async fn the_old_certificate_is_good_until_the_new_one_is_used_and_an_alarm_afte
 
         assert!(joined.used(&second.certificate).await);
         let mut tx = joined.fixture.app.db.read().await.unwrap();
-        assert!(!is_current(&mut tx, second.device_id, &serial(first)).await.unwrap());
+        let stands = standing(&mut tx, second.device_id, &serial(first)).await.unwrap();
+        assert_eq!(stands, Standing::Replaced);
         drop(tx);
         assert!(!joined.used(first).await, "the first use of the new one retires the old");
         assert!(matches!(joined.renew(Some(first)).await, Err(RenewError::Certificate(_))));

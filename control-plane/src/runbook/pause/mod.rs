@@ -11,6 +11,7 @@ use shared::time::Timestamp;
 use super::{Runbook, of_device};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
+use crate::clients::engagement;
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
@@ -40,6 +41,7 @@ pub async fn is_paused(tx: &mut Tx, device_id: DeviceId) -> Result<bool, sqlx::E
 pub async fn pause(app: &App, who: Who, device: &Device, reason: &str) -> Result<(), Failure> {
     let reason = free_text::reason(reason)?;
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     let runbook = runbook_of(&mut tx, device).await?;
     let pause = Pause { paused_at: app.now(), paused_by: who.id.clone(), reason: reason.to_owned() };
     if store::pause(&mut tx, runbook.id, &pause).await? != 1 {
@@ -56,6 +58,7 @@ pub async fn pause(app: &App, who: Who, device: &Device, reason: &str) -> Result
 /// The steps go on.
 pub async fn resume(app: &App, who: Who, device: &Device) -> Result<(), Failure> {
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     let runbook = runbook_of(&mut tx, device).await?;
     if store::resume(&mut tx, runbook.id).await? != 1 {
         return Err(Failure::conflict(

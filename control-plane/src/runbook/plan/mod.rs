@@ -20,10 +20,11 @@ use super::run::ApplyError;
 use super::{Step, of_device, steps};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
-use crate::clients;
+use crate::clients::{self, engagement};
 use crate::db::Tx;
 use crate::enrollment::{Device, DeviceState};
 use crate::error::Failure;
+use crate::freeze;
 use crate::jobs::Wake;
 
 pub use lines::shown;
@@ -141,6 +142,10 @@ pub async fn latest(
 /// A person asks what would change. Steps that are done are looked at, too: what drifted shows.
 pub async fn ask_plan(app: &App, who: Who, device: &Device) -> Result<PlanId, Failure> {
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
+    if freeze::is_on(&mut tx).await? {
+        return Err(freeze::refused());
+    }
     let runbook = of_device(&mut tx, device.id).await?.ok_or_else(|| Failure::not_found("runbook"))?;
     if device.state != DeviceState::Enrolled || app.links.since(device.id).is_none() {
         let detail = "Only the Mac itself can look. Nothing was asked; plan when it is on again.";

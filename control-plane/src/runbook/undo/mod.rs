@@ -13,7 +13,7 @@ use super::{AttemptState, Step, StepState, compose, decide, store};
 use crate::app::App;
 use crate::audit::{Action, Entry, Who};
 use crate::catalog::{self, Catalog};
-use crate::clients;
+use crate::clients::{self, engagement};
 use crate::db::Tx;
 use crate::enrollment::Device;
 use crate::error::Failure;
@@ -54,6 +54,7 @@ pub async fn undo(
 ) -> Result<(), Failure> {
     let reason = free_text::reason(reason)?;
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     let step = own_step(&mut tx, device, step_id).await?;
     let catalog = catalog_of(&mut tx, device).await?;
     let why = format!("{}: {reason}", who.id);
@@ -69,6 +70,7 @@ pub async fn undo(
 /// A person doesn't want it any more, and it wasn't offered yet: the step is what it was.
 pub async fn keep(app: &App, who: Who, device: &Device, step_id: StepId) -> Result<(), Failure> {
     let mut tx = app.db.write().await?;
+    engagement::ensure_active(&mut tx, device.client_id).await?;
     let step = own_step(&mut tx, device, step_id).await?;
     let before = step.undo_from.filter(|_| step.undo_for.is_some()).ok_or_else(moved_on)?;
     decide::move_from(app, &mut tx, device.id, step_id, &[StepState::Ready], before, None).await?;

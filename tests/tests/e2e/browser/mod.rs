@@ -6,7 +6,9 @@
 mod by_hand;
 mod copying;
 mod every_page;
+mod incident;
 mod keyboard;
+mod offboarding;
 mod pages;
 mod passkeys;
 mod paste;

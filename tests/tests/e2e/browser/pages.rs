@@ -14,6 +14,7 @@ const NOT_PAGES: &[&str] = &[
     "/support.json",
     "/audit.csv",
     "/audit.jsonl",
+    "/incident.csv",
 ];
 
 #[derive(Clone, Debug)]
