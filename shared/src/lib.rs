@@ -11,6 +11,7 @@ pub mod problem;
 pub mod protocol;
 pub mod random;
 pub mod secret;
+pub mod signing;
 pub mod text_enum;
 pub mod time;
 
