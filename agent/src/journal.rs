@@ -368,6 +368,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
+            | ReportBody::Release(_)
             | ReportBody::Unknown => {}
         }
     }

@@ -54,7 +54,7 @@ impl System for Remembering {
 }
 
 fn options(platform: Platform) -> Install {
-    Install { platform, program: "/Volumes/Stick/board-agent".into(), publisher_keys: Vec::new() }
+    Install { platform, program: "/Volumes/Stick/board-agent".into(), publisher_keys: Vec::new(), release_keys: Vec::new(), recovery_keys: Vec::new() }
 }
 
 fn written(plan: &Plan, path: &str) -> String {
@@ -327,6 +327,8 @@ fn a_package_replaces_the_keys_of_the_one_before_and_no_others() {
         let options = Install {
             program: program.clone(),
             publisher_keys: publisher_keys.to_vec(),
+            release_keys: Vec::new(),
+            recovery_keys: Vec::new(),
             ..options(Platform::Linux)
         };
         perform(&install(&options).unwrap(), Some(&prefix), &mut Remembering::new(true), &mut |_| {})

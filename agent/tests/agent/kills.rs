@@ -131,6 +131,7 @@ impl Committed {
             | ReportBody::Inventory { .. }
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
+            | ReportBody::Release(_)
             | ReportBody::Unknown => return false,
         };
         if let Some(known) = self.reports.get(&report.id) {
