@@ -26,6 +26,7 @@ pub mod links;
 pub mod live;
 pub mod overview;
 pub mod pages;
+pub mod releases;
 pub mod router;
 pub mod runbook;
 pub mod secrets;

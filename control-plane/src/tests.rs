@@ -264,7 +264,7 @@ const LAYERS: &[&[&str]] = &[
     &["clients"],
     &["enrollment"],
     &["secrets"],
-    &["inventory"],
+    &["inventory", "releases"],
     &["runbook"],
     &["link", "overview", "support"],
     &["gate"],

@@ -344,7 +344,7 @@ fn a_package_replaces_the_keys_of_the_one_before_and_no_others() {
     assert_eq!(install_with(&keys[1..]), 2, "the first one is withdrawn, the one of the join stays");
     let known = config::known_publisher_keys(&paths).unwrap();
     let name = config::read_publisher_key(&keys[1]).unwrap().1.name().to_owned();
-    assert!(known.contains(&config::KnownKey { name, packaged: true }));
+    assert!(known.contains(&config::KnownKey { name, packaged: true, succeeded: false }));
     assert_eq!(config::load_publisher_keys(&paths).unwrap().len(), 2);
 }
 

@@ -17,6 +17,7 @@ use crate::enrollment::rotation::{self, AcknowledgeError};
 use crate::enrollment::{self, Device};
 use crate::error::Failure;
 use crate::inventory;
+use crate::releases::{self, ReleasesError};
 use crate::runbook::{self, ApplyError};
 use crate::secrets::{self, ReceiptError, SecretError};
 
@@ -60,6 +61,20 @@ impl From<AcknowledgeError> for Refusal {
         match error {
             AcknowledgeError::Unknown => Self::Never(error.to_string()),
             AcknowledgeError::Database(error) => Self::Later(error.into()),
+        }
+    }
+}
+
+impl From<ReleasesError> for Refusal {
+    fn from(error: ReleasesError) -> Self {
+        match error {
+            ReleasesError::Database(error) => Self::Later(error.into()),
+            ReleasesError::Audit(error) => Self::Later(error.into()),
+            ReleasesError::Release(_)
+            | ReleasesError::OtherProgram { .. }
+            | ReleasesError::There { .. }
+            | ReleasesError::Unknown(_)
+            | ReleasesError::Percent => Self::Never(error.to_string()),
         }
     }
 }
@@ -166,6 +181,7 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
         ReportBody::Receipt(Receipt { component, slot, .. }) | ReportBody::Replaced { component, slot } => {
             text(component).and_then(|()| text(slot))
         }
+        ReportBody::Release(report) => text(&report.digest).and_then(|()| text(&report.reason)),
         ReportBody::Inventory { components, slots } => {
             if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
                 return Err("an inventory has too many entries");
@@ -250,6 +266,12 @@ async fn body(
         }
         ReportBody::CaPinned { pin } => {
             let entry = rotation::acknowledge(tx, device, pin, address, app.now()).await?;
+            if let Some(entry) = entry {
+                audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
+        }
+        ReportBody::Release(report) => {
+            let entry = releases::apply_report(tx, device, report, address, app.now()).await?;
             if let Some(entry) = entry {
                 audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
             }
