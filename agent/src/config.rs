@@ -337,11 +337,7 @@ fn known(paths: &Paths, what: Trusted, mut believed: Vec<PublicKey>) -> Result<V
         }
     }
     believed.retain(|key| !seen.contains(key));
-    known.extend(believed.iter().map(|key| KnownKey {
-        name: key.name(),
-        packaged: false,
-        succeeded: true,
-    }));
+    known.extend(believed.iter().map(|key| KnownKey { name: key.name(), packaged: false, succeeded: true }));
     Ok(known)
 }
 

@@ -78,7 +78,7 @@ impl Daemon {
         let current = Current { params: journal.params()?, ..Current::default() };
         let held = keyring::load(&paths)?;
         let shelf = Shelf::new(&paths, held.ring.publishers());
-        let releasing = Releasing::new(&paths, on_trial)?;
+        let releasing = Releasing::new(&paths, on_trial);
         let mut engine = Engine::new(Machine { platform, is_root }, known);
         engine.trust(Trust::of(&identity));
         let context =

@@ -7,7 +7,7 @@ use shared::protocol::link::{ReleaseOutcome, ReleaseReport, ReportBody};
 use shared::signing::{Arch, SignedRelease};
 
 use super::{Daemon, DaemonError, Happened};
-use crate::config::{ConfigError, Paths};
+use crate::config::Paths;
 use crate::release::{
     NotReady, OnTrial, Own, Place, PlaceError, Ready, Record, Refused, Trial, judge, preflight, receive,
 };
@@ -33,8 +33,12 @@ enum State {
 }
 
 impl Releasing {
-    pub(super) fn new(paths: &Paths, on_trial: Option<OnTrial>) -> Result<Self, ConfigError> {
-        Ok(Self { record: Record::load(paths)?, on_trial, offered: None, state: State::Nothing })
+    pub(super) fn new(paths: &Paths, on_trial: Option<OnTrial>) -> Self {
+        let record = Record::load(paths).unwrap_or_else(|error| {
+            tracing::error!(%error, "what is known of releases can't be read; it is begun anew");
+            Record::default()
+        });
+        Self { record, on_trial, offered: None, state: State::Nothing }
     }
 
     /// Digests of the releases that aren't to be offered again.
@@ -191,7 +195,10 @@ impl Daemon {
         let exchanged = self.try_exchange(&ready);
         match exchanged {
             Ok(()) => {
-                tracing::info!(version = ready.release.version, "the new program is in its place; ending for it");
+                tracing::info!(
+                    version = ready.release.version,
+                    "the new program is in its place; ending for it"
+                );
                 Ok(true)
             }
             Err(reason) => {

@@ -29,7 +29,10 @@ impl Daemon {
                 Err(HoldError::Kept(error)) => return Err(error.into()),
                 Err(HoldError::Refused(error)) => {
                     let reason = format!("statement {}: {error}", statement.digest());
-                    self.perform_all(vec![Effect::Refuse(Refused { what: "key succession".to_owned(), reason })])?;
+                    self.perform_all(vec![Effect::Refuse(Refused {
+                        what: "key succession".to_owned(),
+                        reason,
+                    })])?;
                 }
             }
         }

@@ -54,7 +54,13 @@ impl System for Remembering {
 }
 
 fn options(platform: Platform) -> Install {
-    Install { platform, program: "/Volumes/Stick/board-agent".into(), publisher_keys: Vec::new(), release_keys: Vec::new(), recovery_keys: Vec::new() }
+    Install {
+        platform,
+        program: "/Volumes/Stick/board-agent".into(),
+        publisher_keys: Vec::new(),
+        release_keys: Vec::new(),
+        recovery_keys: Vec::new(),
+    }
 }
 
 fn written(plan: &Plan, path: &str) -> String {

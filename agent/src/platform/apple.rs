@@ -19,7 +19,8 @@ pub fn machine(ioreg: &str, sw_vers: &str, host_name: String) -> Option<Machine>
 /// What `codesign` is to test: a Developer ID Application certificate that Apple issued to this team (the requirement language of
 /// Apple's TN3127). Nothing for an id that could mean more than itself.
 pub fn developer_id_of(team: &str) -> Option<String> {
-    let plain = team.len() == 10 && team.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    let plain =
+        team.len() == 10 && team.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
     plain.then(|| {
         format!(
             "=anchor apple generic and certificate 1[field.1.2.840.113635.100.6.2.6] exists and certificate \

@@ -33,9 +33,8 @@ impl Place {
         if Uid::effective().is_root() {
             return Ok(Self::at(trust::check(program, trust::ROOT, Path::new("/"))?));
         }
-        let program = program
-            .canonicalize()
-            .map_err(|error| PlaceError::Io { path: program.to_owned(), error })?;
+        let program =
+            program.canonicalize().map_err(|error| PlaceError::Io { path: program.to_owned(), error })?;
         Ok(Self::at(program))
     }
 

@@ -173,7 +173,10 @@ async fn nothing_can_be_executed_before_size_and_bytes_are_what_was_signed() {
     let named = Release { team: Some("ABCDE12345".to_owned()), ..release.clone() };
     if cfg!(target_os = "linux") {
         let received = receive(&named, place, &mut Pieces::of(&new)).await;
-        assert!(matches!(received, Err(NotReady::Team(_))), "who signed it can't be found out here: {received:?}");
+        assert!(
+            matches!(received, Err(NotReady::Team(_))),
+            "who signed it can't be found out here: {received:?}"
+        );
     }
     assert_eq!(machine.program(), says("old"));
 

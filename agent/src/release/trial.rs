@@ -83,7 +83,11 @@ fn go_back(paths: &Paths, trial: &mut Trial, reason: &str) {
         tracing::error!(%error, "why the old program is put back can't be written down");
     }
     match Place::at(trial.program.clone()).put_back(&trial.previous) {
-        Ok(()) => tracing::error!(version = trial.version, reason, "this program did not come up; the old one is back"),
+        Ok(()) => tracing::error!(
+            version = trial.version,
+            reason,
+            "this program did not come up; the old one is back"
+        ),
         Err(error) => tracing::error!(%error, "the old program can't be put back"),
     }
 }

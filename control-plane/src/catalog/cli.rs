@@ -9,9 +9,7 @@ use anyhow::{Context as _, bail};
 use shared::catalog::{Bundle, PublisherKey, SignedBundle, generate_publisher_key, sign};
 use shared::random::Random;
 use shared::secret::Secret;
-use shared::signing::{
-    PublicKey, Purpose, SignedSuccession, Succession, public_half, sign_succession,
-};
+use shared::signing::{PublicKey, Purpose, SignedSuccession, Succession, public_half, sign_succession};
 use shared::time::Clock;
 
 use super::{check, default_not_after, import, relay};
@@ -149,12 +147,7 @@ pub fn succeed(said: &SucceedArgs<'_>, out: &Path) -> anyhow::Result<String> {
     ))
 }
 
-pub async fn relay_file(
-    db: &Db,
-    file: &Path,
-    signed_by: &Path,
-    clock: &dyn Clock,
-) -> anyhow::Result<String> {
+pub async fn relay_file(db: &Db, file: &Path, signed_by: &Path, clock: &dyn Clock) -> anyhow::Result<String> {
     let signer = public_key(signed_by)?;
     let signed: SignedSuccession = serde_json::from_str(&text(file)?)
         .with_context(|| format!("{} is not a signed statement of succession", file.display()))?;

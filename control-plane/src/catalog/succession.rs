@@ -48,10 +48,7 @@ pub async fn relay(
 }
 
 /// Those that a device doesn't hold yet, in their order.
-pub async fn successions_beyond(
-    tx: &mut Tx,
-    held: &[String],
-) -> Result<Vec<SignedSuccession>, sqlx::Error> {
+pub async fn successions_beyond(tx: &mut Tx, held: &[String]) -> Result<Vec<SignedSuccession>, sqlx::Error> {
     let mut all = store::successions(tx).await?;
     all.retain(|one| !held.contains(&one.digest()));
     Ok(all)

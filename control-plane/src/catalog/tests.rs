@@ -258,7 +258,8 @@ async fn a_statement_of_succession_is_kept_in_its_order_and_only_as_it_was_signe
         let key = |pem: &str| PublicKey::from_pem(pem).unwrap();
         let says = |serial, retires: Vec<PublicKey>| {
             let adds = retires.is_empty().then(|| key(&new.1));
-            sign_succession(&Succession { purpose: Purpose::Publisher, serial, adds, retires }, &old.0).unwrap()
+            sign_succession(&Succession { purpose: Purpose::Publisher, serial, adds, retires }, &old.0)
+                .unwrap()
         };
         let (first, second) = (says(1, Vec::new()), says(2, vec![key(&stranger.1)]));
         let now = fixture.app.now();

@@ -277,8 +277,7 @@ async fn release(
             ))
         }
         releases::Command::Sign { program, key, version, platform, arch, team, out } => {
-            let release =
-                releases::SignArgs { program: &program, key: &key, version, platform, arch, team };
+            let release = releases::SignArgs { program: &program, key: &key, version, platform, arch, team };
             releases::sign(release, &out)
         }
         releases::Command::Import { file, program, release_key } => {

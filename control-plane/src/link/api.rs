@@ -101,8 +101,7 @@ pub async fn get_release(
         }
         drop(permit);
     });
-    let headers =
-        [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_LENGTH, size.to_string())];
+    let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_LENGTH, size.to_string())];
     Ok((headers, Body::from_stream(ReceiverStream::new(pieces))).into_response())
 }
 

@@ -71,14 +71,8 @@ pub fn sign(release: SignArgs<'_>, out: &Path) -> anyhow::Result<String> {
     let private = Secret::new(
         std::fs::read_to_string(key).with_context(|| format!("{} can't be read", key.display()))?,
     );
-    let release = Release {
-        version,
-        platform,
-        arch,
-        size: bytes.len() as u64,
-        sha256: hex(&sha256(&bytes)),
-        team,
-    };
+    let release =
+        Release { version, platform, arch, size: bytes.len() as u64, sha256: hex(&sha256(&bytes)), team };
     let signed = sign_release(&release, &private)?;
     std::fs::write(out, serde_json::to_vec(&signed)?)
         .with_context(|| format!("{} can't be written", out.display()))?;
@@ -166,9 +160,8 @@ pub async fn show(db: &Db, json: bool) -> anyhow::Result<String> {
 }
 
 fn read(program: &Path) -> anyhow::Result<Vec<u8>> {
-    let size = std::fs::metadata(program)
-        .with_context(|| format!("{} can't be read", program.display()))?
-        .len();
+    let size =
+        std::fs::metadata(program).with_context(|| format!("{} can't be read", program.display()))?.len();
     if size > shared::signing::LARGEST_PROGRAM {
         bail!("{} is too large for a program of the agent's: {size} bytes", program.display());
     }

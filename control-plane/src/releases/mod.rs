@@ -29,9 +29,13 @@ const PIECE: usize = 256 * 1024;
 pub enum ReleasesError {
     #[error(transparent)]
     Release(#[from] ReleaseError),
-    #[error("the program has {got} bytes with SHA-256 {sha256}; the release is for {size} bytes with SHA-256 {wanted}")]
+    #[error(
+        "the program has {got} bytes with SHA-256 {sha256}; the release is for {size} bytes with SHA-256 {wanted}"
+    )]
     OtherProgram { got: u64, sha256: String, size: u64, wanted: String },
-    #[error("version {version} for {platform} on {arch} is here already. Sign it again with a higher version")]
+    #[error(
+        "version {version} for {platform} on {arch} is here already. Sign it again with a higher version"
+    )]
     There { version: String, platform: Platform, arch: Arch },
     #[error("there is no release {0} here: `board release list` shows them")]
     Unknown(String),
@@ -127,7 +131,9 @@ pub async fn due(
     let staged = store::staged(tx, device.platform, arch).await?;
     let wanted = staged
         .into_iter()
-        .filter(|one| is_in_stage(&one.digest, device.id, one.percent) && !program.failed.contains(&one.digest))
+        .filter(|one| {
+            is_in_stage(&one.digest, device.id, one.percent) && !program.failed.contains(&one.digest)
+        })
         .filter_map(|one| Some((one.version.parse::<Version>().ok()?, one.digest)))
         .filter(|(version, _)| *version > running)
         .max();

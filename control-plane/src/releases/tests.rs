@@ -86,7 +86,9 @@ async fn a_release_comes_in_with_its_own_program_only_and_is_offered_where_it_fi
         let mut tx = fixture.app.db.write().await.unwrap();
         assert_eq!(size(&mut tx, &digest).await.unwrap(), Some(program.len() as u64));
         let mut handed_on = Vec::new();
-        while let Some(bytes) = piece(&mut tx, &digest, i64::try_from(handed_on.len() / PIECE).unwrap()).await.unwrap() {
+        while let Some(bytes) =
+            piece(&mut tx, &digest, i64::try_from(handed_on.len() / PIECE).unwrap()).await.unwrap()
+        {
             handed_on.extend(bytes);
             if handed_on.len() % PIECE != 0 {
                 break;

@@ -6,9 +6,7 @@
 //! beside that. The recovery key has a count of its own, and its word begins the ordinary keys' count anew: who stole a key
 //! can't end the count with the highest number there is.
 
-use super::{
-    PublicKey, Purpose, RecoveryKey, ReleaseKey, SignedSuccession, Succession, SuccessionError,
-};
+use super::{PublicKey, Purpose, RecoveryKey, ReleaseKey, SignedSuccession, Succession, SuccessionError};
 use crate::catalog::PublisherKey;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

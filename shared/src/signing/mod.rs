@@ -21,9 +21,7 @@ pub use keyring::{Keyring, KeyringError};
 pub use release::{
     Arch, LARGEST_PROGRAM, Release, ReleaseError, ReleaseKey, SignedRelease, Version, sign_release,
 };
-pub use succession::{
-    Purpose, RecoveryKey, SignedSuccession, Succession, SuccessionError, sign_succession,
-};
+pub use succession::{Purpose, RecoveryKey, SignedSuccession, Succession, SuccessionError, sign_succession};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key is not an Ed25519 key in PEM")]

@@ -193,7 +193,10 @@ fn frozen_statements_and_releases_verify() {
         serde_json::from_str(include_str!("../../testdata/signing/succession.json")).unwrap();
     assert!(said.is_signed_by(&key));
     let read = said.read().unwrap();
-    assert_eq!((read.purpose, read.serial, read.retires.as_slice()), (Purpose::Publisher, 7, [key].as_slice()));
+    assert_eq!(
+        (read.purpose, read.serial, read.retires.as_slice()),
+        (Purpose::Publisher, 7, [key].as_slice())
+    );
     let signed: SignedRelease =
         serde_json::from_str(include_str!("../../testdata/signing/release.json")).unwrap();
     assert_eq!(signed.verify(&[key.into()]).unwrap(), release());

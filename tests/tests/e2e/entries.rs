@@ -72,11 +72,33 @@ async fn signed_elsewhere(stage: &Stage) -> [String; 4] {
     let next_public = format!("{next}.pub");
     for words in [
         &["catalog", "keygen", &next] as &[&str],
-        &["catalog", "succeed", "--key", &publisher, "--serial", "1", "--adds", &next_public, "--out", &statement],
+        &[
+            "catalog",
+            "succeed",
+            "--key",
+            &publisher,
+            "--serial",
+            "1",
+            "--adds",
+            &next_public,
+            "--out",
+            &statement,
+        ],
         &["release", "keygen", &release],
         &[
-            "release", "sign", &program, "--key", &release, "--version", "9.0.0", "--platform", "linux", "--arch",
-            "x86_64", "--out", &signed,
+            "release",
+            "sign",
+            &program,
+            "--key",
+            &release,
+            "--version",
+            "9.0.0",
+            "--platform",
+            "linux",
+            "--arch",
+            "x86_64",
+            "--out",
+            &signed,
         ],
     ] {
         output(Command::new(program_of_board()).args(words)).await.unwrap();
