@@ -6,6 +6,7 @@ mod ca;
 mod entered;
 mod paste;
 mod rekey;
+mod release;
 mod rotate;
 mod serve;
 mod state;
@@ -27,7 +28,6 @@ use crate::board;
 use crate::catalog::cli as catalog;
 use crate::db::{ConnectError, Db, without_password};
 use crate::keys::{Outside, RootKey, Source};
-use crate::releases::cli as releases;
 
 pub use ask::Unasked;
 pub use audit::Broken;
@@ -104,12 +104,8 @@ enum Command {
         command: catalog::Command,
     },
     /// Sign, import and stage releases of the agent.
-    Release {
-        #[command(flatten)]
-        place: Place,
-        #[command(subcommand)]
-        command: releases::Command,
-    },
+    #[command(subcommand)]
+    Release(release::Command),
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -231,7 +227,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::Migrate { place, owner_url } => migrate(&place, owner_url.as_deref()).await,
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,
-        Command::Release { place, command } => release(&place, command, &*clock, &*random).await,
+        Command::Release(command) => release::run(command, &*clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
             catalog::Command::Keygen { key, recovery } => catalog::keygen(&key, recovery, &*random),
@@ -259,40 +255,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         },
     };
     text.map(Output::from)
-}
-
-async fn release(
-    place: &Place,
-    command: releases::Command,
-    clock: &dyn Clock,
-    random: &dyn Random,
-) -> anyhow::Result<String> {
-    match command {
-        releases::Command::Keygen { key } => {
-            let (name, public) = catalog::new_key(&key, random)?;
-            Ok(format!(
-                "Release key {name}: {} stays with whoever releases the agent, {} goes into the agent's package.",
-                key.display(),
-                public.display()
-            ))
-        }
-        releases::Command::Sign { program, key, version, platform, arch, team, out } => {
-            let release = releases::SignArgs { program: &program, key: &key, version, platform, arch, team };
-            releases::sign(release, &out)
-        }
-        releases::Command::Import { file, program, release_key } => {
-            let db = place.connect().await?;
-            releases::import_file(&db, &file, &program, &release_key, clock.now()).await
-        }
-        releases::Command::Stage { version, percent } => {
-            let db = place.connect().await?;
-            releases::stage_version(&db, &version, percent, clock.now()).await
-        }
-        releases::Command::List { json } => {
-            let db = place.connect().await?;
-            releases::show(&db, json).await
-        }
-    }
 }
 
 /// A role on the command line.

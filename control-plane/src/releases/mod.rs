@@ -2,7 +2,6 @@
 //!
 //! The board can't make one. Devices believe the release key that came with their package.
 
-pub mod cli;
 mod store;
 #[cfg(test)]
 mod tests;

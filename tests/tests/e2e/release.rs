@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::stage::{Database, SOON, Stage, catalog, heard, until};
+use crate::stage::{Database, SOON, Stage, VALUE, catalog, heard, until};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -243,7 +243,7 @@ async fn a_new_publisher_key_is_believed_when_the_old_one_says_so_and_the_old_on
         text(&statement),
     ])
     .await;
-    beside(&stage, &["catalog", "relay", text(&statement), "--signed-by", text(&old_public)]).await;
+    stage.board.relay(&statement, &old_public).await.unwrap();
     let names = async |agent: &Agent| {
         let status = agent.status().await.unwrap();
         let keys = status["publisher_keys"].as_array().unwrap().clone();
@@ -259,9 +259,18 @@ async fn a_new_publisher_key_is_believed_when_the_old_one_says_so_and_the_old_on
     let folder = catalog();
     board(&["catalog", "sign", text(&folder), "--key", text(&new), "--serial", "2", "--out", text(&bundle)])
         .await;
-    beside(&stage, &["catalog", "import", text(&bundle), "--publisher-key", text(&new_public)]).await;
+    stage.board.import(&bundle, &new_public).await.unwrap();
     agent.stop().await.unwrap();
     agent.start().unwrap();
     assert_eq!(names(&agent).await, [name], "after a restart too");
     agent.stop().await.unwrap();
+
+    // One that joins with the old key is told of the new one before the bundle that only that one signed.
+    let second = stage.consultant.create_client("Another Client", &["tool"], &[]).await.unwrap();
+    stage.consultant.enter_secrets(&second, |_| VALUE.to_owned()).await.unwrap();
+    let mut late = stage.agent("late");
+    let device = stage.enroll(&second, &late).await;
+    late.start().unwrap();
+    stage.consultant.runbook_done(&device, SOON).await.unwrap();
+    late.stop().await.unwrap();
 }

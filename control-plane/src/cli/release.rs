@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use shared::catalog::Platform;
 use shared::crypto::{hex, sha256};
+use shared::random::Random;
 use shared::secret::Secret;
 use shared::signing::{Arch, Release, ReleaseKey, SignedRelease, sign_release};
-use shared::time::Timestamp;
+use shared::time::{Clock, Timestamp};
 
-use super::{import, list, stage};
+use super::Place;
+use crate::catalog::cli::new_key;
 use crate::db::Db;
+use crate::releases::{import, list, stage};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -46,6 +49,8 @@ pub enum Command {
         after_help = "Example: board release import release.json --program board-agent --release-key release.pem.pub"
     )]
     Import {
+        #[command(flatten)]
+        place: Place,
         file: PathBuf,
         #[arg(long)]
         program: PathBuf,
@@ -55,17 +60,47 @@ pub enum Command {
     },
     /// Offer a version to so many percent of the devices. The same devices stay in when the number grows.
     #[command(after_help = "Example: board release stage 1.2.0 10")]
-    Stage { version: String, percent: u8 },
+    Stage {
+        #[command(flatten)]
+        place: Place,
+        version: String,
+        percent: u8,
+    },
     /// The releases, how far each is, and what became of it.
     #[command(after_help = "Example: board release list --json")]
     List {
+        #[command(flatten)]
+        place: Place,
         /// For programs
         #[arg(long)]
         json: bool,
     },
 }
 
-pub fn sign(release: SignArgs<'_>, out: &Path) -> anyhow::Result<String> {
+pub async fn run(command: Command, clock: &dyn Clock, random: &dyn Random) -> anyhow::Result<String> {
+    match command {
+        Command::Keygen { key } => {
+            let (name, public) = new_key(&key, random)?;
+            Ok(format!(
+                "Release key {name}: {} stays with whoever releases the agent, {} goes into the agent's package.",
+                key.display(),
+                public.display()
+            ))
+        }
+        Command::Sign { program, key, version, platform, arch, team, out } => {
+            sign(SignArgs { program: &program, key: &key, version, platform, arch, team }, &out)
+        }
+        Command::Import { place, file, program, release_key } => {
+            import_file(&place.connect().await?, &file, &program, &release_key, clock.now()).await
+        }
+        Command::Stage { place, version, percent } => {
+            stage_version(&place.connect().await?, &version, percent, clock.now()).await
+        }
+        Command::List { place, json } => show(&place.connect().await?, json).await,
+    }
+}
+
+fn sign(release: SignArgs<'_>, out: &Path) -> anyhow::Result<String> {
     let SignArgs { program, key, version, platform, arch, team } = release;
     let bytes = read(program)?;
     let private = Secret::new(
@@ -79,16 +114,16 @@ pub fn sign(release: SignArgs<'_>, out: &Path) -> anyhow::Result<String> {
     Ok(format!("Release {} for {platform} on {arch}, digest {}.", release.version, signed.digest()))
 }
 
-pub struct SignArgs<'a> {
-    pub program: &'a Path,
-    pub key: &'a Path,
-    pub version: String,
-    pub platform: Platform,
-    pub arch: Arch,
-    pub team: Option<String>,
+struct SignArgs<'a> {
+    program: &'a Path,
+    key: &'a Path,
+    version: String,
+    platform: Platform,
+    arch: Arch,
+    team: Option<String>,
 }
 
-pub async fn import_file(
+async fn import_file(
     db: &Db,
     file: &Path,
     program: &Path,
@@ -112,7 +147,7 @@ pub async fn import_file(
     ))
 }
 
-pub async fn stage_version(db: &Db, version: &str, percent: u8, now: Timestamp) -> anyhow::Result<String> {
+async fn stage_version(db: &Db, version: &str, percent: u8, now: Timestamp) -> anyhow::Result<String> {
     let mut tx = db.write().await?;
     stage(&mut tx, version, percent, now).await?;
     tx.commit().await?;
@@ -122,7 +157,7 @@ pub async fn stage_version(db: &Db, version: &str, percent: u8, now: Timestamp) 
     })
 }
 
-pub async fn show(db: &Db, json: bool) -> anyhow::Result<String> {
+async fn show(db: &Db, json: bool) -> anyhow::Result<String> {
     let mut tx = db.read().await?;
     let all = list(&mut tx).await?;
     drop(tx);
