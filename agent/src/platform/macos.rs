@@ -68,7 +68,6 @@ fn init_groups(name: &CString, base_group: libc::c_int) -> Result<(), Errno> {
     Errno::result(unsafe { libc::initgroups(name.as_ptr(), base_group) }).map(drop)
 }
 
-#[expect(unsafe_code, reason = "nix has no PT_DENY_ATTACH")]
 pub fn check_team(program: &Path, team: &str) -> Result<(), PlatformError> {
     let what = "who signed the program";
     let failed = |error: io::Error| PlatformError::Unknown { what, error };
@@ -84,6 +83,7 @@ pub fn check_team(program: &Path, team: &str) -> Result<(), PlatformError> {
     Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, words)))
 }
 
+#[expect(unsafe_code, reason = "nix has no PT_DENY_ATTACH")]
 pub fn forbid_tracing() -> Result<(), PlatformError> {
     // SAFETY: this request looks at none of the other arguments.
     Errno::result(unsafe { libc::ptrace(libc::PT_DENY_ATTACH, 0, std::ptr::null_mut(), 0) })

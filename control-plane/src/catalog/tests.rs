@@ -251,6 +251,7 @@ async fn a_newer_bundle_replaces_an_older_one_and_a_tag_never_changes() {
 
 #[tokio::test]
 async fn a_statement_of_succession_is_kept_in_its_order_and_only_as_it_was_signed() {
+    use shared::random::SystemRandom;
     use shared::signing::{PublicKey, Purpose, Succession, SuccessionError, generate_key, sign_succession};
     on_both(|db| async move {
         let fixture = Fixture::new(db).await;
