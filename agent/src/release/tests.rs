@@ -262,6 +262,16 @@ async fn going_back_survives_a_kill_before_and_after_the_old_program_is_back() {
 }
 
 #[tokio::test]
+async fn without_an_old_program_the_new_one_goes_on() {
+    let machine = Machine::exchanged("1.0.1").await;
+    std::fs::write(machine.place.previous(), "something else").unwrap();
+    for _ in 0..=ENDS {
+        assert!(matches!(begin(&machine.paths, "1.0.1").unwrap(), Begun::OnTrial(_)));
+    }
+    assert_eq!(machine.program(), says("board-agent 1.0.1"), "what isn't the old program is not put back");
+}
+
+#[tokio::test]
 async fn a_kill_before_the_exchange_leaves_no_trial() {
     let machine = Machine::new(&says("old"));
     let trial = Trial {

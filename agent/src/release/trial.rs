@@ -58,22 +58,24 @@ pub fn begin(paths: &Paths, version: &str) -> Result<Begun, ConfigError> {
     if trial.going_back.is_none() && trial.starts < ENDS {
         trial.starts += 1;
         record.trial = Some(trial.clone());
-        record.save(paths)?;
-        return Ok(Begun::OnTrial(OnTrial {
-            paths: paths.clone(),
-            trial,
-            phase: Arc::new(Mutex::new(Phase::Waiting)),
-        }));
+        if let Err(error) = record.save(paths) {
+            // A full disk ends no trial: the time is watched all the same.
+            tracing::error!(%error, "this start of a new program can't be counted");
+        }
+        return Ok(Begun::OnTrial(OnTrial::new(paths, trial)));
     }
     let reason = trial.going_back.clone().unwrap_or_else(|| {
         format!("it was started {ENDS} times and ended each time before the board answered its hello")
     });
-    go_back(paths, &mut trial, &reason);
-    Ok(Begun::WentBack(reason))
+    if go_back(paths, &mut trial, &reason) {
+        return Ok(Begun::WentBack(reason));
+    }
+    // A program that may not work is better than none.
+    Ok(Begun::OnTrial(OnTrial::new(paths, trial)))
 }
 
-/// Puts the old program back. What can't be done is tried again at the next start.
-fn go_back(paths: &Paths, trial: &mut Trial, reason: &str) {
+/// Puts the old program back; `false` when that can't be done, and is tried again at the next start.
+fn go_back(paths: &Paths, trial: &mut Trial, reason: &str) -> bool {
     trial.going_back = Some(reason.to_owned());
     let noted = Record::load(paths).and_then(|mut record| {
         record.trial = Some(trial.clone());
@@ -83,16 +85,26 @@ fn go_back(paths: &Paths, trial: &mut Trial, reason: &str) {
         tracing::error!(%error, "why the old program is put back can't be written down");
     }
     match Place::at(trial.program.clone()).put_back(&trial.previous) {
-        Ok(()) => tracing::error!(
-            version = trial.version,
-            reason,
-            "this program did not come up; the old one is back"
-        ),
-        Err(error) => tracing::error!(%error, "the old program can't be put back"),
+        Ok(()) => {
+            tracing::error!(
+                version = trial.version,
+                reason,
+                "this program did not come up; the old one is back"
+            );
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "the old program can't be put back; this one goes on");
+            false
+        }
     }
 }
 
 impl OnTrial {
+    fn new(paths: &Paths, trial: Trial) -> Self {
+        Self { paths: paths.clone(), trial, phase: Arc::new(Mutex::new(Phase::Waiting)) }
+    }
+
     /// Watches the time from now on; `end` is called after the old program is back, and has to end this one.
     pub fn watch(&self, clock: Arc<dyn Clock>, end: impl FnOnce() + Send + 'static) {
         let this = self.clone();
@@ -110,11 +122,13 @@ impl OnTrial {
                 thread::sleep(LOOK);
             }
             let mut phase = this.phase();
-            if *phase == Phase::Waiting {
+            if *phase != Phase::Waiting {
+                return;
+            }
+            let minutes = PATIENCE.as_secs() / 60;
+            let reason = format!("the board answered no hello of it within {minutes} minutes");
+            if go_back(&this.paths, &mut this.trial.clone(), &reason) {
                 *phase = Phase::GoingBack;
-                let minutes = PATIENCE.as_secs() / 60;
-                let reason = format!("the board answered no hello of it within {minutes} minutes");
-                go_back(&this.paths, &mut this.trial.clone(), &reason);
                 drop(phase);
                 end();
             }
