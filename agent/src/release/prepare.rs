@@ -1,7 +1,7 @@
 //! A release's program on its way to the disk: it lies there unexecutable until everything about it fits, and then says its
 //! own version.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -107,16 +107,20 @@ pub fn preflight(release: &Release, place: &Place) -> Result<(), NotReady> {
     place.dress_fresh()?;
     let expected = format!("board-agent {}", release.version);
     let refused = |said: String| NotReady::Preflight { expected: expected.clone(), said };
-    let mut child = Command::new(place.fresh())
-        .arg("--version")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| refused(error.to_string()))?;
     let until = Instant::now() + ANSWER;
+    let mut command = Command::new(place.fresh());
+    command.arg("--version").env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = loop {
+        match command.spawn() {
+            Ok(child) => break child,
+            // A probe that was started while the file was written holds it open until it becomes its own program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                std::thread::sleep(POLL);
+            }
+            Err(error) => return Err(refused(error.to_string())),
+        }
+    };
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
