@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use shared::catalog::{Bundle, BundleError, Manifest, Platform, PublisherKey, SignedBundle};
 use shared::time::Timestamp;
@@ -67,12 +68,17 @@ impl Catalog {
 #[derive(Clone)]
 pub struct Shelf {
     folder: PathBuf,
-    keys: Vec<PublisherKey>,
+    keys: Arc<RwLock<Vec<PublisherKey>>>,
 }
 
 impl Shelf {
     pub fn new(paths: &Paths, keys: Vec<PublisherKey>) -> Self {
-        Self { folder: paths.bundles(), keys }
+        Self { folder: paths.bundles(), keys: Arc::new(RwLock::new(keys)) }
+    }
+
+    /// From now on these are believed and no others, by every clone too.
+    pub fn trust(&self, keys: Vec<PublisherKey>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// A bundle that was accepted before.
@@ -102,7 +108,7 @@ impl Shelf {
         if signed.digest() != digest {
             return Err(CatalogError::OtherDigest);
         }
-        let bundle = signed.verify(&self.keys)?;
+        let bundle = signed.verify(&self.keys.read().unwrap_or_else(PoisonError::into_inner))?;
         let manifests = bundle.parse_manifests()?;
         Ok(Catalog { digest: digest.to_owned(), bundle, manifests })
     }

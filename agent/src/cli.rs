@@ -20,6 +20,7 @@ use agent::exec::{self, ExecError};
 use agent::logs::RotatingLog;
 use agent::outbound::StandIn;
 use agent::platform;
+use agent::release::{self, Begun};
 use agent::status::Status;
 use agent::steps::run::Launcher;
 use agent::steps::run_as;
@@ -43,7 +44,7 @@ const NOT_STARTED: u8 = 126;
 
 /// The agent on a client's machine: joins it to a board, and does what the board's signed catalog says.
 #[derive(Parser)]
-#[command(name = "board-agent", version, max_term_width = 100)]
+#[command(name = "board-agent", version = agent::version(), max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -138,6 +139,12 @@ struct Join {
     /// The publisher's public key (PEM): only catalogs signed by it are believed
     #[arg(long, value_name = "FILE")]
     publisher_key: Option<PathBuf>,
+    /// The public key that releases of the agent are signed with (PEM)
+    #[arg(long, value_name = "FILE")]
+    release_key: Option<PathBuf>,
+    /// The public recovery key (PEM): its word on the other two is believed
+    #[arg(long, value_name = "FILE")]
+    recovery_key: Option<PathBuf>,
     /// The account that the software is for [default: whoever runs this; with sudo, whoever called it]
     #[arg(long, value_name = "NAME")]
     managed_user: Option<String>,
@@ -190,6 +197,8 @@ fn join(join: &Join) -> anyhow::Result<ExitCode> {
         pin: join.pin.clone(),
         code: join.code.clone(),
         publisher_key: join.publisher_key.clone(),
+        release_key: join.release_key.clone(),
+        recovery_key: join.recovery_key.clone(),
         dev: join.data.dev,
         managed_user: join.managed_user.clone().or_else(|| sudo_user(join.data.dev)),
         hardware_uuid: join.hardware_uuid.clone(),
@@ -245,9 +254,24 @@ fn daemon(run: &Run) -> anyhow::Result<ExitCode> {
     }
     let stand_in =
         run.stand_in.map(|address| StandIn::new(address, run.stand_in_ca.as_deref())).transpose()?;
+    let paths = run.data.paths()?;
+    let on_trial = match release::begin(&paths, agent::version()) {
+        Ok(Begun::Usual) => None,
+        Ok(Begun::OnTrial(on_trial)) => Some(on_trial),
+        // The system starts the old program.
+        Ok(Begun::WentBack(_)) => return Ok(ExitCode::FAILURE),
+        Err(error) => {
+            tracing::error!(%error, "what is known of a new program can't be read");
+            None
+        }
+    };
+    if let Some(on_trial) = &on_trial {
+        on_trial.watch(Arc::new(SystemClock), || std::process::exit(1));
+    }
     let options = daemon::Options {
-        paths: run.data.paths()?,
+        paths,
         stand_in,
+        on_trial,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         launcher: Launcher::this_program()?,

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shared::catalog::{BundleError, Platform, PublisherKey};
+use shared::catalog::{Platform, PublisherKey};
 use shared::crypto::base64;
 use shared::ids::{BoardId, ClientId, DeviceId, EnrollmentId};
 use shared::protocol::link::Scope;
+use shared::signing::{BadKey, KeyringError, PublicKey};
 use shared::time::Timestamp;
 
 use crate::files;
@@ -20,13 +21,15 @@ pub enum ConfigError {
     File { path: PathBuf, error: io::Error },
     #[error("{path} can't be understood: {error}")]
     Content { path: PathBuf, error: serde_json::Error },
-    #[error("{path} is not a publisher key: {error}")]
-    PublisherKey { path: PathBuf, error: BundleError },
+    #[error("{path} is not a public key: {error}")]
+    PublisherKey { path: PathBuf, error: BadKey },
     #[error(
         "{path} holds a private key, which belongs on no device: name the publisher's public key, the file that ends in \
          .pub. If the file lay where others could read it, make a new key"
     )]
     PrivateKey { path: PathBuf },
+    #[error("{0}. Install the package that brings the right keys, or join again with them")]
+    Keyring(#[from] KeyringError),
     #[error("this device has not joined a board: {path} is missing. Use `board-agent join` first")]
     NotJoined { path: PathBuf },
     #[error("there is no user {0} on this machine")]
@@ -91,12 +94,22 @@ impl Paths {
     }
 
     pub fn publisher_keys(&self) -> PathBuf {
-        self.data.join("publisher-keys")
+        Trusted::Publisher.folder(self)
     }
 
     /// Those that the package brought: it replaces them all.
     pub fn packaged_publisher_keys(&self) -> PathBuf {
-        self.publisher_keys().join("package")
+        Trusted::Publisher.packaged(self)
+    }
+
+    /// Statements of succession that were believed, in their order.
+    pub fn successions(&self) -> PathBuf {
+        self.data.join("successions.json")
+    }
+
+    /// A new program that is on trial, and those that failed.
+    pub fn release(&self) -> PathBuf {
+        self.data.join("release.json")
     }
 
     pub fn bundles(&self) -> PathBuf {
@@ -141,7 +154,9 @@ impl Paths {
             .map_err(|error| ConfigError::File { path: self.data.clone(), error })?;
         let all = [
             (self.bundles(), 0o700),
-            (self.publisher_keys(), 0o700),
+            (Trusted::Publisher.folder(self), 0o700),
+            (Trusted::Release.folder(self), 0o700),
+            (Trusted::Recovery.folder(self), 0o700),
             (self.attempts(), 0o711),
             (self.marks(), 0o700),
             (self.wrappers(), 0o755),
@@ -262,35 +277,87 @@ pub fn save_scope(paths: &Paths, scope: &Scope) -> Result<(), ConfigError> {
     save_json(&paths.scope(), scope)
 }
 
-/// A publisher key of this device, and how it came here.
+/// What the keys of a folder are believed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trusted {
+    Publisher,
+    Release,
+    /// Its word on the other two.
+    Recovery,
+}
+
+impl Trusted {
+    pub const ALL: [Self; 3] = [Self::Publisher, Self::Release, Self::Recovery];
+
+    pub fn folder(self, paths: &Paths) -> PathBuf {
+        paths.data.join(match self {
+            Self::Publisher => "publisher-keys",
+            Self::Release => "release-keys",
+            Self::Recovery => "recovery-keys",
+        })
+    }
+
+    /// Those that the package brought: it replaces them all.
+    pub fn packaged(self, paths: &Paths) -> PathBuf {
+        self.folder(paths).join("package")
+    }
+}
+
+/// A key of this device, and how it came here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KnownKey {
     pub name: String,
     /// With the package, which may withdraw it; the others were given when joining.
     pub packaged: bool,
+    /// By a statement that a key before it signed, or the recovery key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub succeeded: bool,
 }
 
-/// The publisher keys that came with the package, and those that were given when joining. A board can't add one.
+/// The publisher keys that are believed: those that came with the package, those that were given when joining, and what
+/// statements of succession made of them. A board can't add one.
 pub fn load_publisher_keys(paths: &Paths) -> Result<Vec<PublisherKey>, ConfigError> {
-    let mut keys = keys_in(&paths.packaged_publisher_keys())?;
-    for key in keys_in(&paths.publisher_keys())? {
-        if !keys.iter().any(|known| known.name() == key.name()) {
+    Ok(crate::keyring::load(paths)?.ring.publishers())
+}
+
+/// The same, to be shown.
+pub fn known_publisher_keys(paths: &Paths) -> Result<Vec<KnownKey>, ConfigError> {
+    let believed = load_publisher_keys(paths)?;
+    known(paths, Trusted::Publisher, believed.iter().map(|key| *key.public()).collect())
+}
+
+/// The keys that releases of the agent are believed by, to be shown.
+pub fn known_release_keys(paths: &Paths) -> Result<Vec<KnownKey>, ConfigError> {
+    let believed = crate::keyring::load(paths)?.ring.releases();
+    known(paths, Trusted::Release, believed.iter().map(|key| *key.public()).collect())
+}
+
+fn known(paths: &Paths, what: Trusted, mut believed: Vec<PublicKey>) -> Result<Vec<KnownKey>, ConfigError> {
+    let mut known = Vec::new();
+    let mut seen = Vec::new();
+    for (folder, packaged) in [(what.packaged(paths), true), (what.folder(paths), false)] {
+        for key in keys_in(&folder)?.into_iter().filter(|key| believed.contains(key)) {
+            known.push(KnownKey { name: key.name(), packaged, succeeded: false });
+            seen.push(key);
+        }
+    }
+    believed.retain(|key| !seen.contains(key));
+    known.extend(believed.iter().map(|key| KnownKey { name: key.name(), packaged: false, succeeded: true }));
+    Ok(known)
+}
+
+/// The keys of a kind that lie in files: with the package, then as they were given when joining.
+pub fn keys_of(paths: &Paths, what: Trusted) -> Result<Vec<PublicKey>, ConfigError> {
+    let mut keys = keys_in(&what.packaged(paths))?;
+    for key in keys_in(&what.folder(paths))? {
+        if !keys.contains(&key) {
             keys.push(key);
         }
     }
     Ok(keys)
 }
 
-/// The same, to be shown.
-pub fn known_publisher_keys(paths: &Paths) -> Result<Vec<KnownKey>, ConfigError> {
-    let mut known = Vec::new();
-    for (folder, packaged) in [(paths.packaged_publisher_keys(), true), (paths.publisher_keys(), false)] {
-        known.extend(keys_in(&folder)?.iter().map(|key| KnownKey { name: key.name().to_owned(), packaged }));
-    }
-    Ok(known)
-}
-
-fn keys_in(folder: &Path) -> Result<Vec<PublisherKey>, ConfigError> {
+fn keys_in(folder: &Path) -> Result<Vec<PublicKey>, ConfigError> {
     let file_error = |error| ConfigError::File { path: folder.to_owned(), error };
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -300,27 +367,36 @@ fn keys_in(folder: &Path) -> Result<Vec<PublisherKey>, ConfigError> {
     for entry in entries {
         let path = entry.map_err(file_error)?.path();
         if path.extension().is_some_and(|ending| ending == "pem") {
-            keys.push(read_publisher_key(&path)?.1);
+            keys.push(read_public_key(&path)?.1);
         }
     }
     Ok(keys)
 }
 
 /// The key of a PEM file, and its text.
-pub fn read_publisher_key(path: &Path) -> Result<(String, PublisherKey), ConfigError> {
+pub fn read_public_key(path: &Path) -> Result<(String, PublicKey), ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
     if text.contains("PRIVATE KEY") {
         return Err(ConfigError::PrivateKey { path: path.to_owned() });
     }
-    let key = PublisherKey::from_pem(&text)
+    let key = PublicKey::from_pem(&text)
         .map_err(|error| ConfigError::PublisherKey { path: path.to_owned(), error })?;
     Ok((text, key))
 }
 
+/// The same of a publisher's.
+pub fn read_publisher_key(path: &Path) -> Result<(String, PublisherKey), ConfigError> {
+    read_public_key(path).map(|(text, key)| (text, key.into()))
+}
+
 pub fn add_publisher_key(paths: &Paths, file: &Path) -> Result<(), ConfigError> {
-    let (text, key) = read_publisher_key(file)?;
-    let path = paths.publisher_keys().join(format!("{}.pem", key.name()));
+    add_key(paths, Trusted::Publisher, file)
+}
+
+pub fn add_key(paths: &Paths, what: Trusted, file: &Path) -> Result<(), ConfigError> {
+    let (text, key) = read_public_key(file)?;
+    let path = what.folder(paths).join(format!("{}.pem", key.name()));
     files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|error| ConfigError::File { path, error })
 }
 

@@ -8,6 +8,7 @@ mod joined;
 mod linking;
 mod opening;
 mod planning;
+mod releasing;
 mod renewing;
 mod tidying;
 mod trusting;
@@ -34,9 +35,11 @@ use crate::config::{ConfigError, Identity, Paths};
 use crate::engine::{Engine, Event, Needs, Refusal};
 use crate::inventory::Inventory;
 use crate::journal::{Journal, JournalError};
+use crate::keyring::Held;
 use crate::link::{self, InUse, LinkEvent};
 use crate::outbound::StandIn;
 use crate::platform::{self, Met};
+use crate::release::{NotReady, OnTrial, Ready};
 use crate::renew::RenewError;
 use crate::status::Live;
 use crate::steps::Context;
@@ -49,6 +52,7 @@ use crate::verify::{Due, Finding, Memory};
 
 pub use joined::joined;
 use linking::LinkState;
+use releasing::Releasing;
 use renewing::Renewal;
 
 const HOURLY: Duration = Duration::from_secs(3600);
@@ -60,6 +64,8 @@ pub struct Options {
     pub launcher: Launcher,
     /// For tests: what plays the providers.
     pub stand_in: Option<StandIn>,
+    /// This program is new and has to prove itself.
+    pub on_trial: Option<OnTrial>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +98,8 @@ pub enum DaemonError {
 
 /// What the things beside the loop come back with.
 enum Happened {
-    Bundle { digest: String, result: Result<Arc<Catalog>, Refusal> },
+    Bundle { digest: String, result: Result<Arc<Catalog>, Refusal>, keys: u64 },
+    Prepared { digest: String, result: Result<Ready, NotReady> },
     Ended(AttemptEnded),
     Planned(PlannedStep),
     PlanEnded(PlanEnded),
@@ -114,6 +121,10 @@ struct Daemon {
     in_use: InUse,
     renewal: Renewal,
     shelf: Shelf,
+    held: Held,
+    /// How often the keys that are believed changed since the start.
+    key_changes: u64,
+    releasing: Releasing,
     journal: Arc<Journal>,
     context: Context,
     current: Arc<RwLock<Current>>,
@@ -195,6 +206,8 @@ async fn work(
     let mut renewal = tokio::time::interval(renewing::LOOK);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut link_alive = true;
+    let mut releasing = tokio::time::interval(releasing::LOOK);
+    releasing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow() && !daemon.over {
         tokio::select! {
             event = from_link.recv(), if link_alive => match event {
@@ -210,6 +223,7 @@ async fn work(
                 daemon.look();
             }
             _ = renewal.tick() => daemon.renew_in_time(),
+            _ = releasing.tick(), if daemon.has_release() => if daemon.release()? { break },
             _ = backlog.tick(), if daemon.has_backlog() => daemon.pump()?,
             changed = stop.changed() => if changed.is_err() { break },
         }
@@ -220,6 +234,7 @@ async fn work(
 impl Daemon {
     fn begin(&mut self) -> Result<(), DaemonError> {
         tracing::info!(device = %self.identity.device_id, board = %self.identity.board, "the agent runs");
+        self.tell_of_failed()?;
         let effects = self.engine.start();
         self.perform_all(effects)?;
         self.go_on_wiping()?;
@@ -263,7 +278,13 @@ impl Daemon {
         output: &mut mpsc::Receiver<OutputChunk>,
     ) -> Result<(), DaemonError> {
         match what {
-            Happened::Bundle { digest, result } => self.engine_event(Event::Bundle { digest, result }),
+            // Verified by keys that may not be believed any more.
+            Happened::Bundle { digest, keys, .. } if keys != self.key_changes => {
+                self.fetch(digest);
+                Ok(())
+            }
+            Happened::Bundle { digest, result, .. } => self.engine_event(Event::Bundle { digest, result }),
+            Happened::Prepared { digest, result } => self.prepared(&digest, result),
             Happened::Ended(ended) => {
                 self.steps_running -= 1;
                 // Its output was sent before its end, and is reported before it.
@@ -304,6 +325,7 @@ impl Daemon {
                         self.report(vec![ReportBody::PlanEnded(ended)])
                     }
                     Happened::Bundle { .. }
+                    | Happened::Prepared { .. }
                     | Happened::Planned(_)
                     | Happened::Looked(_)
                     | Happened::Asked { .. }
@@ -334,6 +356,8 @@ fn may_start_something(event: &Event) -> bool {
             | FromBoard::Wipe(_)
             | FromBoard::Ca(_)
             | FromBoard::Head(_)
+            | FromBoard::Keys { .. }
+            | FromBoard::Release(_)
             | FromBoard::Unknown,
         )
         | Event::LinkDown

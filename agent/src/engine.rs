@@ -23,6 +23,7 @@ use shared::protocol::link::{
 use shared::protocol::plan::{PlanEnded, PlanRequest, PlannedStep};
 use shared::protocol::steps::{AttemptEnded, Offer, OfferKind};
 use shared::protocol::wipe::Wipe;
+use shared::signing::{SignedRelease, SignedSuccession};
 use shared::time::Timestamp;
 
 use crate::authority::{Judged, Trust};
@@ -113,6 +114,10 @@ pub enum Effect {
     SaveScope(Scope),
     /// Believe this authority beside the pinned one, before the board is told so.
     KeepCa(NextCa),
+    /// Statements about the keys that are believed.
+    Keys(Vec<SignedSuccession>),
+    /// Take this release of the agent, when nothing is under way.
+    Release(SignedRelease),
     SaveSeen(Seen),
     /// The scope's catalog is here: wrappers can be written.
     ScopeReady(Arc<Catalog>),
@@ -269,6 +274,16 @@ impl Engine {
             .collect()
     }
 
+    /// Whether nothing is under way: no attempt, no plan, and nothing that waits to become one.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_none()
+            && self.waiting.is_empty()
+            && self.recovering.is_empty()
+            && self.planning.is_none()
+            && self.waiting_plan.is_none()
+            && self.waiting_deliveries.is_empty()
+    }
+
     pub fn serial_seen(&self) -> u64 {
         self.seen.serial
     }
@@ -293,9 +308,11 @@ impl Engine {
             FromBoard::Wipe(wipe) => self.wipe(wipe, effects),
             FromBoard::Ack { reports } => effects.push(Effect::Acknowledged(reports)),
             FromBoard::Ca(ca) => self.new_ca(&ca, effects),
+            FromBoard::Keys { successions } => effects.push(Effect::Keys(successions)),
+            FromBoard::Release(release) => effects.push(Effect::Release(release)),
             FromBoard::Unknown => effects.push(Effect::Refuse(Refused {
                 what: UNKNOWN_FRAME.to_owned(),
-                reason: format!("agent {} does not know this kind of frame", env!("CARGO_PKG_VERSION")),
+                reason: format!("agent {} does not know this kind of frame", crate::version()),
             })),
         }
     }

@@ -19,7 +19,7 @@ use shared::protocol::enroll::{
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
 
-use crate::config::{self, ConfigError, Identity, ManagedUser, Paths};
+use crate::config::{self, ConfigError, Identity, ManagedUser, Paths, Trusted};
 use crate::http::{self, HttpError};
 use crate::platform::{self, PlatformError};
 use crate::tls::{self, Board, Pin, TlsError};
@@ -33,6 +33,10 @@ pub struct JoinOptions {
     pub pin: String,
     pub code: String,
     pub publisher_key: Option<PathBuf>,
+    /// Releases of the agent are believed by it.
+    pub release_key: Option<PathBuf>,
+    /// Its word on the other two is believed.
+    pub recovery_key: Option<PathBuf>,
     pub dev: bool,
     pub managed_user: Option<String>,
     pub hardware_uuid: Option<String>,
@@ -133,8 +137,12 @@ pub async fn join(
     let managed_user = managed_user(paths, options)?;
 
     paths.create()?;
-    if let Some(file) = &options.publisher_key {
-        config::add_publisher_key(paths, file)?;
+    for (what, file) in [
+        (Trusted::Publisher, &options.publisher_key),
+        (Trusted::Release, &options.release_key),
+        (Trusted::Recovery, &options.recovery_key),
+    ] {
+        file.iter().try_for_each(|file| config::add_key(paths, what, file))?;
     }
     let vault = vault::open(paths, options.dev)?;
     let (keys, mut begun) = begin(paths, &vault, options, random)?;
@@ -248,7 +256,7 @@ fn facts(
         os_version: machine.os_version,
         host_name: machine.host_name,
         managed_user: user.name.clone(),
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: crate::version().to_owned(),
         clock: clock.now(),
         dev: options.dev,
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, DATE, HOST};
 use hyper::{Method, Request};
@@ -170,6 +171,52 @@ pub async fn get_bundle(board: &Board, digest: &str) -> Result<SignedBundle, Htt
         .map_err(|error| HttpError::Broken(error.to_string()))?;
     let answered = send(board, request, MAX_BUNDLE).await?;
     serde_json::from_slice(&answered.answer).map_err(HttpError::Answer)
+}
+
+/// A program on its way here.
+pub struct Program {
+    body: Incoming,
+    /// Open for as long as the body comes.
+    _connection: Connection,
+}
+
+impl Program {
+    /// The next bytes, or nothing behind the last.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
+        loop {
+            let frame =
+                tokio::time::timeout(TIMEOUT, self.body.frame()).await.map_err(|_| HttpError::Timeout)?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(HttpError::Broken(error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The program of the release with this digest, up to its first byte.
+pub async fn get_program(board: &Board, digest: &str) -> Result<Program, HttpError> {
+    let asking = async {
+        let mut connection = Connection::open(board).await?;
+        let request = Request::builder()
+            .uri(format!("/release/{digest}"))
+            .header(HOST, board.authority())
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| HttpError::Broken(error.to_string()))?;
+        let broken = |error: hyper::Error| HttpError::Broken(error.to_string());
+        connection.sender.ready().await.map_err(broken)?;
+        let response = connection.sender.send_request(request).await.map_err(broken)?;
+        if !response.status().is_success() {
+            return Err(HttpError::Status(response.status().as_u16()));
+        }
+        Ok(Program { body: response.into_body(), _connection: connection })
+    };
+    tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| HttpError::Timeout)?
 }
 
 /// What time it is for the board, to the second: the `Date` of any of its answers.

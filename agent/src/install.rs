@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use shared::catalog::Platform;
 
-use crate::config::{self, ConfigError, Paths};
+use crate::config::{self, ConfigError, Paths, Trusted};
+use crate::release::Place;
 use crate::trust;
 
 pub use crate::trust::TrustError;
@@ -43,6 +44,10 @@ pub struct Install {
     pub program: PathBuf,
     /// Keys of publishers whose catalogs are to be believed.
     pub publisher_keys: Vec<PathBuf>,
+    /// Keys that releases of the agent are to be believed by.
+    pub release_keys: Vec<PathBuf>,
+    /// Keys whose word on the others is to be believed.
+    pub recovery_keys: Vec<PathBuf>,
 }
 
 /// Whether root can run this program without somebody else deciding what it is.
@@ -67,12 +72,27 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
     }
     plan.add(Action::Trust { path: program });
     own_folder(&mut plan, paths.data().to_owned(), 0o711);
-    own_folder(&mut plan, paths.publisher_keys(), 0o700);
-    let theirs = paths.packaged_publisher_keys();
-    own_folder(&mut plan, theirs.clone(), 0o700);
+    for (what, files) in [
+        (Trusted::Publisher, &options.publisher_keys),
+        (Trusted::Release, &options.release_keys),
+        (Trusted::Recovery, &options.recovery_keys),
+    ] {
+        keys(&mut plan, &paths, what, files)?;
+    }
+    match options.platform {
+        Platform::Macos => launchd_service(&mut plan, &paths),
+        Platform::Linux => systemd_service(&mut plan, &paths),
+    }
+    Ok(plan)
+}
+
+fn keys(plan: &mut Plan, paths: &Paths, what: Trusted, files: &[PathBuf]) -> Result<(), ConfigError> {
+    own_folder(plan, what.folder(paths), 0o700);
+    let theirs = what.packaged(paths);
+    own_folder(plan, theirs.clone(), 0o700);
     let mut names = Vec::new();
-    for file in &options.publisher_keys {
-        let (text, key) = config::read_publisher_key(file)?;
+    for file in files {
+        let (text, key) = config::read_public_key(file)?;
         let name = format!("{}.pem", key.name());
         plan.add(Action::Write { path: theirs.join(&name), content: text, mode: 0o600 });
         names.push(name);
@@ -81,11 +101,7 @@ pub fn install(options: &Install) -> Result<Plan, ConfigError> {
     if !names.is_empty() {
         plan.add(Action::KeepOnly { folder: theirs, names });
     }
-    match options.platform {
-        Platform::Macos => launchd_service(&mut plan, &paths),
-        Platform::Linux => systemd_service(&mut plan, &paths),
-    }
-    Ok(plan)
+    Ok(())
 }
 
 /// One that is there may have been put there by somebody else: it is looked at before its permissions are changed.
@@ -167,6 +183,9 @@ pub fn uninstall(platform: Platform, purge: bool) -> Plan {
     }
     let program = Path::new(PROGRAM);
     plan.add(Action::Remove { path: program.to_owned() });
+    let place = Place::at(program.to_owned());
+    plan.add(Action::Remove { path: place.previous() });
+    plan.add(Action::Remove { path: place.fresh() });
     for folder in program.ancestors().skip(1).take(2) {
         plan.add(Action::RemoveEmpty { path: folder.to_owned() });
     }

@@ -382,6 +382,7 @@ fn record(transaction: &redb::WriteTransaction, reports: &[Report]) -> Result<()
             | ReportBody::Wiped(_)
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
+            | ReportBody::Release(_)
             | ReportBody::Unknown => {}
         }
     }

@@ -9,7 +9,9 @@
 //! | `engine` | what to do about a frame: pure rules, no I/O |
 //! | `daemon` | performs what the engine decides |
 //! | `journal` | what must survive a kill: reports, attempts, receipts |
+//! | `keyring` | the keys that are believed, and their succession |
 //! | `bundles` | signed bundles, verified before anything in them is believed |
+//! | `release` | this program's successor: verified, put in its place, on trial, and back again |
 //! | `steps` | running a script as the managed user; output and masking |
 //! | `vault`, `slots`, `broker`, `exec`, `paste`, `wrappers` | secrets, how programs get them, how people enter them |
 //! | `wipe`, `leave` | removing what the board put here; `board-agent leave` |
@@ -21,6 +23,14 @@
 //! | `install`, `logs` | the agent as a service of the system; its log as files |
 //! | `trust` | what root runs and reads must be root's |
 //! | `platform` | what differs between macOS and Linux |
+
+/// The only place in the program where its version stands.
+static PROGRAM: &str = concat!("board-agent/", env!("CARGO_PKG_VERSION"));
+
+/// This program's version: three numbers.
+pub fn version() -> &'static str {
+    PROGRAM.split_once('/').map_or(PROGRAM, |(_, version)| version)
+}
 
 pub mod authority;
 pub mod broker;
@@ -37,12 +47,14 @@ pub mod http;
 pub mod install;
 pub mod inventory;
 pub mod journal;
+pub mod keyring;
 pub mod leave;
 pub mod link;
 pub mod logs;
 pub mod outbound;
 pub mod paste;
 pub mod platform;
+pub mod release;
 pub mod renew;
 pub mod slots;
 pub mod status;

@@ -78,6 +78,11 @@ pub fn allow_files() -> Result<(), PlatformError> {
     allowed.map_err(|errno| PlatformError::Unknown { what: "the limit for open files", error: errno.into() })
 }
 
+/// Whether this program is signed by a Developer ID of this team, and unchanged since.
+pub fn check_team(program: &std::path::Path, team: &str) -> Result<(), PlatformError> {
+    system::check_team(program, team)
+}
+
 /// Keeps the machine from sleeping until the answer is dropped.
 pub fn stay_awake() -> Result<Awake, PlatformError> {
     system::stay_awake()

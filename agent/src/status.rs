@@ -77,6 +77,8 @@ pub struct Status {
     pub dev: bool,
     /// Whose catalogs are believed.
     pub publisher_keys: Vec<KnownKey>,
+    /// Whose releases of the agent are believed.
+    pub release_keys: Vec<KnownKey>,
     #[serde(flatten)]
     pub live: Live,
 }
@@ -92,6 +94,7 @@ impl Status {
             certificate_not_after: identity.not_after,
             dev: identity.dev,
             publisher_keys: config::known_publisher_keys(paths)?,
+            release_keys: config::known_release_keys(paths)?,
             live: Live::load(paths)?,
         })
     }
@@ -128,9 +131,15 @@ impl std::fmt::Display for Status {
             Some(at) => line(f, "Link", &format!("last up {at}")),
             None => line(f, "Link", &"not up yet"),
         }?;
-        for key in &self.publisher_keys {
-            let from = if key.packaged { "came with the package" } else { "given when joining" };
-            line(f, "Publisher", &format!("{}, {from}", key.name))?;
+        for (name, keys) in [("Publisher", &self.publisher_keys), ("Releases", &self.release_keys)] {
+            for key in keys {
+                let from = match (key.packaged, key.succeeded) {
+                    (true, _) => "came with the package",
+                    (false, true) => "vouched for by a key before it, or by the recovery key",
+                    (false, false) => "given when joining",
+                };
+                line(f, name, &format!("{}, {from}", key.name))?;
+            }
         }
         if self.dev {
             line(f, "Store", &"files, for development only")?;

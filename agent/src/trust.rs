@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::Paths;
+use crate::config::{Paths, Trusted};
 
 pub const ROOT: u32 = 0;
 const OTHERS_MAY_WRITE: u32 = 0o022;
@@ -85,7 +85,11 @@ pub fn check_folder(paths: &Paths, owner: u32, top: &Path) -> Result<(), TrustEr
         paths.scope(),
         paths.undo_allowed(),
         paths.journal(),
-        paths.publisher_keys(),
+        Trusted::Publisher.folder(paths),
+        Trusted::Release.folder(paths),
+        Trusted::Recovery.folder(paths),
+        paths.successions(),
+        paths.release(),
         paths.bundles(),
         paths.vault(),
         paths.wrappers(),

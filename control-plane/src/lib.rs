@@ -1,7 +1,7 @@
 //! The board: wizard, clients, enrollment, runbooks, secrets, audit, installed state.
 //!
 //! Dependencies point one way (a test keeps it so): `shared ← db ← keys ← audit ← web ← access ← {clients, catalog} ←
-//! enrollment ← secrets ← inventory ← runbook ← providers ← offboarding ← {link, overview, support, incident} ← gate ← {router,
+//! enrollment ← secrets ← {inventory, releases} ← runbook ← providers ← offboarding ← {link, overview, support, incident} ← gate ← {router,
 //! backup} ← cli`. Effects that go up travel through [`jobs`]. In a feature's folder: `mod.rs` has types, rules and public functions; `store.rs` all its SQL; `web.rs`
 //! its console pages, `views.rs` what they show; `api.rs` JSON or agents' API.
 
@@ -32,6 +32,7 @@ pub mod outbound;
 pub mod overview;
 pub mod pages;
 pub mod providers;
+pub mod releases;
 pub mod router;
 pub mod runbook;
 pub mod secrets;

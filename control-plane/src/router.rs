@@ -1,6 +1,6 @@
 //! EVERY route, on one screen, each with who may use it. A route can't be added without a rule.
 
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -26,6 +26,7 @@ use crate::offboarding;
 use crate::overview;
 use crate::pages::{PageFailure, wordless};
 use crate::providers;
+use crate::releases;
 use crate::runbook;
 use crate::secrets;
 use crate::support;
@@ -88,6 +89,7 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
         ("/clients/{id}/join-codes",              Consultant, post(enrollment::web::join_code)),
         ("/enrollments",                          SignedIn,   get(enrollment::web::enrollments_page)),
         ("/enrollments/events",                   SignedIn,   get(enrollment::web::events)),
+        ("/releases",                             SignedIn,   get(releases::web::releases_page)),
         ("/enrollments/{id}/approve",             Fresh(Role::Consultant), post(enrollment::web::approve_form)),
         ("/enrollments/{id}/reject",              Consultant, post(enrollment::web::reject_form)),
         ("/devices/{id}/revoke",                  Consultant, post(enrollment::web::revoke_form)),
@@ -136,7 +138,9 @@ pub fn console_routes() -> Vec<(&'static str, Rule, MethodRouter<App>)> {
 pub fn agents(app: App) -> Router {
     let enrolled = Router::new()
         .route("/bundle/{digest}", get(link::api::get_bundle))
+        .route("/release/{digest}", get(link::api::get_release))
         .route("/link", get(link::api::get_link))
+        .layer(Extension(link::api::Programs::default()))
         .layer(middleware::from_fn_with_state(app.clone(), link::api::device_gate));
     Router::new()
         .route("/enroll/join", post(enrollment::api::post_join))

@@ -276,7 +276,7 @@ const LAYERS: &[&[&str]] = &[
     &["clients"],
     &["enrollment"],
     &["secrets"],
-    &["inventory"],
+    &["inventory", "releases"],
     &["runbook"],
     &["providers"],
     &["offboarding"],

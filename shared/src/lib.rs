@@ -12,6 +12,7 @@ pub mod problem;
 pub mod protocol;
 pub mod random;
 pub mod secret;
+pub mod signing;
 pub mod terminal;
 pub mod text_enum;
 pub mod time;

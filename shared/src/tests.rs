@@ -202,7 +202,7 @@ fn a_bundle_is_believed_under_its_publishers_key_only() {
     let (_, stranger) = generate_publisher_key(&SystemRandom).unwrap();
     let [key, other] = [public, stranger].map(|pem| PublisherKey::from_pem(&pem).unwrap());
     let signed = sign(&bundle(4), &private).unwrap();
-    let read = signed.verify(&[other.clone(), key.clone()]).unwrap();
+    let read = signed.verify(&[other, key]).unwrap();
     assert!(matches!(signed.verify(std::slice::from_ref(&other)), Err(BundleError::Signature)));
     assert!(matches!(signed.verify(&[]), Err(BundleError::Signature)));
     for index in 0..signed.payload.len() {

@@ -17,6 +17,8 @@ pub struct Agent {
     pub data: PathBuf,
     log: PathBuf,
     publisher_key: PathBuf,
+    /// Releases of the agent are believed by it; without one none is.
+    pub release_key: Option<PathBuf>,
     hardware_uuid: String,
     /// What is logged, instead of what the program logs by itself.
     pub log_filter: Option<&'static str>,
@@ -38,6 +40,7 @@ impl Agent {
             data: layout.path(name),
             log: layout.log(name),
             publisher_key: layout.publisher_key(),
+            release_key: None,
             hardware_uuid: hardware_uuid.to_owned(),
             log_filter: None,
             stand_in: None,
@@ -49,6 +52,9 @@ impl Agent {
         let mut command = Command::new(program("board-agent")?);
         command.args(["join", "--dev", "--board", &join.board, "--pin", &join.pin, "--code", &join.code]);
         command.arg("--data").arg(&self.data).arg("--publisher-key").arg(&self.publisher_key);
+        if let Some(key) = &self.release_key {
+            command.arg("--release-key").arg(key);
+        }
         command.args(["--hardware-uuid", &self.hardware_uuid]);
         Ok(command)
     }

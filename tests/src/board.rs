@@ -119,9 +119,22 @@ impl Board {
         let mut sign = Command::new(program("board")?);
         sign.args(["catalog", "sign"]).arg(catalog).arg("--key").arg(&key);
         output(sign.args(["--serial", &serial.to_string()]).arg("--out").arg(&bundle)).await?;
+        self.import(&bundle, &self.layout.publisher_key()).await
+    }
+
+    /// Imports a bundle under this publisher's public key.
+    pub async fn import(&self, bundle: &Path, publisher_key: &Path) -> anyhow::Result<()> {
         let mut import = self.command("catalog")?;
-        import.arg("import").arg(&bundle).arg("--publisher-key").arg(self.layout.publisher_key());
+        import.arg("import").arg(bundle).arg("--publisher-key").arg(publisher_key);
         output(&mut import).await?;
+        Ok(())
+    }
+
+    /// Gives devices a statement of succession.
+    pub async fn relay(&self, statement: &Path, signed_by: &Path) -> anyhow::Result<()> {
+        let mut relay = self.command("catalog")?;
+        relay.arg("relay").arg(statement).arg("--signed-by").arg(signed_by);
+        output(&mut relay).await?;
         Ok(())
     }
 

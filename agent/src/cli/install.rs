@@ -22,6 +22,12 @@ pub struct Install {
     /// A publisher's public key (PEM); may be given more than once. Only catalogs signed by one of them are believed
     #[arg(long = "publisher-key", value_name = "FILE")]
     publisher_keys: Vec<PathBuf>,
+    /// A public key that releases of the agent are signed with (PEM); may be given more than once
+    #[arg(long = "release-key", value_name = "FILE")]
+    release_keys: Vec<PathBuf>,
+    /// The public recovery key (PEM): its word on the other keys is believed
+    #[arg(long = "recovery-key", value_name = "FILE")]
+    recovery_keys: Vec<PathBuf>,
     #[command(flatten)]
     manner: Manner,
 }
@@ -53,6 +59,8 @@ pub fn install(options: &Install) -> anyhow::Result<ExitCode> {
         platform: platform()?,
         program: program.clone(),
         publisher_keys: options.publisher_keys.clone(),
+        release_keys: options.release_keys.clone(),
+        recovery_keys: options.recovery_keys.clone(),
     })?;
     if options.manner.dry_run {
         say(plan.to_string().trim_end());

@@ -22,15 +22,18 @@ const TRIES: u32 = 3;
 
 impl Daemon {
     pub(super) fn fetch(&self, digest: String) {
-        let (shelf, door) =
-            (self.shelf.clone(), Door { boards: self.board.subscribe(), in_use: Arc::clone(&self.in_use) });
+        let (shelf, door) = (self.shelf.clone(), self.door());
         let (clock, happened) = (Arc::clone(&self.clock), self.happened.clone());
-        let seen = self.engine.serial_seen();
+        let (seen, keys) = (self.engine.serial_seen(), self.key_changes);
         tokio::spawn(async move {
             let result = fetch(&shelf, &door, &digest, seen, &*clock).await.map(Arc::new);
             // Only a stopping daemon doesn't listen.
-            let _ = happened.send(Happened::Bundle { digest, result }).await;
+            let _ = happened.send(Happened::Bundle { digest, result, keys }).await;
         });
+    }
+
+    pub(super) fn door(&self) -> Door {
+        Door { boards: self.board.subscribe(), in_use: Arc::clone(&self.in_use) }
     }
 
     pub(super) fn start(&mut self, plan: Plan) {
@@ -107,7 +110,7 @@ impl Daemon {
 }
 
 /// To the board, beside the link.
-struct Door {
+pub(super) struct Door {
     boards: watch::Receiver<Board>,
     in_use: InUse,
 }
@@ -117,6 +120,13 @@ impl Door {
         let _using = self.in_use.read().await;
         let board = self.boards.borrow().clone();
         http::get_bundle(&board, digest).await
+    }
+
+    /// The program of a release, up to its first byte.
+    pub(super) async fn program(&self, digest: &str) -> Result<http::Program, HttpError> {
+        let _using = self.in_use.read().await;
+        let board = self.boards.borrow().clone();
+        http::get_program(&board, digest).await
     }
 }
 

@@ -80,6 +80,8 @@ impl Daemon {
                 self.save_live();
             }
             Effect::KeepCa(next) => self.keep_ca(next)?,
+            Effect::Keys(statements) => self.succeed(&statements)?,
+            Effect::Release(signed) => self.offered_release(signed)?,
             Effect::SaveSeen(seen) => {
                 self.journal.set_seen(&seen)?;
                 self.live.bundle_serial = seen.serial;
@@ -116,12 +118,13 @@ impl Daemon {
             tracing::warn!(seconds = skew.as_secs(), "this machine's clock and the board's are apart");
         }
         self.live.last_link = Some(now);
-        self.live.agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        self.live.agent_version = Some(crate::version().to_owned());
         self.witness(welcome.audit_head.clone())?;
         if let Some(link) = &mut self.link {
             link.welcomed = true;
         }
         tracing::info!("the link is up");
+        self.proven()?;
         self.pump()
     }
 
@@ -253,6 +256,7 @@ fn warn_of_refusal(body: &ReportBody) {
         | ReportBody::Wiped(_)
         | ReportBody::CaPinned { .. }
         | ReportBody::Replaced { .. }
+        | ReportBody::Release(_)
         | ReportBody::Unknown => {}
     }
 }

@@ -1,6 +1,7 @@
 //! What the link says, and who this device says it is.
 
-use shared::protocol::link::{FromAgent, Hello};
+use shared::protocol::link::{FromAgent, Hello, Program};
+use shared::signing::Arch;
 use tokio::sync::mpsc;
 
 use super::{Daemon, DaemonError};
@@ -64,7 +65,7 @@ impl Daemon {
     fn hello(&self, hardware_uuid: String, boot_session: String) -> Result<Hello, DaemonError> {
         let attempts = self.journal.attempts()?;
         Ok(Hello {
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_version: crate::version().to_owned(),
             hardware_uuid,
             boot_session,
             clock: self.clock.now(),
@@ -77,6 +78,11 @@ impl Daemon {
                 .map(|attempt| attempt.offer.attempt_id)
                 .collect(),
             plans: Some(self.engine.plans()),
+            program: Some(Program {
+                arch: Arch::current(),
+                successions: self.held.statements(),
+                failed: self.releasing.failed(),
+            }),
         })
     }
 }

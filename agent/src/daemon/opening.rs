@@ -8,6 +8,7 @@ use shared::catalog::Platform;
 use shared::protocol::steps::OutputChunk;
 use tokio::sync::{mpsc, watch};
 
+use super::releasing::Releasing;
 use super::renewing::Renewal;
 use super::{Daemon, DaemonError, Happened, Options, tidying};
 use crate::authority::Trust;
@@ -16,6 +17,7 @@ use crate::bundles::Shelf;
 use crate::config::{self, Identity};
 use crate::engine::{Engine, Known, Machine};
 use crate::journal::{Journal, JournalError};
+use crate::keyring;
 use crate::link::InUse;
 use crate::outbound::Outbound;
 use crate::renew;
@@ -32,7 +34,7 @@ impl Daemon {
         chunks: mpsc::Sender<OutputChunk>,
         stop_steps: watch::Receiver<bool>,
     ) -> Result<Self, DaemonError> {
-        let Options { paths, clock, random, launcher, stand_in } = options;
+        let Options { paths, clock, random, launcher, stand_in, on_trial } = options;
         let is_root = Uid::effective().is_root();
         if is_root {
             trust::check_folder(&paths, trust::ROOT, "/".as_ref())?;
@@ -74,7 +76,9 @@ impl Daemon {
             held: vault.readable()?,
         };
         let current = Current { params: journal.params()?, ..Current::default() };
-        let shelf = Shelf::new(&paths, config::load_publisher_keys(&paths)?);
+        let held = keyring::load(&paths)?;
+        let shelf = Shelf::new(&paths, held.ring.publishers());
+        let releasing = Releasing::new(&paths, on_trial);
         let mut engine = Engine::new(Machine { platform, is_root }, known);
         engine.trust(Trust::of(&identity));
         let context =
@@ -109,6 +113,9 @@ impl Daemon {
             in_use: InUse::default(),
             renewal,
             shelf,
+            held,
+            key_changes: 0,
+            releasing,
             journal,
             context,
             scope,

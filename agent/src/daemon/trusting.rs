@@ -1,15 +1,50 @@
-//! A new certificate authority of the board's: kept beside the pinned one, then alone.
+//! A new certificate authority of the board's: kept beside the pinned one, then alone. And new keys of the publisher's and
+//! of the agent's releases.
 
 use std::sync::Arc;
+
+use shared::protocol::link::Refused;
+use shared::signing::SignedSuccession;
 
 use super::{Daemon, DaemonError};
 use crate::authority::Trust;
 use crate::config::{Identity, NextCa};
+use crate::engine::Effect;
+use crate::keyring::HoldError;
 use crate::renew;
 use crate::status;
 use crate::tls::Pin;
 
 impl Daemon {
+    /// Statements about the keys that are believed: each that is signed as it must be is on disk before it counts.
+    pub(super) fn succeed(&mut self, statements: &[SignedSuccession]) -> Result<(), DaemonError> {
+        let mut changed = false;
+        for statement in statements {
+            match self.held.accept(&self.paths, statement) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(statement = statement.digest(), "the keys that are believed changed");
+                    changed = true;
+                }
+                Err(HoldError::Kept(error)) => return Err(error.into()),
+                Err(HoldError::Refused(error)) => {
+                    let reason = format!("statement {}: {error}", statement.digest());
+                    self.perform_all(vec![Effect::Refuse(Refused {
+                        what: "key succession".to_owned(),
+                        reason,
+                    })])?;
+                }
+            }
+        }
+        if changed {
+            self.key_changes += 1;
+            self.shelf.trust(self.held.ring.publishers());
+            let effects = self.engine.keys_changed();
+            self.perform_all(effects)?;
+        }
+        Ok(())
+    }
+
     /// On disk before the board is told; connections from now on believe both.
     pub(super) fn keep_ca(&mut self, next: NextCa) -> Result<(), DaemonError> {
         let mut identity = Identity::clone(&self.identity);

@@ -97,6 +97,7 @@ fn not_joined(error: &ConfigError, wants_to: bool) -> Finding {
         ConfigError::File { .. }
         | ConfigError::Content { .. }
         | ConfigError::PublisherKey { .. }
+        | ConfigError::Keyring(_)
         | ConfigError::PrivateKey { .. }
         | ConfigError::NoUser(_) => Finding::problem(
             check,

@@ -43,6 +43,16 @@ impl Engine {
         }
     }
 
+    /// Other keys are believed than before: every catalog is verified again before anything in it is used.
+    pub fn keys_changed(&mut self) -> Vec<Effect> {
+        self.catalogs.clear();
+        let mut effects = Vec::new();
+        if let Some(digest) = self.scope.bundle_digest.clone() {
+            self.fetch(&digest, &mut effects);
+        }
+        effects
+    }
+
     pub(super) fn bundle(
         &mut self,
         digest: &str,

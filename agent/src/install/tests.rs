@@ -54,7 +54,13 @@ impl System for Remembering {
 }
 
 fn options(platform: Platform) -> Install {
-    Install { platform, program: "/Volumes/Stick/board-agent".into(), publisher_keys: Vec::new() }
+    Install {
+        platform,
+        program: "/Volumes/Stick/board-agent".into(),
+        publisher_keys: Vec::new(),
+        release_keys: Vec::new(),
+        recovery_keys: Vec::new(),
+    }
 }
 
 fn written(plan: &Plan, path: &str) -> String {
@@ -327,6 +333,8 @@ fn a_package_replaces_the_keys_of_the_one_before_and_no_others() {
         let options = Install {
             program: program.clone(),
             publisher_keys: publisher_keys.to_vec(),
+            release_keys: Vec::new(),
+            recovery_keys: Vec::new(),
             ..options(Platform::Linux)
         };
         perform(&install(&options).unwrap(), Some(&prefix), &mut Remembering::new(true), &mut |_| {})
@@ -342,7 +350,7 @@ fn a_package_replaces_the_keys_of_the_one_before_and_no_others() {
     assert_eq!(install_with(&keys[1..]), 2, "the first one is withdrawn, the one of the join stays");
     let known = config::known_publisher_keys(&paths).unwrap();
     let name = config::read_publisher_key(&keys[1]).unwrap().1.name().to_owned();
-    assert!(known.contains(&config::KnownKey { name, packaged: true }));
+    assert!(known.contains(&config::KnownKey { name, packaged: true, succeeded: false }));
     assert_eq!(config::load_publisher_keys(&paths).unwrap().len(), 2);
 }
 

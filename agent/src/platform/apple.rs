@@ -16,6 +16,19 @@ pub fn machine(ioreg: &str, sw_vers: &str, host_name: String) -> Option<Machine>
     })
 }
 
+/// What `codesign` is to test: a Developer ID Application certificate that Apple issued to this team (the requirement language of
+/// Apple's TN3127). Nothing for an id that could mean more than itself.
+pub fn developer_id_of(team: &str) -> Option<String> {
+    let plain =
+        team.len() == 10 && team.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    plain.then(|| {
+        format!(
+            "=anchor apple generic and certificate 1[field.1.2.840.113635.100.6.2.6] exists and certificate \
+             leaf[field.1.2.840.113635.100.6.1.13] exists and certificate leaf[subject.OU] = \"{team}\""
+        )
+    })
+}
+
 /// `"key" = "text"`, and `"key" = <"text">` for what the firmware keeps as data.
 fn property(ioreg: &str, key: &str) -> Option<String> {
     let quoted = format!("\"{key}\"");
@@ -91,6 +104,16 @@ mod tests {
         assert_eq!((found.serial.as_str(), found.model.as_str(), found.os_version.as_str()), ("", "", ""));
         for broken in [IOREG.replace("IOPlatformUUID", "X"), IOREG.replace("11AA", "\"\n"), String::new()] {
             assert!(machine(&broken, "", String::new()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_team_is_named_in_the_requirement_and_nothing_else_can_be() {
+        let wanted = developer_id_of("ABCDE12345").unwrap();
+        assert!(wanted.starts_with("=anchor apple generic and "), "inline, from Apple's root");
+        assert!(wanted.ends_with("certificate leaf[subject.OU] = \"ABCDE12345\""), "{wanted}");
+        for bad in ["", "abcde12345", "ABCDE1234", "ABCDE12345X", "A\" or true", "ABCDE 2345"] {
+            assert_eq!(developer_id_of(bad), None, "{bad:?}");
         }
     }
 }

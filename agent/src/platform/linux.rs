@@ -68,6 +68,10 @@ pub fn stay_awake() -> Result<Awake, PlatformError> {
     Err(PlatformError::Unsupported("keeping the machine awake"))
 }
 
+pub fn check_team(_program: &Path, _team: &str) -> Result<(), PlatformError> {
+    Err(PlatformError::Unsupported("checking who signed a program"))
+}
+
 pub fn full_disk_access() -> Met {
     Met::Unknown("Full Disk Access is a permission of macOS".to_owned())
 }

@@ -68,6 +68,21 @@ fn init_groups(name: &CString, base_group: libc::c_int) -> Result<(), Errno> {
     Errno::result(unsafe { libc::initgroups(name.as_ptr(), base_group) }).map(drop)
 }
 
+pub fn check_team(program: &Path, team: &str) -> Result<(), PlatformError> {
+    let what = "who signed the program";
+    let failed = |error: io::Error| PlatformError::Unknown { what, error };
+    let path = program.to_str().ok_or_else(|| failed(io::Error::other("its path is not text")))?;
+    let wanted = apple::developer_id_of(team)
+        .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidInput, "the team's id is malformed")))?;
+    let asked = ["--verify", "--strict", "--all-architectures", "-R", &wanted, path];
+    let said = tool::run("/usr/bin/codesign", &asked, Duration::from_secs(60)).map_err(failed)?;
+    if said.well {
+        return Ok(());
+    }
+    let words: String = said.stderr.trim().chars().take(300).collect();
+    Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, words)))
+}
+
 #[expect(unsafe_code, reason = "nix has no PT_DENY_ATTACH")]
 pub fn forbid_tracing() -> Result<(), PlatformError> {
     // SAFETY: this request looks at none of the other arguments.

@@ -132,6 +132,7 @@ impl Committed {
             | ReportBody::Wiped(_)
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
+            | ReportBody::Release(_)
             | ReportBody::Unknown => return false,
         };
         if let Some(known) = self.reports.get(&report.id) {

@@ -40,6 +40,11 @@ text_enum! {
         ClientCreated = "client.created",
         ScopeChanged = "scope.changed",
         CatalogImported = "catalog.imported",
+        SuccessionImported = "succession.imported",
+        ReleaseImported = "release.imported",
+        ReleaseStaged = "release.staged",
+        /// A device's word on a release of the agent.
+        ReleaseReported = "release.reported",
         SecretStored = "secret.stored",
         /// The same value and version under another root key.
         SecretRekeyed = "secret.rekeyed",

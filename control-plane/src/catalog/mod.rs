@@ -5,6 +5,7 @@
 pub mod check;
 pub mod cli;
 mod store;
+mod succession;
 #[cfg(test)]
 mod tests;
 pub mod tiers;
@@ -16,6 +17,7 @@ use shared::ids::SlotId;
 use shared::random::Random;
 use shared::time::{Clock, Timestamp};
 
+pub use succession::{RelayError, relay, successions_beyond};
 pub use tiers::Tiers;
 
 use crate::audit::{self, Action, AuditError, Entry, Who};

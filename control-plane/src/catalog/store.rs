@@ -1,5 +1,6 @@
 use shared::catalog::{SignedBundle, Slot};
 use shared::ids::SlotId;
+use shared::signing::SignedSuccession;
 use shared::time::Timestamp;
 
 use super::SlotRecord;
@@ -44,6 +45,35 @@ pub async fn insert_bundle(
     .execute(conn)
     .await
     .map(|_| ()))
+}
+
+/// In the order in which they came.
+pub async fn successions(tx: &mut Tx) -> Result<Vec<SignedSuccession>, sqlx::Error> {
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = on!(tx, conn => sqlx::query_as("SELECT payload, signature FROM key_successions ORDER BY position")
+            .fetch_all(conn)
+            .await)?;
+    Ok(rows.into_iter().map(|(payload, signature)| SignedSuccession { payload, signature }).collect())
+}
+
+/// No row when it is here already.
+pub async fn insert_succession(
+    tx: &mut Tx,
+    digest: &str,
+    signed: &SignedSuccession,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    on!(tx, conn => sqlx::query(
+        "INSERT INTO key_successions (digest, position, payload, signature, imported_at) \
+         VALUES ($1, (SELECT coalesce(max(position), 0) + 1 FROM key_successions), $2, $3, $4) \
+         ON CONFLICT (digest) DO NOTHING",
+    )
+    .bind(digest)
+    .bind(&signed.payload)
+    .bind(&signed.signature)
+    .bind(now)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))
 }
 
 pub async fn slots_of(tx: &mut Tx, component: &str) -> Result<Vec<SlotRecord>, sqlx::Error> {

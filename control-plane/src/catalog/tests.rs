@@ -272,3 +272,35 @@ fn a_step_of_the_board_names_an_action_and_the_slot_that_it_fills() {
         assert!(found.contains(words) && found.contains("step key"), "{to}: {found}");
     }
 }
+
+#[tokio::test]
+async fn a_statement_of_succession_is_kept_in_its_order_and_only_as_it_was_signed() {
+    use shared::random::SystemRandom;
+    use shared::signing::{PublicKey, Purpose, Succession, SuccessionError, generate_key, sign_succession};
+    on_both(|db| async move {
+        let fixture = Fixture::new(db).await;
+        let [old, new, stranger] = std::array::from_fn(|_| generate_key(&SystemRandom).unwrap());
+        let key = |pem: &str| PublicKey::from_pem(pem).unwrap();
+        let says = |serial, retires: Vec<PublicKey>| {
+            let adds = retires.is_empty().then(|| key(&new.1));
+            sign_succession(&Succession { purpose: Purpose::Publisher, serial, adds, retires }, &old.0)
+                .unwrap()
+        };
+        let (first, second) = (says(1, Vec::new()), says(2, vec![key(&stranger.1)]));
+        let now = fixture.app.now();
+        let mut tx = fixture.app.db.write().await.unwrap();
+        let refused = super::relay(&mut tx, &first, &key(&stranger.1), now).await;
+        assert!(matches!(refused, Err(super::RelayError::Statement(SuccessionError::Signature))));
+        for statement in [&first, &second] {
+            super::relay(&mut tx, statement, &key(&old.1), now).await.unwrap();
+        }
+        let again = super::relay(&mut tx, &first, &key(&old.1), now).await;
+        assert!(matches!(again, Err(super::RelayError::There)));
+        let told = super::successions_beyond(&mut tx, &[]).await.unwrap();
+        assert_eq!(told, [first.clone(), second.clone()]);
+        let rest = super::successions_beyond(&mut tx, &[first.digest()]).await.unwrap();
+        assert_eq!(rest, [second]);
+        tx.commit().await.unwrap();
+    })
+    .await;
+}

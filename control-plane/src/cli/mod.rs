@@ -11,6 +11,7 @@ mod paste;
 mod provider;
 mod purge;
 mod rekey;
+mod release;
 mod rotate;
 mod serve;
 mod state;
@@ -128,6 +129,9 @@ enum Command {
         #[command(subcommand)]
         command: catalog::Command,
     },
+    /// Sign, import and stage releases of the agent.
+    #[command(subcommand)]
+    Release(release::Command),
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -265,9 +269,24 @@ pub async fn run(cli: Cli) -> anyhow::Result<Output> {
         Command::User(command) => users::run(command, &clock, &*random).await,
         Command::Token(command) => tokens::run(command, &clock, &*random).await,
         Command::Provider(command) => provider::run(command, clock, &*random).await,
+        Command::Release(command) => release::run(command, &*clock, &*random).await,
         Command::Catalog { place, command } => match command {
             catalog::Command::Check { folder } => catalog::check_folder(&folder),
-            catalog::Command::Keygen { key } => catalog::keygen(&key, &*random),
+            catalog::Command::Keygen { key, recovery } => catalog::keygen(&key, recovery, &*random),
+            catalog::Command::Succeed { key, purpose, serial, adds, retires, out } => {
+                let said = catalog::SucceedArgs {
+                    key: &key,
+                    purpose,
+                    serial,
+                    adds: adds.as_deref(),
+                    retires: &retires,
+                };
+                catalog::succeed(&said, &out)
+            }
+            catalog::Command::Relay { file, signed_by } => {
+                let db = place.connect().await?;
+                catalog::relay_file(&db, &file, &signed_by, &*clock).await
+            }
             catalog::Command::Sign { folder, key, serial, out } => {
                 catalog::sign_folder(&folder, &key, serial, &out, &*clock)
             }

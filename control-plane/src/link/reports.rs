@@ -19,6 +19,7 @@ use crate::enrollment::rotation::{self, AcknowledgeError};
 use crate::enrollment::{self, Device, Standing, WipedError};
 use crate::error::Failure;
 use crate::inventory;
+use crate::releases::{self, ReleasesError};
 use crate::runbook::{self, ApplyError};
 use crate::secrets::{self, ReceiptError, SecretError};
 
@@ -72,6 +73,20 @@ impl From<AcknowledgeError> for Refusal {
         match error {
             AcknowledgeError::Unknown => Self::Never(error.to_string()),
             AcknowledgeError::Database(error) => Self::Later(error.into()),
+        }
+    }
+}
+
+impl From<ReleasesError> for Refusal {
+    fn from(error: ReleasesError) -> Self {
+        match error {
+            ReleasesError::Database(error) => Self::Later(error.into()),
+            ReleasesError::Audit(error) => Self::Later(error.into()),
+            ReleasesError::Release(_)
+            | ReleasesError::OtherProgram { .. }
+            | ReleasesError::There { .. }
+            | ReleasesError::Unknown(_)
+            | ReleasesError::Percent => Self::Never(error.to_string()),
         }
     }
 }
@@ -195,6 +210,7 @@ fn check(body: &ReportBody) -> Result<(), &'static str> {
             let mut slots = receipt.removed.iter().chain(&receipt.left);
             slots.try_for_each(|one| text(&one.component).and_then(|()| text(&one.slot)))
         }
+        ReportBody::Release(report) => text(&report.digest).and_then(|()| text(&report.reason)),
         ReportBody::Inventory { components, slots } => {
             if components.len() > MAX_ENTRIES || slots.len() > MAX_ENTRIES {
                 return Err("an inventory has too many entries");
@@ -292,6 +308,12 @@ async fn body(
             let emptied = Known::of(tx, device).await?.slots(&emptied);
             inventory::apply(tx, device.id, &[], &emptied, app.now()).await?;
             enrollment::apply_wiped(tx, app.board_id, device, receipt, address, app.now()).await?;
+        }
+        ReportBody::Release(report) => {
+            let entry = releases::apply_report(tx, device, report, address, app.now()).await?;
+            if let Some(entry) = entry {
+                audit::append(tx, &entry).await.map_err(|error| Refusal::Later(error.into()))?;
+            }
         }
         ReportBody::Unknown => return Err(Refusal::Never("its kind is not known to this board".into())),
     }

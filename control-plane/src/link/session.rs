@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::ids::{AttemptId, DeliveryId, DeviceId, WipeId};
 use shared::problem::Problem;
-use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, ReportBody, Scope, Welcome};
+use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, Program, ReportBody, Scope, Welcome};
+use shared::signing::SignedSuccession;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
@@ -24,6 +25,7 @@ use crate::freeze;
 use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
+use crate::releases;
 use crate::runbook::plan::{self, Due};
 use crate::runbook::{self, Carried};
 use crate::secrets::{self, DeliveryState, SecretError};
@@ -79,6 +81,9 @@ pub async fn run(app: App, device: Device, peer: Peer, socket: WebSocket) {
         scope: None,
         wiping: None,
         told_of_ca: None,
+        agent_version: String::new(),
+        program: None,
+        told_of_release: None,
         told: None,
     };
     let end = session.serve().await;
@@ -133,6 +138,11 @@ struct Session {
     wiping: Option<WipeId>,
     /// Number of the authority that this link told of.
     told_of_ca: Option<i64>,
+    agent_version: String,
+    /// What the agent said of its program and keys; `None` is one that takes neither releases nor statements.
+    program: Option<Program>,
+    /// Digest of the release that this link told of.
+    told_of_release: Option<String>,
     /// The head of the audit log that the device was told last.
     told: Option<Head>,
 }
@@ -247,6 +257,8 @@ impl Session {
             secrets::reconcile(&mut tx, self.device.id, &hello.secrets).await?;
             secrets::plan(&self.app, &mut tx, self.device.id).await?;
         }
+        let (version, now) = (&hello.agent_version, self.app.now());
+        releases::said(&mut tx, self.device.id, version, hello.program.as_ref(), now).await?;
         let scope = match self.device.state {
             DeviceState::Leaving => {
                 Scope { bundle_digest: None, components: Vec::new(), params: [].into(), look_at: Vec::new() }
@@ -258,6 +270,10 @@ impl Session {
         };
         let audit_head = audit::head(&mut tx).await?;
         tx.commit().await?;
+        self.agent_version.clone_from(&hello.agent_version);
+        self.program.clone_from(&hello.program);
+        // The scope's bundle may be signed by a key that the device doesn't know yet.
+        self.tell_of_keys().await?;
         self.scope = Some(scope.clone());
         self.told = Some(audit_head.clone());
         let welcome = Welcome {
@@ -368,6 +384,7 @@ impl Session {
             | ReportBody::Wiped(_)
             | ReportBody::CaPinned { .. }
             | ReportBody::Replaced { .. }
+            | ReportBody::Release(_)
             | ReportBody::Unknown => {}
         }
     }
@@ -413,6 +430,7 @@ impl Session {
             tx.commit().await?;
             self.wanted = Some(wanted);
         }
+        self.tell_of_keys().await?;
         let mut tx = self.app.db.read().await?;
         let scope = scope(&mut tx, &self.device).await?;
         drop(tx);
@@ -421,6 +439,7 @@ impl Session {
             self.scope = Some(scope.clone());
         }
         self.tell_of_ca().await?;
+        self.tell_of_release().await?;
         let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;
         if freeze::is_on(&mut tx).await? {
@@ -471,6 +490,34 @@ impl Session {
             self.send(&FromBoard::Ca(ca)).await?;
         }
         Ok(())
+    }
+
+    /// Of statements of succession that it doesn't hold, each once on a link.
+    async fn tell_of_keys(&mut self) -> Result<(), End> {
+        let Some(program) = &mut self.program else { return Ok(()) };
+        let mut tx = self.app.db.read().await?;
+        let successions = catalog::successions_beyond(&mut tx, &program.successions).await?;
+        drop(tx);
+        if successions.is_empty() {
+            return Ok(());
+        }
+        program.successions.extend(successions.iter().map(SignedSuccession::digest));
+        self.send(&FromBoard::Keys { successions }).await
+    }
+
+    /// Of the release that it is in the stage of, once on each link.
+    async fn tell_of_release(&mut self) -> Result<(), End> {
+        let Some(program) = &self.program else { return Ok(()) };
+        let mut tx = self.app.db.read().await?;
+        let due = releases::due(&mut tx, &self.device, &self.agent_version, program).await?;
+        drop(tx);
+        let Some(release) = due else { return Ok(()) };
+        let digest = release.digest();
+        if self.told_of_release.as_ref() == Some(&digest) {
+            return Ok(());
+        }
+        self.told_of_release = Some(digest);
+        self.send(&FromBoard::Release(release)).await
     }
 
     /// Ends the link when it is good for nothing any more.

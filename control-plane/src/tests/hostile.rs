@@ -185,6 +185,7 @@ impl Stage {
             secrets: Vec::new(),
             attempts: Vec::new(),
             plans: None,
+            program: None,
         });
         send(&mut link, &hello).await;
         link

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_dalek::pkcs8::{
-    DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding,
-};
-use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use crate::crypto::{base64, hex, sha256};
-use crate::random::{self, Random};
+use crate::random::Random;
 use crate::secret::Secret;
+use crate::signing::{self, BadKey, key_for};
 use crate::time::Timestamp;
 
 const LABEL: &[u8] = b"board/bundle/v1";
@@ -63,18 +60,14 @@ pub enum BundleError {
     Ended(Timestamp),
 }
 
-/// A key that bundles are verified with (SPKI PEM, `PUBLIC KEY`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublisherKey(VerifyingKey);
+key_for! {
+    /// A key that bundles are verified with (SPKI PEM, `PUBLIC KEY`). It verifies no release.
+    PublisherKey, BundleError, BundleError::Key
+}
 
-impl PublisherKey {
-    pub fn from_pem(pem: &str) -> Result<Self, BundleError> {
-        VerifyingKey::from_public_key_pem(pem).map(Self).map_err(|_| BundleError::Key)
-    }
-
-    /// First 16 hex digits of SHA-256 over the raw key, to name it by.
-    pub fn name(&self) -> String {
-        hex(&sha256(self.0.as_bytes())[..8])
+impl From<BadKey> for BundleError {
+    fn from(_: BadKey) -> Self {
+        Self::Key
     }
 }
 
@@ -85,12 +78,16 @@ impl SignedBundle {
 
     /// The content, if one of `keys` signed it.
     pub fn verify(&self, keys: &[PublisherKey]) -> Result<Bundle, BundleError> {
-        let signature = Signature::from_slice(&self.signature).map_err(|_| BundleError::Signature)?;
-        let message = [LABEL, &self.payload].concat();
-        keys.iter()
-            .find(|key| key.0.verify_strict(&message, &signature).is_ok())
+        self.verify_by(keys).map(|(bundle, _)| bundle)
+    }
+
+    /// The same, and whose signature it is.
+    pub fn verify_by(&self, keys: &[PublisherKey]) -> Result<(Bundle, PublisherKey), BundleError> {
+        let signer = keys
+            .iter()
+            .find(|key| key.public().verifies(LABEL, &self.payload, &self.signature))
             .ok_or(BundleError::Signature)?;
-        Ok(serde_json::from_slice(&self.payload)?)
+        Ok((serde_json::from_slice(&self.payload)?, *signer))
     }
 }
 
@@ -128,17 +125,12 @@ pub fn digest_of(payload: &[u8]) -> String {
 
 /// A new publisher key: the private half as PKCS#8 PEM, the public half as SPKI PEM.
 pub fn generate_publisher_key(random: &dyn Random) -> Result<(Secret<String>, String), BundleError> {
-    let key = SigningKey::from_bytes(&random::bytes::<32>(random));
-    let private = key.to_pkcs8_pem(LineEnding::LF).map_err(|_| BundleError::Key)?;
-    let public = key.verifying_key().to_public_key_pem(LineEnding::LF).map_err(|_| BundleError::Key)?;
-    Ok((Secret::new(private.as_str().to_owned()), public))
+    Ok(signing::generate_key(random)?)
 }
 
 /// Signs a bundle with the publisher's private key in PKCS#8 PEM.
 pub fn sign(bundle: &Bundle, private_pem: &Secret<String>) -> Result<SignedBundle, BundleError> {
-    use ed25519_dalek::Signer as _;
-    let key = SigningKey::from_pkcs8_pem(private_pem.expose()).map_err(|_| BundleError::Key)?;
     let payload = serde_json::to_vec(bundle)?;
-    let signature = key.sign(&[LABEL, &payload].concat()).to_bytes().to_vec();
+    let signature = signing::sign_bytes(LABEL, &payload, private_pem)?;
     Ok(SignedBundle { payload, signature })
 }

@@ -13,6 +13,8 @@ use super::steps::{AttemptEnded, Offer, OutputChunk};
 use super::wipe::{Leave, Wipe, WipeReceipt};
 use crate::crypto::{ByteString, base64};
 use crate::ids::{AttemptId, BoardId, ClientId, DeliveryId, DeviceId, PlanId, ReportId};
+use crate::signing::{Arch, SignedRelease, SignedSuccession};
+use crate::text_enum;
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +56,12 @@ pub enum FromBoard {
     Ca(NewCa),
     /// The audit log went on; the agent keeps this beside the heads that it was told before.
     Head(Head),
+    /// Statements of succession that the device doesn't hold yet, in their order: before the bundles that new keys signed.
+    Keys {
+        successions: Vec<SignedSuccession>,
+    },
+    /// The device's turn to take this release of the agent. Its program is at `GET /release/DIGEST`.
+    Release(SignedRelease),
     #[serde(other)]
     Unknown,
 }
@@ -87,6 +95,23 @@ pub struct Hello {
     /// Plans under way. `None` is an agent that doesn't know plans: it is not asked for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plans: Option<Vec<PlanId>>,
+    /// `None` is an agent that knows neither successions of keys nor releases: it is told of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
+}
+
+/// What the agent says of its own program, and of the keys that it believes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// `None` when no release fits it: its processor is none that we know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
+    /// Digests of the statements of succession that it holds.
+    #[serde(default)]
+    pub successions: Vec<String>,
+    /// Digests of the releases that it refused or went back from: they are not offered again.
+    #[serde(default)]
+    pub failed: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,8 +243,30 @@ pub enum ReportBody {
         component: String,
         slot: String,
     },
+    /// What became of a release of the agent.
+    Release(ReleaseReport),
     #[serde(other)]
     Unknown,
+}
+
+text_enum! {
+    pub enum ReleaseOutcome {
+        /// The board answered the new program's hello.
+        Installed = "installed",
+        /// Nothing was changed.
+        Refused = "refused",
+        /// The new program did not come up; the old one runs again.
+        WentBack = "went-back",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseReport {
+    pub digest: String,
+    pub outcome: ReleaseOutcome,
+    /// For a person; empty when all went well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// The device has the secret: written and read back.

@@ -5,10 +5,13 @@
 //! of the console are sent by `control-plane/src/tests/actions.rs`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use regex::Regex;
 use serde_json::Value;
+use tests::process::{output, program};
 use tests::rules::repository;
+use tokio::process::Command;
 
 use crate::commands::leaves;
 use crate::device::{DAY_US, identity, starts_and_renews};
@@ -34,6 +37,9 @@ const WRITES: &[(&str, &str)] = &[
     ("token create", "token.made"),
     ("token revoke", "token.revoked"),
     ("catalog import", "catalog.imported"),
+    ("catalog relay", "succession.imported"),
+    ("release import", "release.imported"),
+    ("release stage", "release.staged"),
 ];
 
 /// What only reads, writes files alone, brings tables up to date, or asks a board that writes the entry itself.
@@ -44,10 +50,14 @@ const READS: &[&str] = &[
     "catalog check",
     "catalog keygen",
     "catalog sign",
+    "catalog succeed",
     "doctor",
     "migrate",
     "paste",
     "provider openrouter status",
+    "release keygen",
+    "release list",
+    "release sign",
     "serve",
     "state",
     "token list",
@@ -62,6 +72,53 @@ const AGENTS: &[(&str, Option<&str>)] = &[
     ("/renew/challenge", None),
     ("/renew", Some("certificate.renewed")),
 ];
+
+/// What `catalog relay` and `release import` bring: made by the commands that only write files.
+async fn signed_elsewhere(stage: &Stage) -> [String; 4] {
+    let path = |name: &str| stage.board.layout.path(&format!("keys/{name}")).display().to_string();
+    let [publisher, next, release] = ["publisher.pem", "next.pem", "release.pem"].map(path);
+    let [statement, signed, program] = ["succession.json", "release.json", "a-program"].map(path);
+    std::fs::write(&program, "a program").unwrap();
+    let next_public = format!("{next}.pub");
+    for words in [
+        &["catalog", "keygen", &next] as &[&str],
+        &[
+            "catalog",
+            "succeed",
+            "--key",
+            &publisher,
+            "--serial",
+            "1",
+            "--adds",
+            &next_public,
+            "--out",
+            &statement,
+        ],
+        &["release", "keygen", &release],
+        &[
+            "release",
+            "sign",
+            &program,
+            "--key",
+            &release,
+            "--version",
+            "9.0.0",
+            "--platform",
+            "linux",
+            "--arch",
+            "x86_64",
+            "--out",
+            &signed,
+        ],
+    ] {
+        output(Command::new(program_of_board()).args(words)).await.unwrap();
+    }
+    [statement, signed, program, format!("{release}.pub")]
+}
+
+fn program_of_board() -> PathBuf {
+    program("board").unwrap()
+}
 
 /// The actions in the log, oldest first.
 async fn log(stage: &Stage) -> Vec<String> {
@@ -99,6 +156,8 @@ async fn every_command_that_writes_leaves_its_entry() {
     let copy = stage.board.layout.path("copies/board.backup").display().to_string();
     std::fs::create_dir_all(stage.board.layout.path("copies")).unwrap();
     let mut begun;
+    let [statement, signed, file, release_key] = signed_elsewhere(&stage).await;
+    let publisher = stage.board.layout.publisher_key().display().to_string();
     let another = format!("file:{}", stage.board.layout.path("keys/another.key").display());
     for (command, action) in WRITES {
         let (more, input): (&[&str], &str) = match *command {
@@ -149,6 +208,14 @@ async fn every_command_that_writes_leaves_its_entry() {
                 begun = log(&stage).await.len().to_string();
                 (&[&begun, "--reason", "a test"], "")
             }
+            "catalog relay" => {
+                let before = log(&stage).await.len();
+                stage.board.relay(statement.as_ref(), publisher.as_ref()).await.unwrap();
+                assert_eq!(log(&stage).await.split_off(before), [*action]);
+                continue;
+            }
+            "release import" => (&[&signed, "--program", &file, "--release-key", &release_key], ""),
+            "release stage" => (&["9.0.0", "10"], ""),
             "token create" => (&["--name", "a program", "--roles", "support", "--days", "1"], ""),
             "token revoke" => (&["a program"], ""),
             _ => (&[], ""),

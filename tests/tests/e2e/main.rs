@@ -20,6 +20,7 @@ mod paste;
 mod plan;
 mod providers;
 mod readme;
+mod release;
 mod rotation;
 mod secrets;
 mod stage;
