@@ -18,7 +18,8 @@ pub const HELP: &str = "\
 Freezes the board: no secret is opened, delivered or copied, and no step is offered, until an operator lifts it on the
 console's incident page. A step that runs already on a device goes on. Then it lists the secrets of ours that the board can
 read: rotate them (new values are taken while it is frozen, and delivered when it is lifted), and end the old ones at
-their providers. When the root key may be known, `board rekey` first: it goes on while the board is frozen. Nothing is disabled at a provider by this command.
+their providers. When the root key may be known, `board rekey` first: it goes on while the board is frozen. A board that serves disables the keys that it made at OpenRouter
+within a minute; all others have to be ended at their providers.
 
 Examples:
   board incident --reason 'the server was broken into'

@@ -1,6 +1,6 @@
 //! What to do when the board itself may be in other hands: freeze it, and rotate what it could read.
 //!
-//! Keys that a provider lets us disable are to be disabled in [`begin`], once the board keeps such keys.
+//! Keys that the board made at a provider are disabled by [`crate::providers`] within seconds, on a board that serves.
 
 pub mod views;
 pub mod web;

@@ -24,6 +24,17 @@ pub fn check(hello: &Hello) -> Result<(), &'static str> {
     if !hello.secrets.iter().all(|secret| text(&secret.component) && text(&secret.slot)) {
         return Err("a secret's name in the hello is longer than 255 characters, or has control characters");
     }
+    if let Some(program) = &hello.program {
+        let digests = program.successions.iter().chain(&program.failed);
+        if program.successions.len() > MOST
+            || program.failed.len() > MOST
+            || !digests.clone().all(|one| text(one))
+        {
+            return Err(
+                "the hello names more than 1000 statements or releases, or one of more than 255 characters",
+            );
+        }
+    }
     if hello.audit_head.as_ref().is_some_and(|head| head.hash.len() != HASH) {
         return Err("the hash of the audit head in the hello is not 32 bytes");
     }
@@ -33,7 +44,7 @@ pub fn check(hello: &Hello) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use shared::ids::AttemptId;
-    use shared::protocol::link::{Head, HeldSecret};
+    use shared::protocol::link::{Head, HeldSecret, Program};
     use shared::random::SystemRandom;
     use shared::time::{Clock as _, SystemClock};
 
@@ -50,11 +61,16 @@ mod tests {
             secrets: vec![secret("tool", "OUR_KEY")],
             attempts: Vec::new(),
             plans: Some(Vec::new()),
+            program: None,
         }
     }
 
     fn secret(component: &str, slot: &str) -> HeldSecret {
         HeldSecret { component: component.into(), slot: slot.into(), version: 1 }
+    }
+
+    fn program(failed: Vec<String>) -> Option<Program> {
+        Some(Program { arch: None, successions: Vec::new(), failed })
     }
 
     #[test]
@@ -77,6 +93,8 @@ mod tests {
             ("secret's name", Hello { secrets: vec![secret("x", "nul\0")], ..hello() }),
             ("1000", Hello { secrets: vec![secret("x", "x"); 1001], ..hello() }),
             ("1000", Hello { attempts, ..hello() }),
+            ("statements", Hello { program: program(vec!["x".into(); 1001]), ..hello() }),
+            ("statements", Hello { program: program(vec![long.clone()]), ..hello() }),
         ] {
             let said = check(&refused).unwrap_err();
             assert!(said.contains(what), "{said}");

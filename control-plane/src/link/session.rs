@@ -439,12 +439,14 @@ impl Session {
             self.scope = Some(scope.clone());
         }
         self.tell_of_ca().await?;
-        self.tell_of_release().await?;
-        let Some(digest) = scope.bundle_digest else { return Ok(()) };
         let mut tx = self.app.db.read().await?;
         if freeze::is_on(&mut tx).await? {
             return Ok(());
         }
+        drop(tx);
+        self.tell_of_release().await?;
+        let Some(digest) = scope.bundle_digest else { return Ok(()) };
+        let mut tx = self.app.db.read().await?;
         let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
         drop(tx);
         for delivery in deliveries {

@@ -1,8 +1,8 @@
 //! The end of an engagement (`design/security.md` section 11): devices leave, and on the due date our secrets and the
 //! salt of the client's key are erased.
 //!
-//! Who makes provider keys disables them at [`Wake::EngagementEnded`], and looks for clients that are not active when it
-//! starts: a wake-up may be lost.
+//! [`crate::providers`] disables the client's keys at [`Wake::EngagementEnded`], and looks for clients that are not active
+//! now and then: a wake-up may be lost.
 
 mod purge;
 mod store;

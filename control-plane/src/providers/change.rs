@@ -4,7 +4,7 @@
 use shared::ids::ClientId;
 
 use super::make::clean;
-use super::{ClientKey, DEFAULT_LIMIT_MICROS, KeyState, ProviderError, api, key, money, store};
+use super::{ClientKey, DEFAULT_LIMIT_MICROS, KeyState, ProviderError, api, api_to_end, key, money, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::clients;
@@ -53,7 +53,8 @@ pub async fn set_disabled(
 ) -> Result<(), ProviderError> {
     let word = if disabled { "off" } else { "on" };
     let hash = announced(app, &who, client_id, Action::ProviderKeyChanged, word).await?;
-    let api = api(app, who, "a client's key is switched").await?;
+    let why = "a client's key is switched";
+    let api = if disabled { api_to_end(app, who, why).await? } else { api(app, who, why).await? };
     api.tried(AGAIN, || api.set_disabled(&hash, disabled)).await?;
     let mut tx = app.db.write().await?;
     store::set_disabled(&mut tx, client_id, &hash, disabled, app.now()).await?;
@@ -65,7 +66,7 @@ pub async fn set_disabled(
 /// Ends the key at OpenRouter. What is stored of it opens nothing any more.
 pub async fn delete(app: &App, who: Who, client_id: ClientId) -> Result<(), ProviderError> {
     let hash = announced(app, &who, client_id, Action::ProviderKeyDeleted, "deleted").await?;
-    let api = api(app, who, "a client's key is deleted").await?;
+    let api = api_to_end(app, who, "a client's key is deleted").await?;
     api.tried(AGAIN, || api.delete(&hash)).await?;
     let mut tx = app.db.write().await?;
     store::deleted(&mut tx, client_id, &hash, app.now()).await?;
@@ -102,7 +103,7 @@ pub async fn disable_for(app: &App, who: Who, client_id: ClientId) -> Result<boo
     let known: Option<ClientKey> = key(&mut tx, client_id).await?;
     tx.commit().await?;
     if called_off == 1 {
-        let api = api(app, who.clone(), "a client's keys are disabled").await?;
+        let api = api_to_end(app, who.clone(), "a client's keys are disabled").await?;
         clean(app, &api, client_id, None, AGAIN).await?;
     }
     match known {

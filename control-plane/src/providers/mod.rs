@@ -9,6 +9,7 @@
 //! its name before another is made. A key's value is in memory between the answer and its envelope, and nowhere else.
 
 mod change;
+mod ending;
 mod make;
 mod openrouter;
 mod read;
@@ -174,6 +175,12 @@ fn prefix(app: &App) -> String {
 }
 
 /// OpenRouter's API, with the management key opened for it: the entry of that is committed before.
+/// To end what works at OpenRouter: also while the board is frozen.
+async fn api_to_end(app: &App, who: Who, reason: &str) -> Result<KeyApi, ProviderError> {
+    let opened = secrets::open_board_to_end(app, who, BoardSecret::OpenRouterManagement, reason).await?;
+    Ok(KeyApi::new(app.outbound, opened.ok_or(ProviderError::NoManagementKey)?)?)
+}
+
 async fn api(app: &App, who: Who, reason: &str) -> Result<KeyApi, ProviderError> {
     let opened = secrets::open_board(app, who, BoardSecret::OpenRouterManagement, reason).await?;
     let management = opened.ok_or(ProviderError::NoManagementKey)?;

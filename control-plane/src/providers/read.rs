@@ -10,6 +10,7 @@ use super::make::{job, orphaned};
 use super::store::Numbers;
 use super::{ApiError, COMPONENT, ClientKey, KeyState, ProviderError, api, prefix, store};
 use crate::app::App;
+use crate::freeze;
 use crate::jobs::Wake;
 use crate::secrets::{self, BoardSecret};
 
@@ -22,8 +23,9 @@ pub(super) async fn due(app: &App) -> Result<(), ProviderError> {
     let mut tx = app.db.read().await?;
     let keys = store::keys(&mut tx).await?;
     let managed = secrets::stored_board(&mut tx, BoardSecret::OpenRouterManagement).await?.is_some();
+    let frozen = freeze::is_on(&mut tx).await?;
     drop(tx);
-    if !managed || keys.iter().all(|key| key.state == KeyState::Idle) {
+    if frozen || !managed || keys.iter().all(|key| key.state == KeyState::Idle) {
         return Ok(());
     }
     let mut tx = app.db.write().await?;

@@ -35,6 +35,19 @@ pub async fn unfinished(tx: &mut Tx, now: Timestamp) -> Result<Vec<ClientId>, sq
     .await)
 }
 
+/// Clients with a key that works or is being made, and should not: those whose engagement ended, or `everybody`.
+pub async fn to_end(tx: &mut Tx, everybody: bool) -> Result<Vec<ClientId>, sqlx::Error> {
+    on!(tx, conn => sqlx::query_scalar(
+        "SELECT provider_keys.client_id FROM provider_keys JOIN clients ON clients.id = provider_keys.client_id \
+         WHERE ((provider_keys.state = 'stored' AND NOT provider_keys.disabled) \
+         OR provider_keys.state IN ('planned', 'asked', 'made')) AND ($1 OR clients.engagement <> 'active') \
+         ORDER BY provider_keys.changed_at",
+    )
+    .bind(everybody)
+    .fetch_all(conn)
+    .await)
+}
+
 /// Keeps the limit; a client without a row gets one.
 pub async fn set_limit(
     tx: &mut Tx,

@@ -445,6 +445,45 @@ async fn a_consultant_changes_disables_deletes_and_makes_another() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_engagement_and_an_incident_disable_keys_and_try_again_later() {
+    on_both(|db| async move {
+        let desk = Desk::managed(db).await;
+        let app = &desk.fixture.app;
+        desk.work().await;
+        let mut ending = ending::Ending::default();
+        ending.look(app).await.unwrap();
+        desk.holds_the_one_that_works("nothing ended").await;
+
+        crate::freeze::begin(app, Fixture::who(), "a test").await.unwrap();
+        desk.provider.fault(Method::PATCH, Fault::Status(401));
+        ending.look(app).await.unwrap();
+        let before = desk.actions(Action::ProviderKeyChanged).await;
+        ending.look(app).await.unwrap();
+        assert_eq!(desk.actions(Action::ProviderKeyChanged).await, before, "not each time somebody looks");
+        assert_eq!(desk.provider.working(&desk.name).len(), 1);
+        desk.fixture.clock.advance(std::time::Duration::from_secs(601));
+        ending.look(app).await.unwrap();
+        assert!(desk.provider.working(&desk.name).is_empty() && desk.key().await.disabled);
+        let enabled = set_disabled(app, Fixture::who(), desk.client, false).await;
+        assert!(matches!(enabled, Err(ProviderError::Secret(SecretError::Frozen))), "{enabled:?}");
+        assert!(desk.provider.working(&desk.name).is_empty());
+
+        crate::freeze::lift(app, Fixture::who(), "a test").await.unwrap();
+        set_disabled(app, Fixture::who(), desk.client, false).await.unwrap();
+        desk.holds_the_one_that_works("enabled").await;
+        let mut tx = app.db.write().await.unwrap();
+        let now = app.now();
+        crate::clients::engagement::end(&mut tx, desk.client, "consultant@example.com", now, now)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        ending.look(app).await.unwrap();
+        assert!(desk.provider.working(&desk.name).is_empty(), "its engagement ended");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_being_made_when_the_engagement_ends_does_not_come() {
     on_both(|db| async move {
         let desk = Desk::managed(db).await;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use shared::ids::ClientId;
 
+use super::ending::Ending;
 use super::make::{Maker, job};
 use super::{COMPONENT, ClientKey, DEFAULT_LIMIT_MICROS, KeyState, ProviderError, SLOT, api, read, store};
 use crate::app::App;
 use crate::error::Failure;
+use crate::freeze;
 use crate::jobs::Wake;
 use crate::runbook::{self, BoardStep, StepState};
 use crate::secrets::{self, BoardSecret};
@@ -19,16 +21,22 @@ const LOOK: Duration = Duration::from_secs(15);
 /// Works until it is dropped. Whatever it was at then goes on after [`super::make::held`].
 pub async fn serve(app: App) {
     let mut changes = app.jobs.listen();
+    let mut ending = Ending::default();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = changes.next(|wake| matches!(wake, Wake::Client(_) | Wake::Device(_))) => {}
+            () = changes.next(|wake| {
+                matches!(wake, Wake::Client(_) | Wake::Device(_) | Wake::EngagementEnded(_))
+            }) => {}
             _ = look.tick() => {
                 if let Err(error) = read::due(&app).await {
                     log("the numbers of OpenRouter's keys can't be read", &error);
                 }
             }
+        }
+        if let Err(error) = ending.look(&app).await {
+            log("keys that are to end can't be looked for", &error);
         }
         if let Err(error) = work(&app).await {
             log("clients' keys at OpenRouter can't be looked after", &error);
@@ -54,6 +62,9 @@ fn log(what: &str, error: &ProviderError) {
 /// One look: steps whose turn it is, keys that are to be made, steps that are over by it.
 pub(super) async fn work(app: &App) -> Result<(), ProviderError> {
     let mut tx = app.db.read().await?;
+    if freeze::is_on(&mut tx).await? {
+        return Ok(());
+    }
     let steps = own(runbook::boards_steps(&mut tx).await?);
     let unfinished = store::unfinished(&mut tx, app.now()).await?;
     drop(tx);

@@ -11,6 +11,7 @@ use super::{SecretError, envelope, store};
 use crate::app::App;
 use crate::audit::{self, Action, Entry, Who};
 use crate::db::{Db, Tx};
+use crate::freeze;
 use crate::keys::{Purpose, RootKey};
 
 text_enum! {
@@ -101,8 +102,22 @@ pub async fn stored_board(tx: &mut Tx, which: BoardSecret) -> Result<Option<Stor
     Ok(row.map(|row| StoredBoardSecret { version: row.version, changed_at: row.changed_at }))
 }
 
-/// Opens it for the board's own use; the entry of that is committed before. None when there is none.
+/// Opens it for the board's own use; the entry of that is committed before. None when there is none. Not while the board is
+/// frozen.
 pub async fn open_board(
+    app: &App,
+    who: Who,
+    which: BoardSecret,
+    reason: &str,
+) -> Result<Option<Secret<String>>, SecretError> {
+    if freeze::is_on(&mut app.db.read().await?).await? {
+        return Err(SecretError::Frozen);
+    }
+    open_board_to_end(app, who, which, reason).await
+}
+
+/// The same, frozen or not: an incident is when keys at a provider have to be ended.
+pub async fn open_board_to_end(
     app: &App,
     who: Who,
     which: BoardSecret,

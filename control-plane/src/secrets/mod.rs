@@ -29,7 +29,9 @@ use shared::ids::{ClientId, DeviceId, SlotId};
 use shared::secret::{MAX_LEN, Secret};
 use shared::time::Timestamp;
 
-pub use board::{BoardSecret, StoredBoardSecret, open_board, put_board, remove_board, stored_board};
+pub use board::{
+    BoardSecret, StoredBoardSecret, open_board, open_board_to_end, put_board, remove_board, stored_board,
+};
 pub use copy::{CopyError, ask_for_copy, copy, copy_approved, copy_form, decide};
 pub use deliveries::{
     Delivery, DeliveryState, ReceiptError, Received, apply_receipt, apply_refusal, for_device, missing, plan,
