@@ -68,8 +68,9 @@ fn agreed(step: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("nobody can be asked: there is no terminal. Nothing was allowed; with --yes nobody is asked");
     }
-    print!("May {step} be undone on this device, once? [y/N] ");
-    io::stdout().flush()?;
+    let mut terminal = io::stdout();
+    write!(terminal, "May {step} be undone on this device, once? [y/N] ")?;
+    terminal.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))

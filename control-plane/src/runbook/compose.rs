@@ -172,13 +172,11 @@ pub(super) fn changes(
 
 /// How a step's last attempt ended; `None` while it was not tried, or was undone.
 pub(super) fn resting(step: &super::Step) -> Option<StepState> {
-    match step.attempt_state? {
-        AttemptState::Succeeded | AttemptState::AlreadySo if step.undone_for.is_some() => return None,
-        AttemptState::Refused if step.undone_for.is_some() => return Some(StepState::Succeeded),
-        _ => {}
-    }
+    let undone = step.undone_for.is_some();
     Some(match step.attempt_state? {
+        AttemptState::Succeeded | AttemptState::AlreadySo if undone => return None,
         AttemptState::Succeeded | AttemptState::AlreadySo => StepState::Succeeded,
+        AttemptState::Refused if undone => StepState::Succeeded,
         AttemptState::Failed | AttemptState::Refused => StepState::Failed,
         AttemptState::Interrupted => StepState::Interrupted,
         AttemptState::Cancelled => StepState::Cancelled,

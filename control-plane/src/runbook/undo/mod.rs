@@ -102,7 +102,11 @@ pub(super) async fn ended(
             let before = step.undo_from.unwrap_or(StepState::Failed);
             (before, Some(format!("not undone, the device refused: {found}")))
         }
-        _ => (other, None),
+        AttemptState::Failed
+        | AttemptState::Interrupted
+        | AttemptState::Cancelled
+        | AttemptState::Offered
+        | AttemptState::Running => (other, None),
     };
     for from in [StepState::Running, StepState::Offered] {
         store::move_own_step(tx, device.id, step.id, from, to, note.as_deref(), app.now()).await?;
