@@ -1,9 +1,8 @@
 //! What is looked at during and after the job: what pages and answers say, processes, memory, the wire, files.
 
 use tests::consultant::list;
-use tests::process::{Process, output};
+use tests::process::Process;
 use tests::scan;
-use tokio::process::Command;
 
 use super::job::Job;
 use super::places::{Looked, Server};
@@ -80,17 +79,10 @@ impl Job {
     pub async fn back_up(&self, name: &str) {
         let folder = self.folder.path().join("backups");
         std::fs::create_dir_all(&folder).unwrap();
-        if let Some(url) = self.board.database() {
-            Server::of(url).dump(&folder.join(name).with_extension("dump")).await;
-            return;
-        }
-        let script =
-            "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', sys.argv[2:])";
-        let database = self.board.layout.path("board/board.db");
-        let mut copy = Command::new("python3");
-        output(copy.args(["-c", script]).arg(database).arg(folder.join(name).with_extension("db")))
-            .await
-            .unwrap();
+        let end = if self.board.database().is_some() { "dump" } else { "db" };
+        let out = folder.join(name).with_extension(end).display().to_string();
+        let made = self.board.beside(&["backup", "--out", &out], "").await.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
 
     /// Everywhere, once more: processes, the wire and the browser while the programs run.

@@ -226,10 +226,6 @@ impl Server {
         psql.stdin.take().unwrap().write_all(sql.as_bytes()).await.unwrap();
         assert!(psql.wait().await.unwrap().success());
     }
-
-    pub async fn dump(&self, to: &Path) {
-        output(Command::new("pg_dump").args(["--format=custom", &self.0, "--file"]).arg(to)).await.unwrap();
-    }
 }
 
 /// Looks at every process's command line and environment, again and again, until it is asked what it saw.
