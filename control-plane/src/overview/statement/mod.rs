@@ -26,6 +26,7 @@ pub use gather::gather;
 use crate::audit::{Actor, Latest, Who};
 use crate::catalog::AnySlot;
 use crate::clients::Client;
+use crate::clients::engagement::{Engagement, EngagementState};
 use crate::enrollment::{Device, DeviceState};
 use crate::inventory::InstalledSlot;
 use crate::secrets::{Delivery, Spread, StoredSecret};
@@ -35,6 +36,7 @@ use crate::web::{Moment, count};
 pub struct Known {
     pub now: Timestamp,
     pub client: Client,
+    pub engagement: Engagement,
     /// Also those whose enrollment ended.
     pub devices: Vec<Device>,
     /// Devices that are on.
@@ -60,6 +62,9 @@ pub struct Log {
     /// Somebody was told of an entry that the log doesn't hold.
     pub is_doubted: bool,
     pub enrolled: Vec<Latest>,
+    /// With whether the client's own secrets were to be taken away too.
+    pub leaving: Vec<Latest>,
+    pub wiped: Vec<Latest>,
     pub revoked: Vec<Latest>,
     pub stored: Vec<Latest>,
     pub copied: Vec<Latest>,
@@ -174,13 +179,37 @@ fn summary(theirs: usize, ours: usize, open: usize) -> String {
 }
 
 fn end(known: &Known) -> String {
-    match known.client.salt {
-        None => "Our work for you has ended. The key that locked our secrets for you was erased on our board, so what was \
-                 locked with it can't be opened any more."
-            .to_owned(),
-        Some(_) => "We shut your Macs out of our board: from that moment they get nothing from it. We end our own secrets \
-                    at the services they are for. Then give yourself new ones of your own, where you got them: only you can."
-            .to_owned(),
+    let engagement = &known.engagement;
+    let day = |at: Option<Timestamp>| at.map(|at| format!(" on {}", known.day(at))).unwrap_or_default();
+    let ended = || format!("Our work for you ended{}.", day(engagement.ended_at));
+    match engagement.state {
+        EngagementState::Active => {
+            let when = match engagement.purge_after_days {
+                0 => "On the same day".to_owned(),
+                days => format!("{} later", count(days, "day", "days")),
+            };
+            format!(
+                "Your Macs clear away what we put on them and tell us so, and get nothing more from us. {when} our \
+                 secrets for you and the key that locks them are erased on our board. Then give yourself new ones of \
+                 your own, where you got them: only you can."
+            )
+        }
+        EngagementState::Ending => format!(
+            "{} Our secrets for you and the key that locks them are erased on our board{}.",
+            ended(),
+            day(engagement.purge_due_at)
+        ),
+        EngagementState::Held => format!(
+            "{} Our secrets for you were to be erased{}, and that was put on hold. Ask us why.",
+            ended(),
+            day(engagement.purge_due_at)
+        ),
+        EngagementState::Purged => format!(
+            "{} Our secrets for you and the key that locked them were erased on our board{}. They can't be opened any \
+             more. Copies of the board's data that were made before end with their own time.",
+            ended(),
+            day(engagement.purged_at)
+        ),
     }
 }
 
@@ -244,9 +273,14 @@ impl Known {
             ),
             DeviceState::Leaving => (format!("{since}Leaving: it gets no secret any more."), true),
             DeviceState::Revoked => (
-                match entry(&self.log.revoked) {
-                    Some(day) => format!("Shut out on {day}. It gets nothing from us any more."),
-                    None => "Shut out. It gets nothing from us any more.".to_owned(),
+                match (entry(&self.log.wiped), entry(&self.log.revoked)) {
+                    (Some(day), _) => {
+                        format!(
+                            "It cleared away what we put there, and confirmed that on {day}. It gets nothing more."
+                        )
+                    }
+                    (None, Some(day)) => format!("Shut out on {day}. It gets nothing from us any more."),
+                    (None, None) => "Shut out. It gets nothing from us any more.".to_owned(),
                 },
                 false,
             ),
@@ -276,6 +310,12 @@ impl Known {
     fn reported(&self, device: DeviceId, component: &str, slot: &str) -> Option<&InstalledSlot> {
         let mut own = self.reported.iter().filter(|on| on.device_id == device);
         own.find(|on| on.component_key == component && on.slot_key == slot)
+    }
+
+    /// The day on which a Mac confirmed that it cleared away what we put there.
+    fn wiped(&self, device: DeviceId) -> Option<String> {
+        let own = self.log.wiped.iter().find(|latest| latest.entry.device == Some(device));
+        own.map(|latest| self.day(latest.entry.at))
     }
 
     /// The last entry of this slot, for a device or for none.

@@ -128,6 +128,10 @@ fn left_behind(
     delivery: Option<&Delivery>,
 ) -> Option<Line> {
     let had = delivery.filter(|one| one.state == DeliveryState::Receipted)?;
+    if let Some(day) = known.wiped(device.id) {
+        let words = format!("Cleared away; the Mac confirmed it on {day}.");
+        return Some(Line { macs: vec![device.name.clone()], words, said: None, open: false });
+    }
     let newer = stored.filter(|stored| stored.version > had.version);
     let (words, open) = match newer {
         Some(newer) => (

@@ -36,6 +36,9 @@ fn line(known: &Known, slot: &TheirSlot, device: &Device, in_scope: bool) -> Opt
     let held = on.filter(|on| on.is_held());
     match (device.state, held, on) {
         (DeviceState::Revoked, None, _) => None,
+        (DeviceState::Revoked, Some(_), _) if cleared(known, device).is_some() => {
+            made(format!("Cleared away; the Mac confirmed it on {}.", cleared(known, device)?), false)
+        }
         (DeviceState::Revoked, Some(on), _) => made(
             format!(
                 "May still have it: it was there on {}. Give yourself a new one.",
@@ -57,6 +60,13 @@ fn line(known: &Known, slot: &TheirSlot, device: &Device, in_scope: bool) -> Opt
         }
         (_, None, _) => made("Not there yet.".to_owned(), true),
     }
+}
+
+/// The day on which the Mac confirmed that it took the client's own secrets away, when it was asked to.
+fn cleared(known: &Known, device: &Device) -> Option<String> {
+    let asked = known.log.leaving.iter().find(|latest| latest.entry.device == Some(device.id))?;
+    let pasted = asked.entry.detail.get("pasted").is_some_and(|pasted| pasted == "true");
+    known.wiped(device.id).filter(|_| pasted)
 }
 
 /// How it came onto the Mac: what didn't pass through the board was typed there.
