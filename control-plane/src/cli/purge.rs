@@ -116,7 +116,7 @@ fn say(args: &PurgeArgs, said: Said) -> anyhow::Result<Output> {
                 .to_owned(),
         ),
         Some("busy") => Some(
-            "The database was read all the while, so its log still holds what was erased. Run the same again.".to_owned(),
+            "The database was read all the while, so its files still hold what was erased. Run the same again.".to_owned(),
         ),
         Some(_) => Some(
             "The tables belong to another role, and only it may rewrite them: their files still hold what was erased. \

@@ -132,7 +132,9 @@ pub(super) async fn round(app: &App, holder: &str) -> Result<(), Failure> {
     }
     match rewrite(&app.db, &app.db, &who, now).await? {
         Rewritten::Nothing | Rewritten::Done => {}
-        Rewritten::Busy => tracing::info!("the database is read all the while; its log is emptied later"),
+        Rewritten::Busy => {
+            tracing::info!("the database is in use all the while; its files are rewritten later")
+        }
         Rewritten::NotOwner => tracing::warn!(
             "a purge waits for the tables to be rewritten, which the board's role may not do: run `board purge --owner-url postgres://OWNER@HOST/NAME`"
         ),
