@@ -1,4 +1,6 @@
-//! One link: hello and welcome, pushes, reports and their acknowledgements, pings.
+//! One link: hello and welcome, reports and their acknowledgements, pings; what is pushed is `pushing`'s.
+
+mod pushing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,28 +9,26 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use shared::ids::{AttemptId, DeliveryId, DeviceId, WipeId};
 use shared::problem::Problem;
 use shared::protocol::link::{FromAgent, FromBoard, Head, Hello, Program, ReportBody, Scope, Welcome};
-use shared::signing::SignedSuccession;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
+
+pub(super) use pushing::scope;
 
 use super::hello;
 use super::pastes::Waiters;
 use super::reports::{self, Origin};
 use crate::app::App;
 use crate::audit::{self, Who};
-use crate::catalog;
 use crate::clients;
 use crate::enrollment::api::Peer;
-use crate::enrollment::{self, Device, DeviceState, Standing, Stopped, rotation};
+use crate::enrollment::{self, Device, DeviceState, Standing, Stopped};
 use crate::error::Failure;
-use crate::freeze;
-use crate::inventory;
 use crate::jobs::Wake;
 use crate::links::Relayed;
 use crate::releases;
-use crate::runbook::plan::{self, Due};
+use crate::runbook::plan::{self};
 use crate::runbook::{self, Carried};
-use crate::secrets::{self, DeliveryState, SecretError};
+use crate::secrets::{self};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The device's row is looked at again this often, and with it whether there is something to push.
@@ -389,139 +389,6 @@ impl Session {
         }
     }
 
-    /// Looks at the device's row, and sends what it is to get.
-    async fn look(&mut self) -> Result<(), End> {
-        match self.standing().await? {
-            Standing::Leaving => {
-                // Else it couldn't come back for its wipe once the board shows its next authority.
-                self.tell_of_ca().await?;
-                self.push_wipe().await
-            }
-            Standing::Enrolled | Standing::Replaced | Standing::Ended(_) => self.push().await,
-        }
-    }
-
-    /// A leaving device gets its wipe, once on each link, and nothing else.
-    async fn push_wipe(&mut self) -> Result<(), End> {
-        let mut tx = self.app.db.read().await?;
-        let wipe = enrollment::wipe_for(&mut tx, self.device.id).await?;
-        drop(tx);
-        match wipe {
-            Some(wipe) if self.wiping != Some(wipe.wipe_id) => {
-                self.wiping = Some(wipe.wipe_id);
-                self.send(&FromBoard::Wipe(wipe)).await
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// Sends whatever is due and wasn't sent on this link: the scope, deliveries, then one offer, else a plan.
-    async fn push(&mut self) -> Result<(), End> {
-        let mut tx = self.app.db.read().await?;
-        let wanted = clients::scope(&mut tx, self.device.client_id).await?;
-        let composed = runbook::of_device(&mut tx, self.device.id).await?.is_some();
-        drop(tx);
-        if !composed || self.wanted.as_ref() != Some(&wanted) {
-            let mut tx = self.app.db.write().await?;
-            runbook::ensure(&self.app, &mut tx, &self.device).await?;
-            tx.commit().await?;
-            let mut tx = self.app.db.write().await?;
-            secrets::plan(&self.app, &mut tx, self.device.id).await?;
-            tx.commit().await?;
-            self.wanted = Some(wanted);
-        }
-        self.tell_of_keys().await?;
-        let mut tx = self.app.db.read().await?;
-        let scope = scope(&mut tx, &self.device).await?;
-        drop(tx);
-        if self.scope.as_ref() != Some(&scope) {
-            self.send(&FromBoard::Scope(scope.clone())).await?;
-            self.scope = Some(scope.clone());
-        }
-        self.tell_of_ca().await?;
-        let mut tx = self.app.db.read().await?;
-        if freeze::is_on(&mut tx).await? {
-            return Ok(());
-        }
-        drop(tx);
-        self.tell_of_release().await?;
-        let Some(digest) = scope.bundle_digest else { return Ok(()) };
-        let mut tx = self.app.db.read().await?;
-        let deliveries = secrets::for_device(&mut tx, self.device.id).await?;
-        drop(tx);
-        for delivery in deliveries {
-            let open = matches!(delivery.state, DeliveryState::Pending | DeliveryState::Sent);
-            let waits = self.deliveries.get(&delivery.id).is_some_and(|again| Instant::now() < *again);
-            if !open || waits {
-                continue;
-            }
-            let sealed = secrets::seal(&self.app, &delivery, &digest).await;
-            if let Err(error @ (SecretError::Database(_) | SecretError::Audit(_))) = sealed {
-                return Err(Failure::from(error).into());
-            }
-            self.deliveries.insert(delivery.id, Instant::now() + DELIVERY_RETRY);
-            match sealed {
-                Ok(Some(frame)) => self.send(&FromBoard::Deliver(frame)).await?,
-                Ok(None) => {}
-                // One secret that can't be opened must not stop the runbook.
-                Err(error) => {
-                    tracing::error!(delivery_id = %delivery.id, %error, "a delivery can't be sealed");
-                }
-            }
-        }
-        if let Some(offer) = runbook::next_offer(&self.app, &self.device, &self.carried).await? {
-            self.carried.sent.insert(offer.attempt_id);
-            return self.send(&FromBoard::Offer(offer)).await;
-        }
-        if let Some(due) = plan::next_plan(&self.app, &self.device, self.knows_plans).await? {
-            if let Due::Send(request) = due {
-                self.send(&FromBoard::Plan(request)).await?;
-            }
-            self.app.jobs.wake(Wake::Device(self.device.id));
-        }
-        Ok(())
-    }
-
-    /// Of an authority that is coming, once on each link until the device keeps its pin.
-    async fn tell_of_ca(&mut self) -> Result<(), End> {
-        let mut tx = self.app.db.read().await?;
-        let news = rotation::news(&mut tx, self.device.id).await?;
-        drop(tx);
-        if let Some((number, ca)) = news.filter(|(number, _)| self.told_of_ca != Some(*number)) {
-            self.told_of_ca = Some(number);
-            self.send(&FromBoard::Ca(ca)).await?;
-        }
-        Ok(())
-    }
-
-    /// Of statements of succession that it doesn't hold, each once on a link.
-    async fn tell_of_keys(&mut self) -> Result<(), End> {
-        let Some(program) = &mut self.program else { return Ok(()) };
-        let mut tx = self.app.db.read().await?;
-        let successions = catalog::successions_beyond(&mut tx, &program.successions).await?;
-        drop(tx);
-        if successions.is_empty() {
-            return Ok(());
-        }
-        program.successions.extend(successions.iter().map(SignedSuccession::digest));
-        self.send(&FromBoard::Keys { successions }).await
-    }
-
-    /// Of the release that it is in the stage of, once on each link.
-    async fn tell_of_release(&mut self) -> Result<(), End> {
-        let Some(program) = &self.program else { return Ok(()) };
-        let mut tx = self.app.db.read().await?;
-        let due = releases::due(&mut tx, &self.device, &self.agent_version, program).await?;
-        drop(tx);
-        let Some(release) = due else { return Ok(()) };
-        let digest = release.digest();
-        if self.told_of_release.as_ref() == Some(&digest) {
-            return Ok(());
-        }
-        self.told_of_release = Some(digest);
-        self.send(&FromBoard::Release(release)).await
-    }
-
     /// Ends the link when it is good for nothing any more.
     async fn standing(&mut self) -> Result<Standing, End> {
         let mut tx = self.app.db.read().await?;
@@ -572,18 +439,4 @@ fn broken(device_id: DeviceId, error: axum::Error) -> End {
             End::Gone
         }
     }
-}
-
-/// What a device is told of its client's scope.
-pub(super) async fn scope(tx: &mut crate::db::Tx, device: &Device) -> Result<Scope, Failure> {
-    let runbook = runbook::of_device(tx, device.id).await?;
-    let bundle_digest = match runbook {
-        Some(runbook) => Some(runbook.bundle_digest),
-        None => catalog::current(tx).await?.map(|catalog| catalog.digest),
-    };
-    let params = clients::scope(tx, device.client_id).await?.all_params();
-    let components = clients::components(tx, device.client_id).await?;
-    let mut look_at = inventory::not_absent(tx, device.id).await?;
-    look_at.retain(|key| !components.contains(key));
-    Ok(Scope { bundle_digest, components, params, look_at })
 }
