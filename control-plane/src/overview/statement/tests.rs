@@ -158,9 +158,9 @@ async fn a_secret_of_ours_is_followed_from_its_entry_to_its_end() {
         holds(&fixture, device, 9).await;
         assert!(there(&fixture, client).await.words.starts_with("Has a newer one than our board."));
 
-        sql(&fixture, "UPDATE clients SET salt = NULL").await;
+        sql(&fixture, "UPDATE clients SET salt = NULL, engagement = 'purged'").await;
         assert_eq!(ours(&fixture, client).await.kept, "Locked for good on our board: the key was erased.");
-        assert!(said(&fixture, client).await.end.contains("was erased"));
+        assert!(said(&fixture, client).await.end.contains("were erased on our board"));
     })
     .await;
 }

@@ -22,6 +22,8 @@ pub struct Scene {
     slot: String,
     /// The failed step's attempt.
     attempt: String,
+    /// One that can be undone.
+    step: String,
     /// A one-time link that nobody used.
     link: String,
     _agent: Agent,
@@ -93,7 +95,10 @@ impl Scene {
         let secrets = stage.consultant.get(&format!("/clients/{client}/secrets")).await.unwrap();
         let (before, _) = secrets.split_once("/rotate\"").expect("the stored secret can be rotated");
         let slot = before.rsplit('/').next().unwrap().to_owned();
-        Self { stage, client, device, user, slot, attempt, link, _agent: agent, _pending: pending }
+        let runbook = stage.consultant.get(&format!("/devices/{device}/runbook")).await.unwrap();
+        let (before, _) = runbook.split_once("/undo\"").expect("a step can be undone");
+        let step = before.rsplit('/').next().unwrap().to_owned();
+        Self { stage, client, device, user, slot, attempt, step, link, _agent: agent, _pending: pending }
     }
 
     /// A page's address, with ids of this scene in it.
@@ -104,7 +109,8 @@ impl Scene {
             Some("users") => &self.user,
             _ => "{id}",
         };
-        let path = page.route.replace("{id}", id).replace("{attempt}", &self.attempt);
+        let path =
+            page.route.replace("{id}", id).replace("{attempt}", &self.attempt).replace("{step}", &self.step);
         let path = path.replace("/welcome/{token}", &self.link).replace("{slot}", &self.slot);
         assert!(!path.contains('{'), "give the page {} an id of this scene", page.route);
         path
