@@ -138,7 +138,8 @@ impl RootKey {
             return Err(KeyError::NotInitialized);
         }
         let also = self.elsewhere(tx).await?;
-        let (mut found, mut refused) = (!self.held().versions.is_empty(), false);
+        let (mut found, mut refused) = (!self.held().versions.is_empty(), None);
+        let was_rekeyed = store::providers(tx).await?.len() > rows.len();
         let mut versions = Vec::with_capacity(rows.len());
         for row in rows {
             if let Some(known) =
@@ -161,7 +162,7 @@ impl RootKey {
                     let root = self.unwrap_by(&own, &row).await;
                     match root {
                         Ok(root) => {
-                            refused = true;
+                            refused = Some(error);
                             root
                         }
                         Err(of_own) => {
@@ -175,8 +176,11 @@ impl RootKey {
                 None => self.unwrap_by(&own, &row).await?,
             }));
         }
-        // So it is after a rekey away from a key file that was moved.
-        if let Some(also) = also.filter(|_| refused && !found) {
+        if let (Some(also), Some(error), false) = (also, refused, found) {
+            // After a rekey it may be the moved file of the key before; else it is another board's.
+            if !was_rekeyed {
+                return Err(error);
+            }
             tracing::warn!(
                 "--root-key {also} opens nothing of this board's and isn't needed: the providers that the database names open all. Take it out of the settings"
             );

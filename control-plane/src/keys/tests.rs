@@ -38,6 +38,8 @@ async fn the_root_key_opens_with_its_provider_wherever_it_was_moved_and_with_no_
         let mut tx = db.write().await.unwrap();
         let opened = RootKey::open(&mut tx, None, outside()).await.unwrap();
         let fingerprint = opened.newest().fingerprint();
+        let named = RootKey::open(&mut tx, Some(at("wrong.key")), outside()).await;
+        assert!(matches!(named, Err(KeyError::WrongKey { .. })), "the right one would open it: {named:?}");
         std::fs::rename(folder.path().join("right.key"), folder.path().join("moved.key")).unwrap();
         let gone = RootKey::open(&mut tx, None, outside()).await.unwrap_err().to_string();
         assert!(gone.contains(&fingerprint) && gone.contains("right.key"), "{gone}");

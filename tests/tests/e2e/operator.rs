@@ -3,10 +3,12 @@
 use tests::process::program;
 use tokio::process::Command;
 
-use crate::stage::{Database, Stage};
+use crate::stage::{Database, SOON, Stage};
 
 async fn board(arguments: &[&str]) -> (bool, String) {
-    let done = Command::new(program("board").unwrap()).args(arguments).output().await.unwrap();
+    let mut command = Command::new(program("board").unwrap());
+    let done = tokio::time::timeout(SOON, command.args(arguments).kill_on_drop(true).output()).await;
+    let done = done.unwrap_or_else(|_| panic!("board {arguments:?} goes on")).unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     (done.status.success(), said)
 }
