@@ -401,8 +401,8 @@ async fn ended_connections_are_made_anew_and_nothing_leaves_meanwhile() {
     on_both(|db| async move {
         let Db::Postgres(_) = &db else { return };
         let board = InUse::new(db.clone()).await;
-        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
         for _ in 0..3 {
             run(&db, end).await;
             let (status, said) =
