@@ -13,7 +13,7 @@ chromium_driver= # the driver's process, and the group of every browser that it 
 # cannot.
 start_chromium() {
     if [[ -z $chromium_dir ]]; then
-        chromium_dir=$(mktemp -d "${TMPDIR:-/tmp}/board-chromium.XXXXXX") || return 1
+        chromium_dir=$(mktemp -d -t board-chromium.XXXXXX) || return 1
     fi
     if [[ -z ${WEBDRIVER_URL:-} ]]; then
         if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then

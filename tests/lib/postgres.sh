@@ -32,7 +32,7 @@ make_cluster() {
         fi
     fi
 
-    pg_dir=$(mktemp -d "${TMPDIR:-/tmp}/board-postgres.XXXXXX") || return 1
+    pg_dir=$(mktemp -d -t board-postgres.XXXXXX) || return 1
     if ((EUID == 0)); then
         if ! chown postgres "$pg_dir"; then
             echo "tests/run: running as root needs a system user 'postgres' to own the server" >&2

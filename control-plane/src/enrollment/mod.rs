@@ -29,7 +29,9 @@ pub use device::{
     is_enrolled, revoke, seen, standing,
 };
 pub use join::{EnrollError, join, prove, status};
-pub use leaving::{Asked, WipedError, apply_wiped, ask_to_leave, give_up, leave_all, wipe_for, wipes_of};
+pub use leaving::{
+    Asked, WipedError, apply_wiped, ask_to_leave, give_up, leave_all, tls_spki, wipe_for, wipes_of,
+};
 pub use quarantine::{Quarantined, Release, Stopped, quarantine, quarantined, release};
 pub use renewal::{Channel, LateRenewal, RenewError, confirm_renewal, late_renewals, renew};
 

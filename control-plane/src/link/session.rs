@@ -26,9 +26,9 @@ use crate::error::Failure;
 use crate::jobs::Wake;
 use crate::links::Relayed;
 use crate::releases;
-use crate::runbook::plan::{self};
+use crate::runbook::plan;
 use crate::runbook::{self, Carried};
-use crate::secrets::{self};
+use crate::secrets;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The device's row is looked at again this often, and with it whether there is something to push.

@@ -76,9 +76,11 @@ pub fn waits_for_a_person(step: &Step) -> bool {
     matches!(step.state, StepState::Interrupted | StepState::Cancelled)
 }
 
-/// Whether a step that ended is to run again. What was interrupted or cancelled waits for a person's word.
+/// Whether a step that ended is to run again. What was interrupted or cancelled waits for a person's word, and so does one
+/// that a person wanted undone and that could not be.
 pub fn is_due(step: &Step) -> bool {
-    step.rerun_for.is_some() && matches!(step.state, StepState::Succeeded | StepState::Failed)
+    let failed = step.state == StepState::Failed && step.undone_for.is_none();
+    step.rerun_for.is_some() && (failed || step.state == StepState::Succeeded)
 }
 
 /// Why its next attempt runs again, whatever `check` says: also when the last one was to do so and didn't come to its end.

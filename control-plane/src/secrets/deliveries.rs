@@ -16,6 +16,7 @@ use crate::audit::{self, Action, Entry, Who};
 use crate::catalog;
 use crate::clients;
 use crate::db::Tx;
+use crate::enrollment;
 use crate::freeze;
 
 /// How long a sealed frame may be opened by the device.
@@ -254,7 +255,7 @@ pub async fn apply_receipt(
     {
         return Err(ReceiptError::Mismatch);
     }
-    let spki = store::tls_spki(tx, device_id).await?.ok_or(ReceiptError::Unknown)?;
+    let spki = enrollment::tls_spki(tx, device_id).await?.ok_or(ReceiptError::Unknown)?;
     verify_p256(&spki, &receipt.signed_bytes(board_id, device_id), &receipt.signature)
         .map_err(|_| ReceiptError::Signature)?;
     let text = serde_json::to_string(receipt).map_err(|error| SecretError::Audit(error.into()))?;

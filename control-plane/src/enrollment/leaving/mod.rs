@@ -8,6 +8,8 @@ use shared::ids::{BoardId, ClientId, DeviceId, WipeId};
 use shared::protocol::wipe::{Leave, Wipe, WipeReceipt};
 use shared::time::Timestamp;
 
+pub use store::tls_spki;
+
 use super::{Device, DeviceState, devices_of, get_device};
 use crate::app::App;
 use crate::audit::{self, Action, AuditError, Entry, Who};
@@ -155,7 +157,7 @@ pub async fn apply_wiped(
 ) -> Result<(), WipedError> {
     let asked = store::newest(tx, device.id).await?.filter(|asked| asked.id == receipt.wipe_id);
     let asked = asked.ok_or(WipedError::Unknown)?;
-    let spki = store::tls_spki(tx, device.id).await?.ok_or(WipedError::Unknown)?;
+    let spki = tls_spki(tx, device.id).await?.ok_or(WipedError::Unknown)?;
     verify_p256(&spki, &receipt.signed_bytes(board_id, device.id), &receipt.signature)
         .map_err(|_| WipedError::Signature)?;
     let text = serde_json::to_string(receipt).map_err(AuditError::from)?;

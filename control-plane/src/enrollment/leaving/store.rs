@@ -60,6 +60,7 @@ pub async fn of_client(tx: &mut Tx, client_id: ClientId) -> Result<Vec<Asked>, s
     .await)
 }
 
+/// The key that an enrolled device signs its receipts with.
 pub async fn tls_spki(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>>, sqlx::Error> {
     on!(tx, conn => sqlx::query_scalar(
         "SELECT tls_spki FROM enrollments WHERE device_id = $1 AND state = 'enrolled'",

@@ -6,7 +6,7 @@ use crate::clients;
 use crate::db::Db;
 use crate::db::testing::on_both;
 use crate::runbook::tests::Running;
-use crate::runbook::{StepState, apply_offer_refused, retry, skip};
+use crate::runbook::{StepState, apply_offer_refused, retry, skip, store, wake_waiting};
 use crate::testing::Fixture;
 
 /// A device whose runbook is through.
@@ -100,6 +100,12 @@ async fn a_refused_undo_changes_nothing_and_a_failed_one_is_shown() {
         running.ended(offer.attempt_id, Outcome::Failed).await.unwrap();
         assert_eq!(running.step("configure").await.state, StepState::Failed);
         assert!(running.page().await.contains("undoing it: failed"));
+        let failed = running.step("configure").await.id;
+        let mut tx = running.tx().await;
+        store::set_rerun(&mut tx, failed, Some("version 2")).await.unwrap();
+        wake_waiting(&running.fixture.app, &mut tx, running.device.id).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(running.offer().await.is_none(), "a new secret doesn't set up what a person wanted gone");
         ask(&running, "configure", "try to undo it again").await.unwrap();
         assert_eq!(running.offer().await.unwrap().kind, OfferKind::Undo);
     })

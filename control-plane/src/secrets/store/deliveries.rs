@@ -149,15 +149,6 @@ pub async fn identity(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Identit
     .await)
 }
 
-pub async fn tls_spki(tx: &mut Tx, device_id: DeviceId) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    on!(tx, conn => sqlx::query_scalar(
-        "SELECT tls_spki FROM enrollments WHERE device_id = $1 AND state = 'enrolled'",
-    )
-    .bind(device_id)
-    .fetch_optional(conn)
-    .await)
-}
-
 /// The device doesn't have what a closed delivery brought: it is one to send, or one to be planned when its slot is wanted.
 pub async fn reopen(
     tx: &mut Tx,

@@ -12,7 +12,7 @@ pub use board::{board_row, exchange_board, remove_board, upsert_board};
 pub use deliveries::{
     StoredSlot, close_deliveries, decrypt_of, deliveries, delivery, forget_held, held, highest_held,
     identity, insert_delivery, mark_receipted, mark_refused, mark_sent, our_slots, reopen, sealing_key,
-    set_decrypt, set_held, spread, stored_for, supersede, tls_spki, was_receipted, withdraw,
+    set_decrypt, set_held, spread, stored_for, supersede, was_receipted, withdraw,
 };
 
 pub async fn version(tx: &mut Tx, client_id: ClientId, slot_id: SlotId) -> Result<Option<i64>, sqlx::Error> {
