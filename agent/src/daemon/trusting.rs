@@ -1,7 +1,7 @@
 //! A new certificate authority of the board's: kept beside the pinned one, then alone. And new keys of the publisher's and
 //! of the agent's releases.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use shared::protocol::link::Refused;
 use shared::signing::SignedSuccession;
@@ -39,6 +39,8 @@ impl Daemon {
         if changed {
             self.key_changes += 1;
             self.shelf.trust(self.held.ring.publishers());
+            // It may be signed by a key that is retired now; it is back as soon as it verifies.
+            self.current.write().unwrap_or_else(PoisonError::into_inner).catalog = None;
             let effects = self.engine.keys_changed();
             self.perform_all(effects)?;
         }
